@@ -1,0 +1,1 @@
+"""Data preparation: one source a file, images, validation, deduplication."""

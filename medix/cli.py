@@ -1,0 +1,26 @@
+"""The `medix` command. Each sub-command lives in the room it belongs to and is added here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from medix.errors import MedixError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.callback()
+def _root() -> None:
+    """Open-ended medical reinforcement learning on veRL."""
+
+
+def main() -> None:
+    """Run a sub-command; an expected error is one message on stderr and exit code 2, never a traceback."""
+    try:
+        app()
+    except MedixError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)

@@ -1,0 +1,30 @@
+"""The sixteen imaging modality tags of MediX-R1 (arXiv 2602.23363) and their plain names."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MODALITIES: Final[dict[str, str]] = {
+    "X_RAY": "X-ray",
+    "MICROSCOPY": "microscopy",
+    "CLINICAL_PHOTOGRAPHY": "clinical photography",
+    "CT_SCAN": "computed tomography",
+    "GRAPHICS": "graphics",
+    "ANGIOGRAPHY": "angiography",
+    "PET_SCAN": "positron emission tomography",
+    "ULTRASOUND": "ultrasound",
+    "MRI_SCAN": "magnetic resonance imaging",
+    "FUNDUS_PHOTOGRAPHY": "fundus photography",
+    "OCT_SCAN": "optical coherence tomography",
+    "ENDOSCOPY": "endoscopy",
+    "MAMMOGRAPHY": "mammography",
+    "FLUOROSCOPY": "fluoroscopy",
+    "OTHER": "other",
+    "SPECT": "single-photon emission computed tomography",
+}
+"""Tag without angle brackets -> plain English name."""
+
+
+def is_modality(tag: str) -> bool:
+    """Whether `tag` (no angle brackets, exact case) is one of the sixteen."""
+    return tag in MODALITIES

@@ -1,0 +1,81 @@
+"""The one noun of the data: a medical question with its images and its reference answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from medix.errors import DataError
+from medix.modality import MODALITIES, is_modality
+from medix.prompts import IMAGE_SLOT, render_prompt
+
+AnswerKind = Literal["open", "choice", "report"]
+ANSWER_KINDS: tuple[str, ...] = get_args(AnswerKind)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question. Images are kept encoded (PNG or JPEG bytes) and are decoded only where pixels are needed."""
+
+    id: str
+    """Unique within `source` and stable between preparations."""
+    source: str
+    split: str
+    question: str
+    answer: str
+    """The reference answer."""
+    images: tuple[bytes, ...] = ()
+    modality: str | None = None
+    """One of the sixteen tags without brackets, or None where the source states none."""
+    answer_kind: AnswerKind = "open"
+    aliases: tuple[str, ...] = ()
+    """Other wordings of `answer` that the source states or that are true by definition."""
+
+    def __post_init__(self) -> None:
+        for name in ("id", "source", "split", "question", "answer"):
+            if not getattr(self, name).strip():
+                raise DataError(f"a non-empty {name}", f"an empty one in sample {self.id!r}", f"fill in {name!r}")
+        if self.modality is not None and not is_modality(self.modality):
+            raise DataError(
+                f"a modality out of {', '.join(MODALITIES)}, or none",
+                f"{self.modality!r} in sample {self.id!r}",
+                "map the source's own name to one of the tags",
+            )
+        if self.answer_kind not in ANSWER_KINDS:
+            raise DataError(
+                f"an answer kind out of {', '.join(ANSWER_KINDS)}",
+                f"{self.answer_kind!r} in sample {self.id!r}",
+                "correct 'answer_kind'",
+            )
+
+    def to_verl_row(self, index: int, prompt_template: str, n_tokens: int) -> dict[str, Any]:
+        """The row veRL reads; the only place that knows its column names. Same keys and types for every sample.
+
+        Args:
+            index: position in the prepared split, from 0.
+            prompt_template: text of a prompt file, see `medix.prompts`.
+            n_tokens: prompt length in tokens with image tokens counted, 0 where it was not counted.
+        """
+        return {
+            "data_source": self.source,
+            "prompt": [{"role": "user", "content": render_prompt(prompt_template, self.question, len(self.images))}],
+            "images": [{"bytes": image, "path": None} for image in self.images],
+            "ability": "medical_vqa" if self.images else "medical_qa",
+            "reward_model": {"style": "rule", "ground_truth": self.answer},
+            "extra_info": {
+                "index": index,
+                "sample_id": self.id,
+                "question": self.question,
+                "modality": self.modality or "",
+                "answer_kind": self.answer_kind,
+                "aliases": list(self.aliases),
+                "split": self.split,
+                "n_tokens": n_tokens,
+            },
+        }
+
+
+def count_image_slots(messages: Sequence[dict[str, Any]]) -> int:
+    """Number of image placeholders in a row's prompt messages."""
+    return sum(str(message["content"]).count(IMAGE_SLOT) for message in messages)

