@@ -21,7 +21,7 @@ TRAINING = [
     "transformers==5.9.0",  # the newest that vLLM 0.24 (GPU) and 0.28 (CPU) and veRL 0.9.1 all accept
     "ray[default]==2.60.0",
     "qwen-vl-utils==0.0.14",
-    "sentence-transformers>=5.1,<6",
+    "sentence-transformers>=5.1,<7",
     "matplotlib>=3.9",
 ]
 
