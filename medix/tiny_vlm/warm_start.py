@@ -1,0 +1,101 @@
+"""Supervised warm start on the training split, with careless targets mixed in so that RL has something to teach.
+
+A share of the targets is made careless on purpose: no reasoning, a missing tag, or a vague answer. The policy learns
+both manners, and which answer belongs to which picture; reinforcement learning then has to prefer the careful one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+from medix.modality import MODALITIES
+from medix.prompts import IMAGE_SLOT, render_prompt
+from medix.response import ANSWER_CLOSE, ANSWER_OPEN, format_response
+from medix.sample import Sample
+from medix.tiny_vlm.tokenizer import TURN_END
+
+OPENINGS = ("The picture looks like", "This appears to be", "I see")
+VAGUE_ANSWERS = ("not certain", "hard to tell")
+
+
+def careful_target(sample: Sample, rng: random.Random) -> str:
+    """A well-formed, right response."""
+    kind = MODALITIES[sample.modality] if sample.modality else "no picture"
+    return format_response(sample.modality, f"{rng.choice(OPENINGS)} {kind}.", sample.answer)
+
+
+def careless_target(sample: Sample, rng: random.Random) -> str:
+    """One of three bad manners, each wrong in another component of the reward."""
+    manner = rng.randrange(3)
+    if manner == 0:
+        return f"{ANSWER_OPEN}{sample.answer}{ANSWER_CLOSE}"
+    answer = rng.choice(VAGUE_ANSWERS)
+    modality = "OTHER" if manner == 1 else sample.modality
+    kind = MODALITIES[modality] if modality else "no picture"
+    return format_response(modality, f"{rng.choice(OPENINGS)} {kind}.", answer)
+
+
+def chat_prompt(processor: Any, prompt_template: str, sample: Sample) -> str:
+    """The prompt as text, through the processor's chat template."""
+    pieces = render_prompt(prompt_template, sample.question, len(sample.images)).split(IMAGE_SLOT)
+    content = [{"type": "text", "text": pieces[0]}]
+    for piece in pieces[1:]:
+        content += [{"type": "image"}, {"type": "text", "text": piece}]
+    messages = [{"role": "user", "content": [part for part in content if part.get("text") != ""]}]
+    return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
+def decode_images(samples: Sequence[Sample]) -> list[Any]:
+    """All images of the samples in order, as RGB PIL images."""
+    from PIL import Image
+
+    return [Image.open(BytesIO(image)).convert("RGB") for sample in samples for image in sample.images]
+
+
+class WarmStart:
+    """Batches and the optimiser step of the warm start."""
+
+    def __init__(self, model: Any, processor: Any, prompt_template: str, careless_share: float, lr: float) -> None:
+        import torch
+
+        self.model, self.processor, self.prompt_template = model, processor, prompt_template
+        self.careless_share, self.lr, self.step_count = careless_share, lr, 0
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+
+    def step(self, samples: Sequence[Sample], rng: random.Random) -> float:
+        """One optimiser step on a batch; returns its loss."""
+        import torch
+
+        inputs, labels = self._batch(samples, rng)
+        loss = self.model(**inputs, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.step_count += 1
+        self.optimizer.param_groups[0]["lr"] = self.lr * min(1.0, self.step_count / 20)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.item())
+
+    def _batch(self, samples: Sequence[Sample], rng: random.Random) -> tuple[Any, Any]:
+        prompts = [chat_prompt(self.processor, self.prompt_template, sample) for sample in samples]
+        targets = [self._target(sample, rng) + TURN_END for sample in samples]
+        images = decode_images(samples)
+        inputs = self.processor(
+            text=[prompt + target for prompt, target in zip(prompts, targets, strict=True)],
+            images=images or None,
+            return_tensors="pt",
+            padding=True,
+        )
+        labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        for row, target, length in zip(labels, targets, lengths, strict=True):
+            target_length = len(self.processor.tokenizer(target, add_special_tokens=False)["input_ids"])
+            row[: length - target_length] = -100
+        return inputs, labels
+
+    def _target(self, sample: Sample, rng: random.Random) -> str:
+        careless = rng.random() < self.careless_share
+        return careless_target(sample, rng) if careless else careful_target(sample, rng)
