@@ -1,0 +1,66 @@
+"""Step metrics of the reward, computed from what the reward manager returned for each response of a batch."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
+
+NOT_OFFERED = -1.0
+"""Value of a detail that a scorer did not give, e.g. a judge without log-probabilities."""
+
+ANSWER_HASH = "answer_hash"
+_LATENCIES = ("judge_seconds", "embed_seconds")
+
+
+def reward_metrics(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics of one batch.
+
+    Args:
+        groups: [N] group (prompt) id of each response.
+        rewards: [N] the flat reward dictionaries, all with the same keys.
+
+    Returns:
+        `reward/<key>/{mean,std,zero_std_group_fraction}` for every score-like key, `reward/<key>/{p50,p95}` for
+        latencies, and the shares named in `_shares`.
+    """
+    if not rewards:
+        return {}
+    metrics: dict[str, float] = {}
+    for key in rewards[0]:
+        values = [row[key] for row in rewards if row[key] != NOT_OFFERED]
+        if key == ANSWER_HASH or not values:
+            continue
+        if key in _LATENCIES:
+            metrics[f"reward/{key}/p50"], metrics[f"reward/{key}/p95"] = percentile(values, 50), percentile(values, 95)
+            continue
+        metrics[f"reward/{key}/mean"] = fmean(values)
+        metrics[f"reward/{key}/std"] = pstdev(values)
+        metrics[f"reward/{key}/zero_std_group_fraction"] = _zero_spread_share(groups, [row[key] for row in rewards])
+    metrics.update(_shares(groups, rewards))
+    return metrics
+
+
+def _zero_spread_share(groups: Sequence[str], values: Sequence[float]) -> float:
+    by_group: dict[str, set[float]] = defaultdict(set)
+    for group, value in zip(groups, values, strict=True):
+        by_group[group].add(value)
+    return fmean(len(distinct) == 1 for distinct in by_group.values())
+
+
+def _shares(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    if ANSWER_HASH in rewards[0]:
+        counts = Counter((group, row[ANSWER_HASH]) for group, row in zip(groups, rewards, strict=True))
+        # A response is a duplicate when a sibling of its group gave the same answer before it.
+        shares["reward/duplicate_answer_fraction"] = 1 - len(counts) / len(rewards)
+    if {"llm_accuracy", "embed_accuracy"} <= rewards[0].keys():
+        disagree = [(row["llm_accuracy"] >= 0.5) != (row["embed_accuracy"] >= 0.5) for row in rewards]
+        shares["reward/judge_embedder_disagreement"] = fmean(disagree)
+    return shares
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile of at least one value; `percent` in [0, 100]."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

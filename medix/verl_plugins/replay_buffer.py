@@ -1,0 +1,83 @@
+"""veRL's replay buffer, with what a medical run needs beside it: reward telemetry, guards, and a shorter poll.
+
+veRL 0.9.1 drops `reward_extra_info` in training and gives a custom sampler none of the filter settings; both come
+through `trainer.v1.sampler.sampler_kwargs`, see `recipes/medix/config/medix.yaml`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from medix.errors import TrainingGuardError
+from medix.telemetry import reward_metrics
+
+
+class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
+    """Settings (`sampler_kwargs`): `poll_interval_s`, `train_batch_size`, `filter_groups` (veRL's own block),
+    `mean_band` (low, high: drop groups whose mean lies outside, the released semantics; null for veRL's zero-spread
+    rule), `max_filtered_batches` (stop after so many batches' worth of filtered groups in one step).
+    """
+
+    def __init__(self, *, sampler_kwargs: Any, **kwargs: Any) -> None:
+        settings = sampler_kwargs
+        filters = settings.filter_groups
+        super().__init__(
+            sampler_kwargs=sampler_kwargs,
+            poll_interval=settings.poll_interval_s,
+            filter_groups_metric=str(filters.metric) if filters.enable else None,
+            train_batch_size=settings.train_batch_size,
+            gen_batch_size=1,
+            max_inflight_gen_batches=filters.max_inflight_gen_batches,
+            **kwargs,
+        )
+        self._max_filtered_groups = settings.max_filtered_batches * settings.train_batch_size
+        self._filtered_groups = 0
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict[str, Any]]:
+        """veRL's own sampling, then the batch's reward metrics.
+
+        Raises:
+            TrainingGuardError: a session failed (its scorer gave up, or the rollout broke), or filtering found
+                nothing to train on for too long.
+        """
+        self._filtered_groups = 0
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        metrics.update(self._telemetry(batch))
+        return batch, metrics
+
+    def _sync_metadata_from_transfer_queue(self) -> None:
+        super()._sync_metadata_from_transfer_queue()
+        failed = {uid for keys in self.failure_keys.values() for uid in keys}
+        if failed:
+            # Training on the survivors of a group shifts their baseline, and validation would count the missing
+            # responses as wrong: a scorer's fault would become a score.
+            raise TrainingGuardError(
+                "every response of a batch rolled out and scored",
+                f"{len(failed)} group(s) with a failed session (the reason stands above in the log)",
+                "see to the judge or the rollout server, then start the same command again: it resumes",
+            )
+
+    def _evict_terminal_groups(self, *args: Any, **kwargs: Any) -> tuple[set[str], int, int, dict[str, Any]]:
+        evicted: tuple[set[str], int, int, dict[str, Any]] = super()._evict_terminal_groups(*args, **kwargs)
+        self._filtered_groups += len(evicted[0])
+        if self._filtered_groups > self._max_filtered_groups:
+            raise TrainingGuardError(
+                f"a batch of groups with differing rewards within {self._max_filtered_groups} groups",
+                f"{self._filtered_groups} groups filtered out in this step (is the reward constant?)",
+                "look at rollouts/scored.jsonl; then set algorithm.filter_groups.enable=false, or raise "
+                "trainer.v1.sampler.sampler_kwargs.max_filtered_batches",
+            )
+        return evicted
+
+    def _telemetry(self, batch: KVBatchMeta) -> dict[str, float]:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        groups, rewards = [], []
+        for key, fields in zip(batch.keys, data["extra_fields"].tolist(), strict=True):
+            if "reward_extra_info" in fields:
+                groups.append(key.split("_")[0])
+                rewards.append(fields["reward_extra_info"])
+        return reward_metrics(groups, rewards)

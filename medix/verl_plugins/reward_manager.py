@@ -1,0 +1,121 @@
+"""The reward manager `medix`: veRL's reward loop calls it once a response, as soon as that response is rolled out.
+
+The scorers (judge and embedder clients, cache, breaker) live in the one reward worker of the job, so that there is one
+cache, one connection pool and one concurrency limit. Named in YAML as
+`reward.reward_manager: {source: importlib, name: MedixRewardManager, module.path: pkg://medix.verl_plugins.reward_manager}`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from verl import DataProto
+from verl.experimental.reward_loop.reward_manager import register
+from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
+
+from medix.errors import ConfigError
+from medix.scored_log import ScoredLog
+from medix.telemetry import ANSWER_HASH
+from reward_fns import ScoringInput, build_composite
+
+
+@register("medix")
+class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
+    """Scores responses with the composite of `medix.reward`.
+
+    Raises:
+        ConfigError: at start, for anything wrong in `medix.reward` or `medix.scorer`.
+        ScorerError: from `run_single`, when the scorers stayed out of order past their limit; veRL then has no
+            response for that session, and `MedixReplayBuffer` stops the run.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        tokenizer: Any,
+        compute_score: Any = None,
+        reward_router_address: str | None = None,
+        reward_model_tokenizer: Any = None,
+    ) -> None:
+        super().__init__(config, tokenizer, compute_score)
+        if config.reward.num_workers != 1:
+            raise ConfigError(
+                "reward.num_workers=1 (one scorer service per job: one cache, one connection pool, one limit)",
+                f"reward.num_workers={config.reward.num_workers}",
+                "set reward.num_workers=1; raise medix.scorer.judge.max_in_flight for more concurrency",
+            )
+        from medix.scorer.service import ScorerService
+
+        settings = OmegaConf.to_container(config.medix, resolve=True)
+        scorer_settings = with_colocated_judge(settings["scorer"], config, reward_router_address)
+        self.composite = build_composite(settings["reward"], ScorerService(scorer_settings))
+        self.log = ScoredLog(Path(settings["run_dir"]) / "rollouts" / "scored.jsonl")
+
+    async def run_single(self, data: DataProto) -> dict[str, Any]:
+        """Score the last trajectory of a session: `{"reward_score": float, "reward_extra_info": {str: float}}`."""
+        item = data[-1]
+        scoring_input = scoring_input_of(item, self._decode(item))
+        score = await self.composite.score(scoring_input)
+        flat = score.flat()
+        record = score.record()
+        answer = str(record.get("answer") or "")
+        flat[ANSWER_HASH] = float(zlib.crc32(answer.strip().casefold().encode()))
+        row = item.non_tensor_batch
+        self.log.write(
+            {
+                "step": int(row.get("global_steps", -1)),
+                "split": str(row["extra_info"].get("split", "")),
+                "group": str(row.get("uid", "")),
+                "session": int(row.get("session_id", -1)),
+                "sample_id": scoring_input.sample_id,
+                "question": scoring_input.question,
+                "gold": scoring_input.answer,
+                "modality": scoring_input.modality,
+                "response": scoring_input.response,
+                "scores": flat,
+                "detail": record,
+            }
+        )
+        return {"reward_score": flat["score"], "reward_extra_info": flat}
+
+    def _decode(self, item: Any) -> str:
+        response_ids = item.batch["responses"]
+        length = int(item.batch["attention_mask"][-response_ids.shape[-1] :].sum())
+        return str(self.tokenizer.decode(response_ids[:length], skip_special_tokens=True))
+
+
+def scoring_input_of(item: Any, response: str) -> ScoringInput:
+    """What the composite needs, from one item of veRL's batch and the decoded response."""
+    info = item.non_tensor_batch["extra_info"]
+    return ScoringInput(
+        response=response,
+        answer=item.non_tensor_batch["reward_model"]["ground_truth"],
+        question=info["question"],
+        modality=info["modality"] or None,
+        aliases=tuple(info["aliases"]),
+        answer_kind=info["answer_kind"],
+        sample_id=info["sample_id"],
+    )
+
+
+def with_colocated_judge(
+    scorer: dict[str, Any], config: DictConfig, reward_router_address: str | None
+) -> dict[str, Any]:
+    """Point the judge client at veRL's own reward model, where that is enabled."""
+    if not config.reward.reward_model.enable:
+        return scorer
+    if reward_router_address is None:
+        raise ConfigError(
+            "the address of veRL's reward model router",
+            "none",
+            "set reward.reward_model.enable_resource_pool=true, or reward.reward_model.enable=false and JUDGE_URL=",
+        )
+    judge = {
+        **scorer["judge"],
+        "urls": [f"http://{reward_router_address}/v1"],
+        "model": config.reward.reward_model.model_path,
+    }
+    return {**scorer, "judge": judge}
