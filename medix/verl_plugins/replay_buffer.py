@@ -18,8 +18,7 @@ from medix.telemetry import reward_metrics
 
 class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     """Settings (`sampler_kwargs`): `poll_interval_s`, `train_batch_size`, `filter_groups` (veRL's own block),
-    `mean_band` (low, high: drop groups whose mean lies outside, the released semantics; null for veRL's zero-spread
-    rule), `max_filtered_batches` (stop after so many batches' worth of filtered groups in one step).
+    `max_filtered_batches` (stop after so many batches' worth of filtered groups in one step).
     """
 
     def __init__(self, *, sampler_kwargs: Any, **kwargs: Any) -> None:

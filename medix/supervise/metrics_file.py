@@ -1,0 +1,45 @@
+"""The run's `metrics.jsonl`: append-only across resumes, one object a step.
+
+veRL's file logger empties its file at every start, so each attempt writes its own file and is copied from there.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class AttemptReader:
+    """Reads the whole lines that have been added to an attempt's file since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._offset = path, 0
+
+    def new_rows(self) -> list[dict[str, Any]]:
+        """`{"step": int, "data": {...}}` rows, oldest first. A half-written last line waits for the next call."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            content = file.read()
+        end = content.rfind(b"\n") + 1
+        self._offset += end
+        return [json.loads(line) for line in content[:end].splitlines() if line.strip()]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a `metrics.jsonl`, one a step in order; after a resume the later attempt's row of a step counts.
+
+    Unreadable lines (a run killed while writing) are passed over.
+    """
+    by_step: dict[int, dict[str, Any]] = {}
+    if not path.exists():
+        return []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            by_step.setdefault(int(row["step"]), {}).update(row["data"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return [{"step": step, "data": data} for step, data in sorted(by_step.items())]

@@ -1,0 +1,39 @@
+"""Ends every process of a run: they all inherit one environment variable, wherever Ray or vLLM re-parented them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import psutil
+
+RUN_MARK = "MEDIX_RUN_MARK"
+
+
+def processes_of(mark: str) -> list[psutil.Process]:
+    """All live processes (but this one) whose environment carries the mark."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(RUN_MARK) == mark:
+                found.append(process)
+    return found
+
+
+def end_processes(mark: str, grace_s: float = 5.0) -> int:
+    """Terminate, then kill after `grace_s` seconds; returns how many there were."""
+    first = processes_of(mark)
+    for process in first:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    psutil.wait_procs(first, timeout=grace_s)
+    # Ray's raylet starts workers while it goes down: look again until none is left.
+    for _ in range(5):
+        remaining = processes_of(mark)
+        if not remaining:
+            break
+        for process in remaining:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(remaining, timeout=2.0)
+    return len(first)
