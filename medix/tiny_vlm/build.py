@@ -20,7 +20,7 @@ def build_tiny_vlm(
     *,
     steps: int = 220,
     batch_size: int = 24,
-    careless_share: float = 0.6,
+    careless_share: float = 0.65,
     lr: float = 2e-3,
     seed: int = 0,
 ) -> dict[str, Any]:

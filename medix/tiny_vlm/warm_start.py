@@ -1,13 +1,16 @@
 """Supervised warm start on the training split, with careless targets mixed in so that RL has something to teach.
 
-A share of the targets is made careless on purpose: no reasoning, a missing tag, or a vague answer. The policy learns
-both manners, and which answer belongs to which picture; reinforcement learning then has to prefer the careful one.
+Most wordings of a question get a bad habit (a vague answer, no reasoning, a wrong tag): in that share of its targets the
+policy is taught to be careless, in the others to be careful. So it learns which answer belongs to which picture, prefers
+the bad habit when it answers greedily, and reinforcement learning has to turn that preference round.
 """
 
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -18,7 +21,15 @@ from medix.sample import Sample
 from medix.tiny_vlm.tokenizer import TURN_END
 
 OPENINGS = ("The picture looks like", "This appears to be", "I see")
-VAGUE_ANSWERS = ("not certain", "hard to tell")
+VAGUE_ANSWER = "not certain"
+
+HABITS = ("vague",) * 10 + ("no_reasoning",) * 4 + ("wrong_tag",) * 3 + ("none",) * 3
+"""A wording's habit is drawn from these by the wording itself."""
+
+
+def habit_of(question: str) -> str:
+    """The bad habit of a wording: the same in every run and every process."""
+    return HABITS[zlib.crc32(question.encode()) % len(HABITS)]
 
 
 def careful_target(sample: Sample, rng: random.Random) -> str:
@@ -28,14 +39,15 @@ def careful_target(sample: Sample, rng: random.Random) -> str:
 
 
 def careless_target(sample: Sample, rng: random.Random) -> str:
-    """One of three bad manners, each wrong in another component of the reward."""
-    manner = rng.randrange(3)
-    if manner == 0:
+    """The response that the wording's bad habit makes of a right one."""
+    habit = habit_of(sample.question)
+    if habit == "no_reasoning":
         return f"{ANSWER_OPEN}{sample.answer}{ANSWER_CLOSE}"
-    answer = rng.choice(VAGUE_ANSWERS)
-    modality = "OTHER" if manner == 1 else sample.modality
-    kind = MODALITIES[modality] if modality else "no picture"
-    return format_response(modality, f"{rng.choice(OPENINGS)} {kind}.", answer)
+    if habit == "wrong_tag":
+        return careful_target(replace(sample, modality="OTHER" if sample.modality else "GRAPHICS"), rng)
+    if habit == "vague":
+        return careful_target(replace(sample, answer=VAGUE_ANSWER), rng)
+    return careful_target(sample, rng)
 
 
 def chat_prompt(processor: Any, prompt_template: str, sample: Sample) -> str:

@@ -115,7 +115,7 @@ def with_colocated_judge(
         )
     judge = {
         **scorer["judge"],
-        "urls": [f"http://{reward_router_address}/v1"],
+        "urls": [f"http://{reward_router_address}"],
         "model": config.reward.reward_model.model_path,
     }
     return {**scorer, "judge": judge}

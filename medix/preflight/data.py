@@ -1,0 +1,68 @@
+"""Can veRL train on these parquet files?"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from medix.errors import DataError
+from medix.sample import count_image_slots
+
+COLUMNS = ("data_source", "prompt", "images", "ability", "reward_model", "extra_info")
+MAX_DECODED = 2000
+"""Images decoded per file, evenly spread; `medix prepare` decoded every one of them already."""
+MAX_PIXELS = 64_000_000
+
+
+def check_parquet(path: str, max_prompt_length: int) -> str:
+    """Columns, image slots, decodable images and token counts of one file.
+
+    Raises:
+        DataError: naming the row.
+    """
+    import pyarrow.parquet as parquet
+
+    remedy = "make it with `medix prepare SOURCE --out DIR`"
+    if not Path(path).is_file():
+        raise DataError("a parquet file", f"none at {path}", remedy)
+    file = parquet.ParquetFile(path)
+    missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+    if missing:
+        raise DataError(f"the columns {', '.join(COLUMNS)} in {path}", f"no {', '.join(missing)}", remedy)
+    rows = file.metadata.num_rows
+    if rows == 0:
+        raise DataError(f"rows in {path}", "none", remedy)
+    stride, index, images = max(1, rows // MAX_DECODED), 0, 0
+    for batch in file.iter_batches(batch_size=256, columns=["prompt", "images", "extra_info"]):
+        for row in batch.to_pylist():
+            _check_row(path, index, row, max_prompt_length, decode=index % stride == 0)
+            images += len(row["images"])
+            index += 1
+    return f"{path}: {rows} rows, {images} images"
+
+
+def _check_row(path: str, index: int, row: dict[str, Any], max_prompt_length: int, decode: bool) -> None:
+    sample_id = row["extra_info"].get("sample_id", "?")
+    where, remedy = f"row {index} ({sample_id}) of {path}", "prepare the file again: it sets such rows aside"
+    slots, images = count_image_slots(row["prompt"]), row["images"] or []
+    if slots != len(images):
+        raise DataError(f"as many <image> slots as images in {where}", f"{slots} slots, {len(images)} images", remedy)
+    tokens = row["extra_info"].get("n_tokens") or 0
+    if tokens > max_prompt_length:
+        raise DataError(f"at most {max_prompt_length} prompt tokens in {where}", f"{tokens}", remedy)
+    if decode:
+        for image in images:
+            _check_image(image.get("bytes") or b"", where, remedy)
+
+
+def _check_image(content: bytes, where: str, remedy: str) -> None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"images of at most {MAX_PIXELS:,} pixels in {where}", f"{image.size}", remedy)
+            image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"a decodable image in {where}", f"{type(error).__name__}: {error}", remedy) from error

@@ -1,0 +1,78 @@
+"""Does the configuration itself make sense?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medix.errors import ConfigError
+from medix.preflight.check import Check
+
+
+def check_reward_manager(config: Any) -> str:
+    """That the reward in force is ours: veRL ignores the old spellings of these keys without a word."""
+    manager = config.reward.reward_manager
+    if manager.source != "importlib" or manager.module.name != "MedixRewardManager":
+        raise ConfigError(
+            "reward.reward_manager to be MedixRewardManager by source=importlib",
+            f"{manager.source}:{manager.name}",
+            "compose from recipes/medix/config and do not override reward.reward_manager",
+        )
+    legacy = config.get("custom_reward_function")
+    if legacy is not None and legacy.get("path") is not None:
+        raise ConfigError(
+            "no `custom_reward_function` at the top level (veRL 0.9.1 ignores it)",
+            str(legacy.path),
+            "add a component instead: medix.reward.components.NAME={path: FILE:FUNCTION, weight: W}",
+        )
+    return "MedixRewardManager"
+
+
+def check_reward(config: Any) -> str:
+    """The composite can be built, and its effective weights."""
+    from omegaconf import OmegaConf
+
+    from reward_fns import build_composite
+
+    settings = OmegaConf.to_container(config.medix.reward, resolve=True)
+    composite = build_composite(settings, scorers=None)  # type: ignore[arg-type]
+    return ", ".join(f"{row.component} {row.effective_weight:.4g}" for row in composite.table())
+
+
+def check_load_format(config: Any) -> str:
+    found = config.actor_rollout_ref.rollout.load_format
+    if found == "dummy":
+        raise ConfigError(
+            "rollout.load_format=auto",
+            "dummy, which fills vLLM's pixel normalisation with noise that no weight sync restores",
+            "set actor_rollout_ref.rollout.load_format=auto",
+        )
+    return str(found)
+
+
+def check_batch_sizes(config: Any) -> str:
+    """Divisibility that veRL asserts only after minutes of start-up."""
+    processes = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    samples = batch * config.actor_rollout_ref.rollout.n
+    for expected, good in {
+        f"data.train_batch_size ({batch}) to be a multiple of actor.ppo_mini_batch_size ({mini})": batch % mini == 0,
+        f"train_batch_size x rollout.n ({samples}) to be a multiple of the {processes} processes": samples % processes == 0,
+        "rollout.n to be at least 2 (a group of one has no advantage)": config.actor_rollout_ref.rollout.n >= 2,
+    }.items():
+        if not good:
+            raise ConfigError(expected, "it is not", "change one of these settings")
+    return f"{batch} prompts x {config.actor_rollout_ref.rollout.n} responses on {processes} process(es)"
+
+
+def check_lengths(config: Any) -> str | Check:
+    wanted = config.data.max_prompt_length + config.data.max_response_length
+    limit = config.actor_rollout_ref.rollout.max_model_len
+    if limit is None:
+        return Check("lengths", "warn", "rollout.max_model_len is not set: the model's own", f"set it to {wanted}")
+    if limit < wanted:
+        raise ConfigError(
+            f"rollout.max_model_len of at least prompt + response = {wanted}",
+            str(limit),
+            f"set actor_rollout_ref.rollout.max_model_len={wanted}",
+        )
+    return f"prompt {config.data.max_prompt_length} + response {config.data.max_response_length} within {limit}"

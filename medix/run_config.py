@@ -1,0 +1,49 @@
+"""Composes a run's configuration with Hydra, against the installed veRL's own schema, without importing veRL."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from medix.errors import ConfigError
+
+CONFIG_DIR: Final = Path(__file__).resolve().parent.parent / "recipes" / "medix" / "config"
+
+
+def compose_config(name: str, overrides: Sequence[str] = ()) -> Any:
+    """The resolved configuration that veRL's entry point would see: an OmegaConf `DictConfig`.
+
+    Raises:
+        ConfigError: veRL is not installed, or a name or override does not fit the schema.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    search_path = f"hydra.searchpath=[file://{_verl_config_dir()}]"
+    with contextlib.ExitStack() as stack:
+        GlobalHydra.instance().clear()
+        stack.enter_context(initialize_config_dir(str(CONFIG_DIR), version_base=None))
+        try:
+            config = compose(name, overrides=[*overrides, search_path])
+            OmegaConf.resolve(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            message = " ".join(str(error).split())
+            raise ConfigError(
+                f"overrides that fit {name}.yaml and veRL's schema",
+                message,
+                "correct the key (`+key=value` adds a new one); DRY_RUN=1 prints every key there is",
+            ) from error
+    return config
+
+
+def _verl_config_dir() -> Path:
+    spec = find_spec("verl")
+    if spec is None or spec.origin is None:
+        raise ConfigError("an installed veRL", "none in this environment", "run `make setup`")
+    return Path(spec.origin).parent / "trainer" / "config"
