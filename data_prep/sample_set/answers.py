@@ -1,0 +1,41 @@
+"""Other wordings of the answers that are true by definition."""
+
+from __future__ import annotations
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "computed tomography": ("CT", "CT scan"),
+    "magnetic resonance imaging": ("MRI", "MR imaging"),
+    "X-ray": ("radiograph", "radiography", "plain film"),
+    "ultrasound": ("ultrasonography", "sonography"),
+    "microscopy": ("light microscopy", "micrograph"),
+    "fundus photography": ("retinal photography", "fundus photograph"),
+    "mammography": ("mammogram",),
+    "angiography": ("angiogram", "MR angiography"),
+    "electrocardiogram": ("ECG", "EKG"),
+    "bone scintigraphy": ("bone scan", "bone scintigram"),
+    "brain": ("head", "cerebrum"),
+    "chest": ("thorax",),
+    "abdomen": ("belly",),
+    "lower leg": ("tibia and fibula", "leg"),
+    "eye": ("retina",),
+    "skeleton": ("bones",),
+    "heart": ("cardiac",),
+    "lung": ("lungs",),
+    "kidney": ("kidneys",),
+    "haematoxylin and eosin": ("H&E", "hematoxylin and eosin", "HE stain"),
+    "immunohistochemistry": ("IHC", "DAB immunohistochemistry", "DAB"),
+    "fluorescence": ("fluorescence microscopy",),
+    "T1-weighted": ("T1",),
+    "echo-planar": ("EPI", "echo-planar imaging"),
+    "time-of-flight": ("TOF", "time-of-flight angiography"),
+    "grey matter map": ("gray matter map",),
+    "greyscale": ("B-mode", "grayscale", "grey scale"),
+    "colour Doppler": ("color Doppler",),
+    "left": ("left side",),
+    "right": ("right side",),
+    "top": ("upper edge",),
+    "bottom": ("lower edge",),
+    "microaneurysms": ("microaneurysm",),
+    "normal": ("normal retina", "no abnormality"),
+}
+"""Answer -> its other wordings."""

@@ -1,0 +1,37 @@
+"""The image families: name -> function that yields its pictures. One file each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from data_prep.sample_set.families import (
+    angiography,
+    body_mri,
+    bone_scan,
+    brain_mri,
+    ct_chest,
+    ecg,
+    echo_planar_mri,
+    fundus,
+    mammography,
+    microscopy,
+    ultrasound,
+    x_ray,
+)
+from data_prep.sample_set.picture import Picture
+
+FAMILIES: dict[str, Callable[[random.Random], Iterator[Picture]]] = {
+    "ct_chest": ct_chest.pictures,
+    "brain_mri": brain_mri.pictures,
+    "echo_planar_mri": echo_planar_mri.pictures,
+    "body_mri": body_mri.pictures,
+    "x_ray": x_ray.pictures,
+    "mammography": mammography.pictures,
+    "ultrasound": ultrasound.pictures,
+    "microscopy": microscopy.pictures,
+    "fundus": fundus.pictures,
+    "angiography": angiography.pictures,
+    "bone_scan": bone_scan.pictures,
+    "ecg": ecg.pictures,
+}

@@ -1,0 +1,29 @@
+"""OTHER: squares of a planar whole-body bone scintigram. None of the sixteen tags names planar scintigraphy."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from data_prep.sample_set.assets import read_dicom
+from data_prep.sample_set.flat import FlatSource, cut_pictures
+from data_prep.sample_set.picture import Fact, Picture
+from data_prep.sample_set.pixels import window
+
+SOURCE = FlatSource(
+    "bone_scan",
+    "OTHER",
+    "pydicom-data",
+    "data_store/data/JPEG2000_UNC.dcm",
+    "real planar whole-body bone scintigram",
+    (Fact("modality", "bone scintigraphy"), Fact("region", "skeleton")),
+    {"train": (0, 60, 126, 940), "test": (132, 60, 256, 940)},
+    (90, 120),
+    {"train": 30, "test": 6},
+)
+
+
+def pictures(rng: random.Random) -> Iterator[Picture]:
+    """Squares of one half of the body each."""
+    pixels = read_dicom(SOURCE.package, SOURCE.file).pixel_array
+    yield from cut_pictures(SOURCE, window(pixels, 0, float(pixels.max()) * 0.8), rng)

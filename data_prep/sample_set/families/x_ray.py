@@ -1,0 +1,43 @@
+"""X_RAY: squares of a chest and of a lower-leg radiograph; train and test squares lie in different parts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from data_prep.sample_set.assets import read_dicom
+from data_prep.sample_set.flat import FlatSource, cut_pictures
+from data_prep.sample_set.picture import Fact, Picture
+from data_prep.sample_set.pixels import auto_window
+
+SOURCES = (
+    FlatSource(
+        "x_ray",
+        "X_RAY",
+        "pydicom-data",
+        "data_store/data/RG1_UNCR.dcm",
+        "real chest radiograph, postero-anterior",
+        (Fact("modality", "X-ray"), Fact("region", "chest")),
+        {"train": (860, 100, 1780, 1600), "test": (60, 100, 780, 1600)},
+        (560, 720),
+        {"train": 40, "test": 8},
+    ),
+    FlatSource(
+        "x_ray",
+        "X_RAY",
+        "pydicom-data",
+        "data_store/data/RG3_UNCR.dcm",
+        "real radiograph of a right lower leg, antero-posterior",
+        (Fact("modality", "X-ray"), Fact("region", "lower leg")),
+        {"train": (480, 520, 1280, 1740), "test": (480, 0, 1280, 480)},
+        (400, 480),
+        {"train": 40, "test": 8},
+    ),
+)
+
+
+def pictures(rng: random.Random) -> Iterator[Picture]:
+    """Squares of both radiographs, bone white. The files store them with bone black (MONOCHROME1)."""
+    for source in SOURCES:
+        image = 255 - auto_window(read_dicom(source.package, source.file).pixel_array)
+        yield from cut_pictures(source, image, rng)

@@ -1,0 +1,55 @@
+"""Pictures cut as squares from a flat image whose train and test areas lie apart."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.sample_set.picture import Cut, Fact, Picture
+from data_prep.sample_set.pixels import Box, picture_pixels, random_boxes
+
+
+@dataclass(frozen=True)
+class FlatSource:
+    """An image file and how it is cut."""
+
+    family: str
+    modality: str
+    package: str
+    file: str
+    provenance: str
+    facts: tuple[Fact, ...]
+    areas: dict[str, Box]
+    """Split -> area; the areas do not touch."""
+    sides: tuple[int, int]
+    """Smallest and largest side of a cut, in source pixels."""
+    counts: dict[str, int]
+    """Split -> number of pictures."""
+    min_contrast: float = 12.0
+    """Standard deviation in grey levels under which a cut shows nothing and is drawn again."""
+
+
+def cut_pictures(source: FlatSource, image: NDArray[np.uint8], rng: random.Random) -> Iterator[Picture]:
+    """Pictures of both splits from `image` ([h, w] or [h, w, 3])."""
+    for split, area in source.areas.items():
+        made = 0
+        for x0, y0, x1, y1 in random_boxes(area, source.sides, 50 * source.counts[split], rng):
+            if made == source.counts[split]:
+                break
+            cut = image[y0:y1, x0:x1]
+            if float(cut.std()) < source.min_contrast:
+                continue
+            made += 1
+            yield Picture(
+                source.family,
+                split,
+                source.modality,
+                picture_pixels(cut),
+                Cut(source.package, source.file, "xy", (x0, y0), (x1, y1)),
+                source.provenance,
+                source.facts,
+            )
