@@ -3,16 +3,19 @@
 from setuptools import find_packages, setup
 
 CORE = [
+    "ImageHash>=4.3,<5",
     "aiohttp>=3.10",
+    "datasketch>=1.6,<3",
     "httpx>=0.27",
     "jinja2>=3.1",
-    "numpy>=1.26",
+    "numpy>=2.0",  # bitwise_count, which compares perceptual hashes
     "pillow>=11",
     "pyarrow>=16",
     "pyyaml>=6",
     "rapidfuzz>=3.9",
     "rich>=13",
     "tenacity>=9",
+    "tokenizers>=0.20",
     "typer>=0.15",
 ]
 

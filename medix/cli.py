@@ -7,6 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
+from data_prep.command import prepare_command
 from medix.errors import MedixError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -15,6 +16,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.callback()
 def _root() -> None:
     """Open-ended medical reinforcement learning on veRL."""
+
+
+app.command("prepare")(prepare_command)
 
 
 def main() -> None:

@@ -1,0 +1,181 @@
+"""Images: the header is judged before a pixel is decoded; fine files pass through untouched, others become RGB PNG."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from data_prep.dicom_image import decode_dicom, is_dicom
+from data_prep.records import Unfit
+
+READ_FORMATS: Final = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+KEPT_FORMATS: Final = ("PNG", "JPEG")
+"""Formats whose bytes may go into a prepared file as they are."""
+EXTENSIONS: Final = {
+    "png": ("PNG",), "jpg": ("JPEG", "MPO"), "jpeg": ("JPEG", "MPO"), "gif": ("GIF",), "bmp": ("BMP",),
+    "tif": ("TIFF",), "tiff": ("TIFF",), "webp": ("WEBP",), "jp2": ("JPEG2000",), "j2k": ("JPEG2000",),
+    "ppm": ("PPM",), "pgm": ("PPM",), "dcm": ("DICOM",), "dicom": ("DICOM",),
+}  # fmt: skip
+MAX_BYTES: Final = 256 * 2**20
+MAX_SOURCE_PIXELS: Final = 100_000_000
+"""More than any radiograph or mammogram (about 25 million); whole-slide images have to be cut into tiles first."""
+MAX_RATIO: Final = 200.0
+THUMBNAIL_PX: Final = 112
+
+
+@dataclass(frozen=True)
+class ImagePolicy:
+    """Bounds on the area of a prepared image, in pixels; outside of them it is resized once, here."""
+
+    min_pixels: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An encoded RGB image and what is known of it."""
+
+    data: bytes
+    width: int
+    height: int
+    action: str
+    """`kept`, or what was done: `converted`, `oriented`, `resized`, joined by `+`."""
+    notes: tuple[str, ...]
+    """What a reader of the manifest should know, e.g. that DICOM identifiers were dropped."""
+    pixels: Image.Image
+    """Decoded, RGB, for hashing; not stored."""
+
+
+def prepare_image(data: bytes, name: str, policy: ImagePolicy) -> PreparedImage:
+    """Check, decode and, where needed, convert one image.
+
+    Args:
+        data: encoded bytes.
+        name: its file name, to compare the extension with the content; may be empty.
+
+    Raises:
+        Unfit: for whatever is wrong with it.
+    """
+    if not data:
+        raise Unfit("empty_image", name or "embedded image")
+    if is_dicom(data):
+        _check_extension("DICOM", name)
+        decoded = decode_dicom(data, MAX_SOURCE_PIXELS)
+        _check_size(decoded.image.size)
+        return _finish(decoded.image, None, policy, ["converted"], decoded.notes)
+    image = _open(data, name)
+    exif_turn = image.format != "DICOM" and image.getexif().get(0x0112, 1) not in (0, 1)
+    kept = image.format in KEPT_FORMATS and image.mode == "RGB" and not exif_turn and not _animated(image)
+    rgb, done = _decode(image, exif_turn)
+    return _finish(rgb, data if kept else None, policy, done if kept else ["converted", *done], ())
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    """Read the header only."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own bomb guard warns or raises at a size of its choosing; ours is checked below.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=READ_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise Unfit("image_too_large", str(error)[:120]) from error
+    except UnidentifiedImageError as error:
+        raise Unfit("unknown_image_format", f"first bytes {data[:8].hex()}") from error
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+        raise Unfit("damaged_image", f"header: {type(error).__name__}") from error
+    _check_extension(str(image.format), name)
+    _check_size(image.size)
+    return image
+
+
+def _check_extension(found: str, name: str) -> None:
+    extension = name.rsplit(".", 1)[-1].lower() if "." in name else ""
+    if extension in EXTENSIONS and found not in EXTENSIONS[extension]:
+        raise Unfit("wrong_extension", f"{found} content under the extension .{extension}")
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if min(width, height) < 1:
+        raise Unfit("damaged_image", f"{width} x {height} pixels")
+    if width * height > MAX_SOURCE_PIXELS:
+        raise Unfit("image_too_large", f"{width} x {height} pixels, the bound is {MAX_SOURCE_PIXELS}")
+    if max(width, height) / min(width, height) > MAX_RATIO:
+        raise Unfit("image_too_narrow", f"{width} x {height} pixels")
+
+
+def _animated(image: Image.Image) -> bool:
+    return int(getattr(image, "n_frames", 1)) > 1
+
+
+def _decode(image: Image.Image, exif_turn: bool) -> tuple[Image.Image, list[str]]:
+    """RGB pixels of the first frame, upright."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise RuntimeError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: cut-off images would pass for whole ones")
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image) if exif_turn else image
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, OverflowError) as error:
+        raise Unfit("damaged_image", f"pixels: {type(error).__name__}: {str(error)[:80]}") from error
+    return to_rgb(upright), ["oriented"] if exif_turn else []
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: transparency over white, 16 and 32 bits scaled to the image's own range, not cut off."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return grey_to_rgb(np.asarray(image, dtype=np.float64))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def grey_to_rgb(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
+    """[H, W] of any range -> 8-bit RGB, the smallest value black and the largest white."""
+    low, high = float(pixels.min()), float(pixels.max())
+    scaled = np.zeros_like(pixels) if high <= low else (pixels - low) * (255.0 / (high - low))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+
+
+def _finish(
+    rgb: Image.Image, original: bytes | None, policy: ImagePolicy, done: list[str], notes: tuple[str, ...]
+) -> PreparedImage:
+    size = fit(rgb.size, policy)
+    if size != rgb.size:
+        rgb, original, done = rgb.resize(size, Image.Resampling.LANCZOS), None, [*done, "resized"]
+    if original is None:
+        buffer = io.BytesIO()
+        rgb.save(buffer, "PNG", compress_level=3)
+        original = buffer.getvalue()
+    return PreparedImage(original, *rgb.size, "+".join(done) or "kept", notes, rgb)
+
+
+def fit(size: tuple[int, int], policy: ImagePolicy) -> tuple[int, int]:
+    """The (width, height) within the policy's area, aspect kept as far as whole pixels allow."""
+    width, height = size
+    area = width * height
+    if policy.min_pixels <= area <= policy.max_pixels:
+        return size
+    shrink = area > policy.max_pixels
+    factor = ((policy.max_pixels if shrink else policy.min_pixels) / area) ** 0.5
+    if shrink:
+        return max(1, int(width * factor)), max(1, int(height * factor))
+    # Rounded up, so that the area is not below the bound again.
+    return -int(-width * factor // 1), -int(-height * factor // 1)
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """Small JPEG for the contact sheet."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=70)
+    return buffer.getvalue()

@@ -1,0 +1,185 @@
+"""The manifest: what went in, what came out, what was left out and why. Written last: it stands for a whole set."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+
+from data_prep.records import REASONS, Refusal
+from data_prep.rows import RowFacts
+from data_prep.schema import ROW_SCHEMA
+from data_prep.settings import Settings
+from data_prep.shards import write_atomically
+from data_prep.sources.base import Source
+from data_prep.tokens import read_geometry
+from medix import __version__
+from medix.errors import DataError
+from medix.sample import count_image_slots
+
+NAME: Final = "manifest.json"
+FORMAT: Final = 1
+_PACKAGES: Final = ("pyarrow", "pillow", "numpy", "ImageHash", "datasketch", "tokenizers")
+_TOKEN_EDGES: Final = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+_PIXEL_EDGES: Final = tuple(2**power for power in range(12, 27, 2))
+
+
+def file_facts(path: Path, root: Path) -> dict[str, Any]:
+    """Name, size in bytes and SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    name = str(path.relative_to(root)) if path.is_relative_to(root) and path != root else path.name
+    return {"name": name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def source_facts(specification: str, source: Source) -> dict[str, Any]:
+    """Where the rows come from."""
+    return {
+        "specification": specification,
+        "name": source.label,
+        "licence": source.licence,
+        "homepage": source.homepage,
+        "revision": source.revision,
+        "files": [file_facts(path, source.root) for path, _ in source.files()],
+    }
+
+
+def build(
+    settings: Settings,
+    sources: Sequence[dict[str, Any]],
+    kept: Sequence[RowFacts],
+    refusals: Sequence[Refusal],
+    left_out: Mapping[str, int],
+    dedupe: Mapping[str, Any],
+    out: Path,
+) -> dict[str, Any]:
+    """The manifest's content. Holds no time and no place, so that equal input gives equal bytes."""
+    splits = sorted({fact.split for fact in kept})
+    return {
+        "format": FORMAT,
+        "settings": settings.as_json(),
+        "versions": {"medix": __version__, "python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
+        "sources": list(sources),
+        "model": _model_facts(settings),
+        "prompt": file_facts(Path(settings.prompt), Path(settings.prompt).parent),
+        "splits": {s: _split_facts([f for f in kept if f.split == s], out / f"{s}.parquet") for s in splits},
+        "rows": {"read": len(kept) + len(refusals), "kept": len(kept), "quarantined": len(refusals)},
+        "quarantine": file_facts(out / "quarantine.jsonl", out)
+        | {"reasons": {r: {"rows": n, "meaning": REASONS[r]} for r, n in _counts(x.reason for x in refusals).items()}},
+        "left_out": dict(sorted(left_out.items())),
+        "dedupe": dict(dedupe),
+    }
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _split_facts(facts: Sequence[RowFacts], path: Path) -> dict[str, Any]:
+    tokens = [fact.n_tokens for fact in facts]
+    areas = [width * height for fact in facts for width, height in fact.sizes]
+    return file_facts(path, path.parent) | {
+        "rows": len(facts),
+        "sources": _counts(fact.source for fact in facts),
+        "modalities": _counts(fact.modality or "none" for fact in facts),
+        "answer_kinds": _counts(fact.answer_kind for fact in facts),
+        "images_per_row": _counts(str(len(fact.sizes)) for fact in facts),
+        "image_actions": _counts(action for fact in facts for action in fact.actions),
+        "notes": _counts(note for fact in facts for note in fact.notes),
+        "n_tokens": {"min": min(tokens), "max": max(tokens), "histogram": histogram(tokens, _TOKEN_EDGES)},
+        "pixels": {"min": min(areas), "max": max(areas), "histogram": histogram(areas, _PIXEL_EDGES)} if areas else {},
+    }
+
+
+def histogram(values: Iterable[int], edges: Sequence[int]) -> dict[str, int]:
+    """Counts by `<= edge`, each value in the first bin it fits."""
+    counts: Counter[str] = Counter()
+    for value in values:
+        edge = next((edge for edge in edges if value <= edge), None)
+        counts[f"<= {edge}" if edge is not None else f"> {edges[-1]}"] += 1
+    names = [f"<= {edge}" for edge in edges] + [f"> {edges[-1]}"]
+    return {name: counts[name] for name in names if counts[name]}
+
+
+def _model_facts(settings: Settings) -> dict[str, Any]:
+    """What the token counts depend on; empty where none were made."""
+    if settings.model is None:
+        return {}
+    model = Path(settings.model)
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json")
+    files = [file_facts(model / name, model) for name in names if (model / name).is_file()]
+    return {"geometry": dataclasses.asdict(read_geometry(model)), "files": files}
+
+
+def write(manifest: Mapping[str, Any], out: Path) -> None:
+    write_atomically(out / NAME, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read(out: Path) -> dict[str, Any]:
+    """The manifest of a finished set."""
+    path = out / NAME
+    if not path.is_file():
+        raise DataError("a finished set", f"no {NAME} in {out}", "run medix prepare again: it goes on where it stopped")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError("a manifest in JSON", f"{path}: {error}", "prepare the set again with --overwrite") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise DataError(f"manifest format {FORMAT}", f"{path} has another", "prepare the set again with --overwrite")
+    return value
+
+
+def verify(out: Path) -> dict[str, Any]:
+    """Check a finished set against its manifest, bytes and rows; returns the manifest.
+
+    Raises:
+        DataError: the first thing that is wrong.
+    """
+    manifest = read(out)
+    for split, facts in manifest["splits"].items():
+        path = out / f"{split}.parquet"
+        _check_file(path, facts)
+        _check_rows(path, facts["rows"])
+    _check_file(out / manifest["quarantine"]["name"], manifest["quarantine"])
+    return manifest
+
+
+def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise _broken(f"{path.name} to exist", "no such file")
+    found = file_facts(path, path.parent)
+    for key in ("bytes", "sha256"):
+        if found[key] != facts[key]:
+            raise _broken(f"{path.name} with {key} {facts[key]}", str(found[key]))
+
+
+def _check_rows(path: Path, rows: int) -> None:
+    with pq.ParquetFile(path) as file:
+        if not file.schema_arrow.equals(ROW_SCHEMA):
+            raise _broken(f"{path.name} with the columns of data_prep.schema", str(file.schema_arrow.names))
+        seen = 0
+        for batch in file.iter_batches(batch_size=256, columns=["prompt", "images.list.element.path", "extra_info"]):
+            for row in batch.to_pylist():
+                name = row["extra_info"]["sample_id"]
+                if row["extra_info"]["index"] != seen:
+                    raise _broken(f"row {seen} of {path.name} to be numbered so", f"{row['extra_info']['index']}")
+                slots, images = count_image_slots(row["prompt"]), len(row["images"])
+                if slots != images:
+                    raise _broken(f"as many image slots as images in row {name!r}", f"{slots} and {images}")
+                seen += 1
+    if seen != rows:
+        raise _broken(f"{rows} rows in {path.name}", str(seen))
+
+
+def _broken(expected: str, found: str) -> DataError:
+    return DataError(expected, found, "prepare the set again with --overwrite")

@@ -1,0 +1,130 @@
+"""What a source hands over: a record to be prepared, or a refusal that says why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+REASONS: Final[dict[str, str]] = {
+    "unreadable_file": "a file of the source can not be opened or parsed",
+    "wrong_columns": "a table lacks a column that its source has",
+    "bad_json": "a line is not a JSON object",
+    "not_utf8": "text is not UTF-8",
+    "line_too_long": "a line is longer than the bound",
+    "bad_field": "a field is missing, empty or of the wrong type",
+    "bad_modality": "a modality is not one of the sixteen tags",
+    "no_answer": "the source holds no reference answer for the row",
+    "unscorable_answer": "the reference answer does not earn 1.0 through the parser and the reward components",
+    "duplicate_id": "an earlier row of the same source and split has the id",
+    "duplicate_row": "an earlier row has the same question, answer and images",
+    "contaminated": "the row is also in an evaluation set, see dedupe in the manifest",
+    "missing_image": "an image file does not exist",
+    "image_outside_folder": "an image path leaves the image folder",
+    "empty_image": "an image holds no bytes",
+    "unknown_image_format": "an image is of no format that is read here",
+    "wrong_extension": "an image is of another format than its name says",
+    "image_too_large": "an image has more pixels or bytes than the bound: a decompression bomb, or a mistake",
+    "image_too_narrow": "an image is more than 200 times as long as wide, which Qwen-VL processors refuse",
+    "damaged_image": "an image's header is fine, its pixels are not",
+    "bad_dicom": "a DICOM file can not be read or has no pixels",
+    "burned_in_annotation": "a DICOM header says that identifying text is burned into the pixels",
+    "too_many_tokens": "the prompt is longer than --max-prompt-tokens",
+}
+"""Every reason a row can be quarantined for, with its meaning."""
+
+
+class ImageRef(Protocol):
+    """Where an image comes from. Picklable, and cheap until `read` is called."""
+
+    @property
+    def name(self) -> str:
+        """File name, or an empty string for embedded bytes. Never holds patient data."""
+
+    def read(self, max_bytes: int) -> bytes:
+        """Encoded bytes; raises `Unfit`."""
+
+
+class Unfit(ValueError):
+    """A row can not be prepared; `reason` is a key of `REASONS`, `detail` names no patient."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        if reason not in REASONS:
+            raise KeyError(f"{reason!r} is not one of the reasons in data_prep.records")
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+    def __reduce__(self) -> tuple[type[Unfit], tuple[str, str]]:
+        return type(self), (self.reason, self.detail)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as its source states it, nothing checked yet."""
+
+    id: str
+    split: str
+    """The source's own name for it, e.g. `train`, `validation`, `test`."""
+    question: str
+    answer: str
+    images: tuple[ImageRef, ...] = ()
+    modality: str | None = None
+    answer_kind: str = "open"
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One line of `quarantine.jsonl`."""
+
+    source: str
+    id: str
+    """The row's id, or `FILE:LINE` where the row has none."""
+    reason: str
+    detail: str
+    thumbnail: str = ""
+    """Base64 JPEG for the report's contact sheet, where the image could be decoded."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"source": self.source, "id": self.id, "reason": self.reason, "detail": self.detail}
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """Image bytes that a table carries itself."""
+
+    data: bytes
+    name: str = ""
+
+    def read(self, max_bytes: int) -> bytes:
+        if len(self.data) > max_bytes:
+            raise Unfit("image_too_large", f"{len(self.data)} bytes, the bound is {max_bytes}")
+        return self.data
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image in a folder; a path that leaves the folder is refused when it is read."""
+
+    root: Path
+    relative: str
+
+    @property
+    def name(self) -> str:
+        return self.relative
+
+    def read(self, max_bytes: int) -> bytes:
+        try:
+            path = (self.root / self.relative).resolve()
+            if not path.is_relative_to(self.root.resolve()):
+                raise Unfit("image_outside_folder", f"{self.relative!r} is not under the image folder")
+            if not path.is_file():
+                raise Unfit("missing_image", f"no file {self.relative!r}")
+            size = path.stat().st_size
+            if size > max_bytes:
+                raise Unfit("image_too_large", f"{size} bytes, the bound is {max_bytes}")
+            return path.read_bytes()
+        except (OSError, ValueError) as error:
+            if isinstance(error, Unfit):
+                raise
+            raise Unfit("missing_image", f"{self.relative!r} can not be read: {type(error).__name__}") from error

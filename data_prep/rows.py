@@ -1,0 +1,157 @@
+"""One record to one checked row: question made safe, images prepared, gold answer proven scorable, facts noted."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from PIL import Image
+
+from data_prep import hashes
+from data_prep.gold import gold_fault
+from data_prep.images import MAX_BYTES, ImagePolicy, prepare_image, thumbnail
+from data_prep.records import Record, Refusal, Unfit
+from data_prep.settings import Settings
+from medix.errors import DataError
+from medix.modality import is_modality
+from medix.sample import ANSWER_KINDS, Sample
+
+_FORGED: Final = re.compile(r"<(?=(?:video|audio)>|\|[^<>|]{1,40}\|>)")
+"""Slots that veRL would fill and control tokens that a tokenizer would obey, were they left in a question."""
+_MAX_CHARS: Final = 200_000
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """What the later stages need to know of a row without reading it again. JSON-serialisable."""
+
+    id: str
+    source: str
+    split: str
+    """The prepared split."""
+    question: str
+    """First 200 characters, for the report."""
+    modality: str
+    answer_kind: str
+    n_tokens: int
+    sizes: list[tuple[int, int]]
+    actions: list[str]
+    notes: list[str]
+    question_key: str
+    row_key: str
+    """Of question, answer and images."""
+    words: int
+    """In the question, normalised."""
+    signature: list[int]
+    """MinHash of the question."""
+    image_keys: list[str]
+    """SHA-256 of the prepared bytes."""
+    image_hashes: list[str]
+    """Perceptual hashes."""
+
+
+@dataclass(frozen=True)
+class PreparedRow:
+    """A sample, its image sizes, and its facts but for the tokens."""
+
+    sample: Sample
+    facts: RowFacts
+    thumbnail: str
+
+
+def safe_question(text: str) -> str:
+    """Neutralise what veRL or the tokenizer would take for more than text (zero-width space after the `<`)."""
+    return _FORGED.sub("<\u200b", text.strip())
+
+
+def prepared_split(record: Record, splits: Mapping[str, str], settings: Settings, group: str) -> str | None:
+    """`train`, `val`, or None where the source's split is left out. Rows of one image never part."""
+    split = splits.get(record.split.lower())
+    if split == "train" and hashes.unit_interval(settings.seed, group) < settings.val_fraction:
+        return "val"
+    return split
+
+
+def prepare_row(
+    record: Record, source: str, splits: Mapping[str, str], settings: Settings
+) -> PreparedRow | Refusal | None:
+    """Check and convert one record. None: its split is left out."""
+    pictures: list[Image.Image] = []
+    try:
+        return _prepare(record, source, splits, settings, pictures)
+    except Unfit as unfit:
+        small = base64.b64encode(thumbnail(pictures[0])).decode() if pictures else ""
+        return Refusal(source, record.id[:200], unfit.reason, unfit.detail, small)
+
+
+def _prepare(
+    record: Record, source: str, splits: Mapping[str, str], settings: Settings, pictures: list[Image.Image]
+) -> PreparedRow | None:
+    if prepared_split(record, splits, settings, "") is None:
+        return None
+    _check_fields(record)
+    policy = ImagePolicy(settings.min_pixels, settings.max_pixels)
+    raw = [ref.read(MAX_BYTES) for ref in record.images]
+    images = []
+    for data, ref in zip(raw, record.images, strict=True):
+        images.append(prepare_image(data, ref.name, policy))
+        pictures.append(images[-1].pixels)
+    group = hashes.sha256(raw[0]) if raw else hashes.text_key(record.question)
+    split = prepared_split(record, splits, settings, group)
+    if split is None:
+        return None
+    try:
+        sample = Sample(
+            id=record.id,
+            source=source,
+            split=split,
+            question=safe_question(record.question),
+            answer=record.answer.strip(),
+            images=tuple(image.data for image in images),
+            modality=record.modality,
+            answer_kind=record.answer_kind,  # type: ignore[arg-type]  # checked by Sample itself
+            aliases=record.aliases,
+        )
+    except DataError as error:
+        raise Unfit("bad_field", f"{error.found}"[:160]) from error
+    if fault := gold_fault(sample):
+        raise Unfit("unscorable_answer", fault)
+    keys = [hashes.sha256(image.data) for image in images]
+    facts = RowFacts(
+        id=sample.id,
+        source=source,
+        split=split,
+        question=sample.question[:200],
+        modality=sample.modality or "",
+        answer_kind=sample.answer_kind,
+        n_tokens=0,
+        sizes=[(image.width, image.height) for image in images],
+        actions=[image.action for image in images],
+        notes=sorted({note for image in images for note in image.notes}),
+        question_key=hashes.text_key(sample.question),
+        row_key=hashes.text_key(sample.question, sample.answer, *keys),
+        words=len(hashes.normalise(sample.question).split()),
+        signature=hashes.minhash(sample.question),
+        image_keys=keys,
+        image_hashes=[hashes.perceptual_hash(image.pixels) for image in images],
+    )
+    small = base64.b64encode(thumbnail(images[0].pixels)).decode() if images else ""
+    return PreparedRow(sample, facts, small)
+
+
+def _check_fields(record: Record) -> None:
+    for name in ("id", "question", "answer"):
+        value: Any = getattr(record, name)
+        if not value.strip():
+            raise Unfit("no_answer" if name == "answer" else "bad_field", f"{name!r} is empty")
+        if len(value) > _MAX_CHARS:
+            raise Unfit("bad_field", f"{name!r} has {len(value)} characters")
+        if "\x00" in value:
+            raise Unfit("bad_field", f"{name!r} holds a NUL character")
+    if record.modality is not None and not is_modality(record.modality):
+        raise Unfit("bad_modality", f"{record.modality!r}"[:80])
+    if record.answer_kind not in ANSWER_KINDS:
+        raise Unfit("bad_field", f"answer_kind {record.answer_kind!r}"[:80])
