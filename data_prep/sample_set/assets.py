@@ -35,7 +35,8 @@ ASSETS: dict[str, Asset] = {
         "0.14.1",
         "BSD-3-Clause",
         "MNI ICBM152 2009a symmetric average brain and tissue maps, copyright Louis Collins, McConnell Brain Imaging "
-        "Centre, Montreal Neurological Institute, McGill University; free use, copying and modification with this notice.",
+        "Centre, Montreal Neurological Institute, McGill University; "
+        "free use, copying and modification with this notice.",
     ),
     "pydicom": Asset("3.0.2", "MIT", "12-lead ECG test file of pydicom."),
     "pydicom-data": Asset(

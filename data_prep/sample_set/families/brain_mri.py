@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.sample_set.assets import read_volume
 from data_prep.sample_set.picture import Cut, Fact, Picture
@@ -50,7 +52,7 @@ def pictures(rng: random.Random) -> Iterator[Picture]:
             yield Picture("brain_mri", split, "MRI_SCAN", picture_pixels(inside), cut, provenance, facts)
 
 
-def _hemisphere(shown: np.ndarray, file: str, z: int, split: str, rng: random.Random) -> Picture:  # type: ignore[type-arg]
+def _hemisphere(shown: NDArray[Any], file: str, z: int, split: str, rng: random.Random) -> Picture:
     """One hemisphere in radiological display: the right one has the midline on the right edge of the picture."""
     side = rng.choice(("left", "right"))
     half = shown.shape[1] // 2

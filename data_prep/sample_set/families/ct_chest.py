@@ -38,7 +38,7 @@ ORGANS = {
     "colon": ("colon",),
 }
 ABDOMEN_TOP, CHEST_BOTTOM, CHEST_TOP = 24, 66, 112
-"""Slice numbers: below the first no lung apart from its tips; between the other two neither liver nor shoulder joint."""
+"""Slice numbers: up to the first hardly any lung; between the other two neither liver nor shoulder joint."""
 MIN_AREA, CLEAR_RATIO = 1500, 1.8
 """An organ counts from 1,500 pixels (7 cm2) on; a comparison is asked only where one side is 1.8 times the other."""
 
