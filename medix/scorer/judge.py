@@ -1,0 +1,150 @@
+"""The judge: one verdict a request, found in the cache, shared with a call in flight, or asked of an endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medix.errors import ScorerError
+from medix.scorer.breaker import BreakerOptions, CircuitBreaker
+from medix.scorer.cache import VerdictCache
+from medix.scorer.chat import ChatClient, Sampling, user_message
+from medix.scorer.endpoints import EndpointError, EndpointOptions
+from medix.scorer.judge_prompt import JUDGE_PROMPT, load_judge_prompt
+from medix.scorer.patience import Patience
+from medix.scorer.types import JudgeRequest, Verdict
+from medix.scorer.verdict import CHOICES, VERDICT_SCHEMA, Constraint, parse_verdict, yes_probability
+
+LATENCIES_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class JudgeOptions(EndpointOptions):
+    """`medix.scorer.judge`. Times are seconds."""
+
+    model: str = "rule-judge"
+    prompt: str = str(JUDGE_PROMPT)
+    max_field_chars: int = 2000
+    max_tokens: int = 8
+    temperature: float = 0.0
+    top_logprobs: int = 5
+    """Alternatives asked for, to record P(YES); 0 where the server refuses log-probabilities."""
+    constrain: Constraint = "auto"
+    """How the reply is held to YES or NO; `auto` starts with `choice` and steps down where the server refuses it."""
+    tries: int = 3
+    """Calls for one sample, each with the endpoint's own retries, before its failure is final."""
+    deadline_s: float = 180.0
+    """For one sample; time that the breaker holds does not count."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the request body, e.g. {chat_template_kwargs: {enable_thinking: false}}."""
+
+
+class Judge:
+    """Use from one event loop.
+
+    Raises:
+        ConfigError: at construction, for a missing URL, key or prompt file.
+    """
+
+    def __init__(self, options: JudgeOptions, cache: VerdictCache, breaker: BreakerOptions) -> None:
+        self.options, self.cache = options, cache
+        self.client = ChatClient(options, options.model)
+        self.prompt = load_judge_prompt(Path(options.prompt), options.max_field_chars)
+        self.breaker = CircuitBreaker(breaker, "judge")
+        self.patience = Patience(self.breaker, options.tries, options.deadline_s)
+        self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self.requests = self.calls = self.cache_hits = self.coalesced = self.unparsed = 0
+        self.prompt_tokens = self.completion_tokens = 0
+        self._in_flight: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._constraints = ["choice", "json", "none"] if options.constrain == "auto" else [str(options.constrain)]
+
+    def key(self, request: JudgeRequest) -> bytes:
+        """Content address: prompt version, model, sampling, and all of the request."""
+        content = [
+            self.prompt.version, self.options.model, self.options.temperature, self.options.extra,
+            request.question, request.gold, list(request.aliases), request.answer, request.parse,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        """A verdict for the request.
+
+        Raises:
+            ScorerError: no verdict could be had (see `medix.scorer.patience`).
+        """
+        self.requests += 1
+        key = self.key(request)
+        cached = self.cache.get(key)
+        if cached is not None:
+            self.cache_hits += 1
+            return cached
+        task = self._in_flight.get(key)
+        shared = task is not None
+        if task is None:
+            task = asyncio.create_task(self._ask(key, request))
+            self._in_flight[key] = task
+            task.add_done_callback(lambda done: self._landed(key, done))
+        self.coalesced += shared
+        # Shielded: a caller that is cancelled must not take the verdict away from the others.
+        verdict = await asyncio.shield(task)
+        return replace(verdict, coalesced=True) if shared else verdict
+
+    def _landed(self, key: bytes, task: asyncio.Task[Verdict]) -> None:
+        self._in_flight.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # read, so that a fault whose callers are gone is not reported as never retrieved
+
+    async def _ask(self, key: bytes, request: JudgeRequest) -> Verdict:
+        text = self.prompt.fill(request)
+        verdict = await self.patience.get(lambda left_s: self._call(text, request, left_s))
+        self.cache.put(key, verdict)
+        return verdict
+
+    async def _call(self, text: str, request: JudgeRequest, left_s: float) -> Verdict:
+        start = time.monotonic()
+        constraint = self._constraints[0]
+        try:
+            reply = await self.client.complete(user_message(text), self._sampling(constraint), left_s)
+        except EndpointError as error:
+            if error.status in (400, 422) and len(self._constraints) > 1 and not self.breaker.successes:
+                if self._constraints[0] == constraint:
+                    self._constraints.pop(0)
+                return await self._call(text, request, left_s)
+            raise
+        self.calls += 1
+        self.prompt_tokens += reply.usage.get("prompt_tokens", 0)
+        self.completion_tokens += reply.usage.get("completion_tokens", 0)
+        correct = parse_verdict(reply.text, request.parse)
+        if correct is None:
+            self.unparsed += 1
+            raise ScorerError(
+                "a judge's reply that is YES or NO",
+                f"{reply.text[:120]!r} from {reply.url}",
+                "use a model that follows the prompt, or constrained decoding (medix.scorer.judge.constrain)",
+            )
+        latency_s = time.monotonic() - start
+        self.latencies_s.append(latency_s)
+        return Verdict(correct, reply.text, yes_probability(reply.logprobs), latency_s, attempts=reply.attempts)
+
+    def _sampling(self, constraint: str) -> Sampling:
+        o = self.options
+        return Sampling(
+            max_tokens=o.max_tokens if constraint != "json" else max(o.max_tokens, 24),
+            temperature=o.temperature,
+            top_logprobs=o.top_logprobs,
+            choice=CHOICES if constraint == "choice" else (),
+            json_schema=VERDICT_SCHEMA if constraint == "json" else None,
+            extra=o.extra,
+        )
+
+    async def aclose(self) -> None:
+        for task in list(self._in_flight.values()):
+            task.cancel()
+        await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+        await self.client.aclose()

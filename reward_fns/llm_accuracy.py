@@ -1,0 +1,42 @@
+"""Pays for an answer that a judge finds to state the same as the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from medix.scorer.types import JudgeRequest, VerdictParse
+from reward_fns.contracts import ComponentScore, Scorers, ScoringInput
+from reward_fns.guard import contradiction
+from reward_fns.reading import READINGS, Reading, ReadingName
+
+
+@dataclass(frozen=True)
+class LlmAccuracy:
+    """1 for a judge's YES, else 0. An exact match is 1 without a call; no answer that may be paid is 0 without one."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"judge"})
+    reading: ReadingName = "strict"
+    question: bool = True
+    """Whether the judge sees the question."""
+    verdict: VerdictParse = "strict"
+    guard: bool = True
+    """Whether a plain contradiction (side, number, negation, stage ...) is 0 whatever the judge would say."""
+
+    async def __call__(self, item: ScoringInput, scorers: Scorers) -> ComponentScore:
+        reading = READINGS[self.reading](item)
+        if reading.answer is None:
+            return ComponentScore(0.0, details={"why": "no_answer", "problems": list(reading.problems)})
+        if reading.exact:
+            return ComponentScore(1.0, details={"why": "exact"})
+        clash = contradiction(reading.gold, reading.answer) if self.guard else None
+        if clash:
+            return ComponentScore(0.0, details={"why": "guard", "guard": clash})
+        verdict = await scorers.judge(judge_request(item, reading, self.question, self.verdict))
+        return ComponentScore(float(verdict.correct), details={"why": "judge"})
+
+
+def judge_request(item: ScoringInput, reading: Reading, question: bool, parse: VerdictParse) -> JudgeRequest:
+    """What a judge is asked about a response whose answer is not None."""
+    shown = item.question if question and item.question else None
+    return JudgeRequest(reading.gold, reading.answer or "", shown, item.aliases, parse)

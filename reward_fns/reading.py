@@ -1,0 +1,89 @@
+"""How a response and its reference are read, before anything is judged: our strict way, and the released way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from medix.response import parse_response
+from reward_fns.contracts import ScoringInput
+
+ReadingName = Literal["strict", "paper"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is to be compared, and what the form of the response is worth."""
+
+    answer: str | None
+    """The candidate answer; None where there is none that may be paid."""
+    gold: str
+    exact: bool
+    """Whether the answer equals the reference (or, read strictly, one of its aliases)."""
+    well_formed: bool
+    modality_matches: bool | None
+    """None where the sample has no modality to match."""
+    problems: tuple[str, ...] = ()
+
+
+_MODALITY_PROBLEMS = {"missing_modality", "unknown_modality"}
+
+
+def read_strict(item: ScoringInput) -> Reading:
+    """The last complete answer after the thinking closes, with one block of each kind and nothing rejected as short."""
+    parsed = parse_response(item.response)
+    answer = parsed.scorable_answer
+    references = (item.answer, *item.aliases)
+    return Reading(
+        answer=answer,
+        gold=item.answer,
+        exact=answer is not None and any(same_text(answer, reference) for reference in references),
+        # A wrong or missing tag is the modality component's business: one fault is charged once.
+        well_formed=not set(parsed.problems) - _MODALITY_PROBLEMS,
+        modality_matches=None if item.modality is None else parsed.modality == item.modality,
+        problems=parsed.problems,
+    )
+
+
+def same_text(left: str, right: str) -> bool:
+    """Equal but for white space, one final full stop, and case; case counts beside digits (5 mV is not 5 MV)."""
+    left, right = (" ".join(text.split()).removesuffix(".").rstrip() for text in (left, right))
+    if any(char.isdigit() for char in left):
+        return left == right
+    return left.casefold() == right.casefold()
+
+
+_NEAR_SIGNS = re.compile(r"\s*([<>/])\s*")
+_PAPER_FORM = re.compile(r"<thinking>.*?</thinking>\s*<answer>.*?</answer>", re.DOTALL)
+_PAPER_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_PAPER_GARBAGE: Final = ("__", ":", "?")
+
+
+def read_paper(item: ScoringInput) -> Reading:
+    """The released reward's reading, its faults included: see docs/reward.md for the list of cases.
+
+    The released data glue the modality to the reference, `<X_RAY> pneumonia`. Where `item.modality` is None, the
+    reference is taken as glued; without a tag in it, nothing but the form can be paid, as released.
+    """
+    text = _NEAR_SIGNS.sub(r"\1", item.response)
+    glued = item.answer if item.modality is None else f"<{item.modality}> {item.answer}"
+    tag, has_tag, rest = glued.partition(">")
+    gold = rest.strip().strip(".")
+    found = _PAPER_ANSWER.search(text)
+    answer = (found[1] if found else text).strip().strip(".")
+    invalid = len(answer) <= 1 or any(sign in answer for sign in _PAPER_GARBAGE)
+    before, has_thinking, after = text.partition("<thinking>")
+    form = _PAPER_FORM.fullmatch((has_thinking + after).strip()) if has_thinking else None
+    return Reading(
+        answer=answer if has_tag and not invalid else None,
+        gold=gold,
+        exact=bool(has_tag) and not invalid and answer == gold,
+        well_formed=form is not None,
+        modality_matches=bool(has_tag and has_thinking) and before.strip().upper() == f"{tag}>".upper(),
+        problems=("invalid_answer",) if invalid else () if has_tag else ("reference_without_tag",),
+    )
+
+
+READINGS: Final[dict[str, Callable[[ScoringInput], Reading]]] = {"strict": read_strict, "paper": read_paper}
