@@ -9,6 +9,7 @@ from rich.console import Console
 
 from data_prep.command import prepare_command
 from medix.errors import MedixError
+from medix.report.command import report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -19,6 +20,7 @@ def _root() -> None:
 
 
 app.command("prepare")(prepare_command)
+app.command("report")(report)
 
 
 def main() -> None:
