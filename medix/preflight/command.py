@@ -68,12 +68,15 @@ def _data_check(path: str, max_prompt_length: int) -> Callable[[], str]:
 def _scorer_checks(config: Any) -> list[Check]:
     from omegaconf import OmegaConf
 
+    from medix.errors import ConfigError
     from medix.preflight.scorers import check_scorers
+    from reward_fns import AssumedScorers, build_composite
 
-    components = config.medix.reward.components
-    needs = {"llm_accuracy": "judge", "embed_accuracy": "similarity"}
-    used = frozenset(need for name, need in needs.items() if name in components and components[name].weight > 0)
-    return check_scorers(OmegaConf.to_container(config.medix.scorer, resolve=True), used)
+    try:
+        composite = build_composite(OmegaConf.to_container(config.medix.reward, resolve=True), AssumedScorers())
+    except ConfigError:
+        return []  # said by the check "reward"
+    return check_scorers(OmegaConf.to_container(config.medix.scorer, resolve=True), composite.needs)
 
 
 def _as_list(value: Any) -> list[str]:

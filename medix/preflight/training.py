@@ -31,11 +31,11 @@ def check_reward(config: Any) -> str:
     """The composite can be built, and its effective weights."""
     from omegaconf import OmegaConf
 
-    from reward_fns import build_composite
+    from reward_fns import AssumedScorers, build_composite
 
     settings = OmegaConf.to_container(config.medix.reward, resolve=True)
-    composite = build_composite(settings, scorers=None)  # type: ignore[arg-type]
-    return ", ".join(f"{row.component} {row.effective_weight:.4g}" for row in composite.table())
+    composite = build_composite(settings, AssumedScorers())
+    return ", ".join(f"{row['component']} {row['effective']:.4g}" for row in composite.table())
 
 
 def check_load_format(config: Any) -> str:

@@ -43,7 +43,8 @@ def build_tiny_vlm(
     model = build_model(tokenizer, seed)
     save(out, model, tokenizer)
     processor = AutoProcessor.from_pretrained(out)
-    loss = _train(WarmStart(model, processor, prompt_template, careless_share, lr), samples, rng, steps, batch_size)
+    warm_start = WarmStart(model, processor, prompt_template, careless_share=careless_share, lr=lr, steps=steps)
+    loss = _train(warm_start, samples, rng, steps, batch_size)
     save(out, model, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": parameters, "vocabulary": len(tokenizer), "steps": steps, "final_loss": loss}

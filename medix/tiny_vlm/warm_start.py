@@ -70,12 +70,15 @@ def decode_images(samples: Sequence[Sample]) -> list[Any]:
 class WarmStart:
     """Batches and the optimiser step of the warm start."""
 
-    def __init__(self, model: Any, processor: Any, prompt_template: str, careless_share: float, lr: float) -> None:
+    def __init__(
+        self, model: Any, processor: Any, prompt_template: str, *, careless_share: float, lr: float, steps: int
+    ) -> None:
         import torch
 
         self.model, self.processor, self.prompt_template = model, processor, prompt_template
-        self.careless_share, self.lr, self.step_count = careless_share, lr, 0
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+        self.careless_share = careless_share
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps=steps, pct_start=0.1)
 
     def step(self, samples: Sequence[Sample], rng: random.Random) -> float:
         """One optimiser step on a batch; returns its loss."""
@@ -85,9 +88,8 @@ class WarmStart:
         loss = self.model(**inputs, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.step_count += 1
-        self.optimizer.param_groups[0]["lr"] = self.lr * min(1.0, self.step_count / 20)
         self.optimizer.step()
+        self.schedule.step()
         self.optimizer.zero_grad()
         return float(loss.item())
 

@@ -1,0 +1,51 @@
+"""`medix train` and `medix config`: veRL's own entry point with our Hydra directory, under watch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides, after --")]
+ConfigName = Annotated[str, typer.Option(help="a file of recipes/medix/config, without .yaml")]
+
+
+def config(config_name: Annotated[str, typer.Argument()], overrides: Overrides = None) -> None:
+    """Print the resolved configuration of a recipe; starts nothing."""
+    from omegaconf import OmegaConf
+
+    from medix.run_config import compose_config
+
+    print(OmegaConf.to_yaml(compose_config(config_name, overrides or [])))
+
+
+def train(
+    overrides: Overrides = None,
+    config_name: ConfigName = "medix_cpu",
+    stall_minutes: Annotated[float, typer.Option(help="end the run after so long without a sign of life")] = 30.0,
+) -> None:
+    """Train: records the run, starts veRL, follows its metrics, and stops it for a stated reason if need be."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from medix.run_config import CONFIG_DIR, compose_config
+    from medix.supervise.supervisor import Interrupted, Supervisor
+    from medix.training.record import write_record
+
+    composed = compose_config(config_name, overrides or [])
+    run_dir = write_record(composed)
+    rewards = Table("component", "weight", "effective", title="reward")
+    for row in json.loads((run_dir / "reward_table.json").read_text()):
+        rewards.add_row(row["component"], f"{row['weight']:g}", f"{row['effective']:.4f}")
+    Console().print(rewards)
+    command = [
+        *(sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(CONFIG_DIR)),
+        *("--config-name", config_name, *(overrides or []), f"hydra.run.dir={run_dir}/hydra"),
+    ]
+    try:
+        Supervisor(run_dir, composed.trainer.total_training_steps, stall_minutes).run(command)
+    except Interrupted as signal_name:
+        print(f"stopped by {signal_name}; every process of the run has ended", file=sys.stderr)
+        raise typer.Exit(130) from None
