@@ -9,6 +9,9 @@ from rich.console import Console
 
 from data_prep.command import prepare_command
 from medix.errors import MedixError
+from medix.preflight.command import preflight
+from medix.tiny_vlm.command import tiny_vlm
+from medix.training.command import config, train
 from medix.report.command import report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -20,6 +23,10 @@ def _root() -> None:
 
 
 app.command("prepare")(prepare_command)
+app.command("tiny-vlm")(tiny_vlm)
+app.command("preflight")(preflight)
+app.command("config")(config)
+app.command("train")(train)
 app.command("report")(report)
 
 
