@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import warnings
 from dataclasses import dataclass
+from typing import Any, Final
 
+import numpy as np
 from PIL import Image
 
-from data_prep.records import Unfit
+from data_prep.records import DicomView, Unfit
+from medix.errors import ConfigError
+
+IDENTIFIERS: Final = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientAddress", "PatientTelephoneNumbers", "OtherPatientIDs",
+    "OtherPatientNames", "AccessionNumber", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
+    "InstitutionName", "InstitutionAddress", "StudyID", "DeviceSerialNumber",
+)  # fmt: skip
+IDENTIFIERS_DROPPED: Final = "dicom_identifiers_in_header_dropped"
+BURNED_IN_POSSIBLE: Final = "dicom_burned_in_text_not_ruled_out"
+_TEXT_PRONE: Final = frozenset({"US", "SC", "OT", "ES", "XC", "IVUS"})
+"""Modalities whose devices write into the pixels, unless the header says that they did not."""
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_FAULTS: Final = (
+    AttributeError, KeyError, ValueError, TypeError, RuntimeError, NotImplementedError, OSError, IndexError, EOFError,
+    MemoryError, OverflowError, struct.error, AssertionError,
+)  # fmt: skip
+"""What pydicom and its decoders raise for damaged files; they document no narrower set."""
+
+Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -22,6 +46,132 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def decode_dicom(data: bytes, max_pixels: int) -> DecodedDicom:
-    """To be written in this file's next version."""
-    raise Unfit("bad_dicom", "DICOM is not read yet")
+def read_header(data: bytes) -> Any:
+    """The data set without its pixels.
+
+    Raises:
+        Unfit: it is no DICOM file, or a compressed one whose size can not be bounded.
+    """
+    pydicom = _pydicom()
+    if not is_dicom(data):
+        raise Unfit("bad_dicom", "no DICM preamble")
+    if _DEFLATED in data[:4096]:
+        raise Unfit("bad_dicom", "deflated transfer syntax: its unpacked size is unknown")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+    except (*_FAULTS, pydicom.errors.InvalidDicomError) as error:
+        raise Unfit("bad_dicom", f"header: {type(error).__name__}") from error
+
+
+def decode_dicom(data: bytes, max_pixels: int, view: DicomView) -> DecodedDicom:
+    """One frame as an 8-bit RGB image.
+
+    Raises:
+        Unfit: damaged, too large, or declared to show identifying text.
+    """
+    header = read_header(data)
+    try:
+        width, height = int(header.Columns), int(header.Rows)
+        frames = int(header.get("NumberOfFrames") or 1)
+    except _FAULTS as error:
+        raise Unfit("bad_dicom", "no pixels: rows or columns missing") from error
+    if not (width > 0 and height > 0 and frames > 0):
+        raise Unfit("bad_dicom", f"{width} x {height} pixels, {frames} frames")
+    if width * height > max_pixels:
+        raise Unfit("image_too_large", f"{width} x {height} pixels, the bound is {max_pixels}")
+    if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
+        raise Unfit("burned_in_annotation", "BurnedInAnnotation is YES")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return DecodedDicom(_decode(data, _frame(view, frames), view), notes(header))
+    except _FAULTS as error:
+        if isinstance(error, Unfit):
+            raise
+        raise Unfit("bad_dicom", f"pixels: {type(error).__name__}") from error
+
+
+def notes(header: Any) -> tuple[str, ...]:
+    """What was found beside the pixels, never a value of it."""
+    found = []
+    if any(str(header.get(name, "") or "").strip() for name in IDENTIFIERS):
+        found.append(IDENTIFIERS_DROPPED)
+    if header.get("Modality") in _TEXT_PRONE and str(header.get("BurnedInAnnotation", "")).upper() != "NO":
+        found.append(BURNED_IN_POSSIBLE)
+    return tuple(found)
+
+
+def _frame(view: DicomView, frames: int) -> int:
+    named = {"first": 0, "middle": frames // 2, "last": frames - 1}
+    frame = named.get(view.frame, -1)
+    if frame < 0 and view.frame.isdigit():
+        frame = int(view.frame)
+    if not 0 <= frame < frames:
+        raise Unfit("bad_dicom", f"no frame {view.frame!r} among {frames}")
+    return frame
+
+
+def _decode(data: bytes, frame: int, view: DicomView) -> Image.Image:
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+
+    dataset = _pydicom().dcmread(io.BytesIO(data))
+    pixels: Pixels = pixel_array(dataset, index=frame)  # colour spaces become RGB here
+    kind = str(dataset.PhotometricInterpretation)
+    if kind == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)
+    if pixels.ndim == 3:
+        return Image.fromarray(_eight_bits(pixels))
+    grey = _windowed(np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64), dataset, view)
+    if kind == "MONOCHROME1":
+        grey = 1.0 - grey
+    return Image.fromarray(np.rint(grey * 255.0).astype(np.uint8)).convert("RGB")
+
+
+def _eight_bits(pixels: Pixels) -> Pixels:
+    """[H, W, 3] of 8 or 16 bits a sample -> 8 bits."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8 * (pixels.dtype.itemsize - 1)).astype(np.uint8)
+
+
+def _windowed(values: Pixels, dataset: Any, view: DicomView) -> Pixels:
+    """[H, W] in the units of the rescale (HU for CT) -> [H, W] in [0, 1], dark to bright before any inversion."""
+    window = view.window or _stated_window(dataset)
+    if window is not None:
+        centre, width = window
+        # DICOM PS3.3 C.11.2.1.2: the window's ends are half a value inside.
+        low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    else:
+        if "VOILUTSequence" in dataset:
+            from pydicom.pixels import apply_voi
+
+            values = np.asarray(apply_voi(values.astype(np.int32), dataset), dtype=np.float64)
+        inside = values[values != _padding(dataset)]
+        low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
+    if high <= low:
+        return np.where(values > low, 1.0, 0.0)
+    return np.clip((values - low) / (high - low), 0.0, 1.0)
+
+
+def _stated_window(dataset: Any) -> tuple[float, float] | None:
+    centre, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if centre is None or width is None:
+        return None
+    first = [float(v[0] if hasattr(v, "__len__") and not isinstance(v, str) else v) for v in (centre, width)]
+    return (first[0], first[1]) if first[1] >= 1 else None
+
+
+def _padding(dataset: Any) -> float:
+    """Value outside the image's field in the units of the rescale; NaN, equal to nothing, where none is stated."""
+    stated = dataset.get("PixelPaddingValue")
+    if stated is None:
+        return float("nan")
+    return float(stated) * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
+
+
+def _pydicom() -> Any:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ConfigError("pydicom, to read DICOM", "not installed", "pip install 'medix[dicom]'") from error
+    return pydicom

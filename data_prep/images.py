@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from data_prep.dicom_image import decode_dicom, is_dicom
-from data_prep.records import Unfit
+from data_prep.records import DEFAULT_VIEW, DicomView, Unfit
 
 READ_FORMATS: Final = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 KEPT_FORMATS: Final = ("PNG", "JPEG")
@@ -51,7 +51,7 @@ class PreparedImage:
     """Decoded, RGB, for hashing; not stored."""
 
 
-def prepare_image(data: bytes, name: str, policy: ImagePolicy) -> PreparedImage:
+def prepare_image(data: bytes, name: str, policy: ImagePolicy, view: DicomView = DEFAULT_VIEW) -> PreparedImage:
     """Check, decode and, where needed, convert one image.
 
     Args:
@@ -65,11 +65,11 @@ def prepare_image(data: bytes, name: str, policy: ImagePolicy) -> PreparedImage:
         raise Unfit("empty_image", name or "embedded image")
     if is_dicom(data):
         _check_extension("DICOM", name)
-        decoded = decode_dicom(data, MAX_SOURCE_PIXELS)
+        decoded = decode_dicom(data, MAX_SOURCE_PIXELS, view)
         _check_size(decoded.image.size)
         return _finish(decoded.image, None, policy, ["converted"], decoded.notes)
     image = _open(data, name)
-    exif_turn = image.format != "DICOM" and image.getexif().get(0x0112, 1) not in (0, 1)
+    exif_turn = image.getexif().get(0x0112, 1) not in (0, 1)
     kept = image.format in KEPT_FORMATS and image.mode == "RGB" and not exif_turn and not _animated(image)
     rgb, done = _decode(image, exif_turn)
     return _finish(rgb, data if kept else None, policy, done if kept else ["converted", *done], ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,42 +66,33 @@ def safe_question(text: str) -> str:
     return _FORGED.sub("<\u200b", text.strip())
 
 
-def prepared_split(record: Record, splits: Mapping[str, str], settings: Settings, group: str) -> str | None:
-    """`train`, `val`, or None where the source's split is left out. Rows of one image never part."""
-    split = splits.get(record.split.lower())
-    if split == "train" and hashes.unit_interval(settings.seed, group) < settings.val_fraction:
-        return "val"
-    return split
+def prepare_row(record: Record, source: str, split: str, settings: Settings) -> PreparedRow | Refusal:
+    """Check and convert one record.
 
-
-def prepare_row(
-    record: Record, source: str, splits: Mapping[str, str], settings: Settings
-) -> PreparedRow | Refusal | None:
-    """Check and convert one record. None: its split is left out."""
+    Args:
+        source: what becomes the row's `data_source`.
+        split: `train` or `val`; of the former a share becomes `val` where the settings say so.
+    """
     pictures: list[Image.Image] = []
     try:
-        return _prepare(record, source, splits, settings, pictures)
+        return _prepare(record, source, split, settings, pictures)
     except Unfit as unfit:
         small = base64.b64encode(thumbnail(pictures[0])).decode() if pictures else ""
         return Refusal(source, record.id[:200], unfit.reason, unfit.detail, small)
 
 
-def _prepare(
-    record: Record, source: str, splits: Mapping[str, str], settings: Settings, pictures: list[Image.Image]
-) -> PreparedRow | None:
-    if prepared_split(record, splits, settings, "") is None:
-        return None
+def _prepare(record: Record, source: str, split: str, settings: Settings, pictures: list[Image.Image]) -> PreparedRow:
     _check_fields(record)
     policy = ImagePolicy(settings.min_pixels, settings.max_pixels)
     raw = [ref.read(MAX_BYTES) for ref in record.images]
     images = []
     for data, ref in zip(raw, record.images, strict=True):
-        images.append(prepare_image(data, ref.name, policy))
+        images.append(prepare_image(data, ref.name, policy, ref.view))
         pictures.append(images[-1].pixels)
     group = hashes.sha256(raw[0]) if raw else hashes.text_key(record.question)
-    split = prepared_split(record, splits, settings, group)
-    if split is None:
-        return None
+    # Held out by image, so that no image is on both sides.
+    if split == "train" and hashes.unit_interval(settings.seed, group) < settings.val_fraction:
+        split = "val"
     try:
         sample = Sample(
             id=record.id,

@@ -80,10 +80,12 @@ class ShardWriter:
 
     def _groups(self, task: ShardTask, refusals: list[Refusal], left_out: Counter[str]) -> Iterator[list[PreparedRow]]:
         group: list[PreparedRow] = []
-        # Every split of an evaluation set is to be kept out of training.
-        splits = _Everything() if task.evaluation else task.source.splits
         for item in task.source.read(task.chunk):
-            row = prepare_row(item, task.source.label, splits, self._settings) if isinstance(item, Record) else item
+            row: PreparedRow | Refusal | None = None
+            if isinstance(item, Refusal):
+                row = item
+            elif split := task.source.prepared_split(item.split, task.evaluation):
+                row = prepare_row(item, item.source or task.source.label, split, self._settings)
             if isinstance(row, Refusal):
                 refusals.append(row)
             elif row is None:
@@ -113,13 +115,6 @@ class ShardWriter:
             row["extra_info"]["n_tokens"] = n_tokens
             kept.append((row, dataclasses.replace(prepared.facts, n_tokens=n_tokens), prepared.thumbnail))
         return kept
-
-
-class _Everything(dict[str, str]):
-    """Maps any split to `val`."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return "val"
 
 
 def rows_path(folder: Path, index: int) -> Path:

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 SOURCES: Final[dict[str, str]] = {
     "sample": "data_prep.sources.sample:SampleSource",
     "jsonl": "data_prep.sources.jsonl:JsonlSource",
+    "csv": "data_prep.sources.csv_table:CsvSource",
+    "parquet": "data_prep.sources.parquet_table:ParquetSource",
+    "image_folder": "data_prep.sources.image_folder:ImageFolderSource",
+    "dicom": "data_prep.sources.dicom:DicomSource",
+    "medix_rl": "data_prep.sources.medix_rl:MedixRlSource",
+    "vqa_rad": "data_prep.sources.image_question:VqaRadSource",
+    "slake": "data_prep.sources.slake:SlakeSource",
+    "path_vqa": "data_prep.sources.image_question:PathVqaSource",
+    "pmc_vqa": "data_prep.sources.pmc_vqa:PmcVqaSource",
+    "medqa": "data_prep.sources.text_choice:MedQaSource",
+    "medmcqa": "data_prep.sources.text_choice:MedMcqaSource",
+    "pubmedqa": "data_prep.sources.pubmedqa:PubMedQaSource",
+    "mmlu_medical": "data_prep.sources.text_choice:MmluMedicalSource",
 }
 """Name -> `module:class`; imported only when used."""
 

@@ -6,6 +6,7 @@ that can be wrong with a row becomes a `Refusal`, never an exception that ends t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class Source:
     """Columns without which a table is refused as a whole."""
     splits: ClassVar[Mapping[str, str]] = SPLITS
     """The source's split -> `train` or `val`; a split that is not named is left out."""
+    evaluation_splits: ClassVar[tuple[str, ...] | None] = None
+    """Splits that `--against` compares with; None for all."""
 
     root: Path
     revision: str = ""
@@ -65,6 +68,16 @@ class Source:
     def default_root(cls, revision: str) -> Path:
         """Where the source is when its specification names no path."""
         raise ConfigError(f"a path for source {cls.name!r}", "none", f"write {cls.name}:PATH")
+
+    def prepared_split(self, split: str, evaluation: bool) -> str | None:
+        """`train` or `val` for a split of the source, None where it is left out; `?splits=` names the wanted ones."""
+        split = split.lower()
+        if "splits" in dict(self.options):
+            wanted = self.option("splits", "").split(",")
+            return (SPLITS.get(split, "train") if not evaluation else "val") if split in wanted else None
+        if evaluation:
+            return "val" if self.evaluation_splits is None or split in self.evaluation_splits else None
+        return self.splits.get(split)
 
     def option(self, name: str, default: str) -> str:
         return dict(self.options).get(name, default)
@@ -155,19 +168,18 @@ def _image_ref(item: Any, root: Path) -> ImageRef:
     raise Unfit("bad_field", f"an image given as {type(item).__name__}")
 
 
-def split_of(path: Path, splits: Mapping[str, str]) -> str | None:
-    """Split that a file's name begins with, e.g. `train-00000-of-00005.parquet`; None where there is none."""
-    stem = path.name.lower()
-    return next((s for s in splits if stem.startswith(s) and not stem[len(s) : len(s) + 1].isalpha()), None)
+def split_of(path: Path) -> str | None:
+    """Split that a word of a file's name is, e.g. `train-00000-of-00005.parquet`; None where there is none."""
+    return next((word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLITS), None)
 
 
-def tables_under(root: Path, suffixes: tuple[str, ...], splits: Mapping[str, str]) -> list[tuple[Path, str]]:
+def tables_under(root: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:
     """(table, split) pairs of a file or a folder, by name; a file named after no split is `train`."""
     if root.is_file():
-        return [(root, split_of(root, splits) or "train")]
+        return [(root, split_of(root) or "train")]
     found = sorted(p for p in root.rglob("*") if p.suffix in suffixes and p.is_file())
     if not found:
         raise ConfigError(
             f"a file ending in {' or '.join(suffixes)}", f"none under {root}", "correct the source's path"
         )
-    return [(path, split_of(path, splits) or "train") for path in found]
+    return [(path, split_of(path) or "train") for path in found]

@@ -21,7 +21,7 @@ class JsonlSource(Source):
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl",)
 
     def files(self) -> Iterator[tuple[Path, str]]:
-        yield from tables_under(self.root, self.suffixes, self.splits)
+        yield from tables_under(self.root, self.suffixes)
 
     def image_root(self, table: Path) -> Path:
         """Folder that image paths are relative to and may not leave; `?image_root=` moves it."""
@@ -42,4 +42,5 @@ def local_record(row: Mapping[str, Any], place: Place, image_root: Path) -> Reco
         modality=text(row, "modality", "") or None,
         answer_kind=text(row, "answer_kind", "open"),
         aliases=texts(row, "aliases"),
+        source=text(row, "source", "") or None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -125,8 +125,13 @@ def checked_object(value: Any) -> Row:
 
 def _plan_whole(path: Path, split: str, size: int) -> Iterator[Chunk]:
     """CSV, TSV and JSON arrays: quoted line ends and nesting forbid entering in the middle, so rows travel along."""
-    parsed = _rows_json(path) if path.suffix == ".json" else _rows_csv(path)
-    first, payload = 0, []
+    yield from plan_rows(path, split, size, _rows_json(path) if path.suffix == ".json" else _rows_csv(path))
+
+
+def plan_rows(path: Path, split: str, size: int, parsed: Iterable[Row]) -> Iterator[Chunk]:
+    """Stretches that carry their rows with them."""
+    first = 0
+    payload: list[Row] = []
     for row in parsed:
         payload.append(row)
         if len(payload) == size:
