@@ -10,9 +10,11 @@ from rich.console import Console
 from data_prep.command import prepare_command
 from medix.errors import MedixError
 from medix.preflight.command import preflight
+from medix.report.command import report
+from medix.rule_judge.cli import serve_app
+from medix.scorer.command import score
 from medix.tiny_vlm.command import tiny_vlm
 from medix.training.command import config, train
-from medix.report.command import report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -23,6 +25,8 @@ def _root() -> None:
 
 
 app.command("prepare")(prepare_command)
+app.command("score")(score)
+app.add_typer(serve_app, name="serve")
 app.command("tiny-vlm")(tiny_vlm)
 app.command("preflight")(preflight)
 app.command("config")(config)

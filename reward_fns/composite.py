@@ -102,13 +102,13 @@ class Composite:
     def remote(self) -> tuple[str, ...]:
         return tuple(part.name for part in self.parts if part.component.needs)
 
-    async def score(self, item: ScoringInput) -> CompositeScore:
-        """The reward of one response.
+    async def score(self, item: ScoringInput, scorers: Scorers | None = None) -> CompositeScore:
+        """The reward of one response. `scorers` stand in for the composite's own, for this response.
 
         Raises:
             ScorerError: a scorer or a custom component failed; no component's fault is ever a score.
         """
-        shared = SharedScorers(self.scorers)
+        shared = SharedScorers(scorers or self.scorers)
         calls = (part.component(item, shared) for part in self._active)
         # All are awaited before a fault is raised, so that verdicts on their way still reach the cache.
         found = await asyncio.gather(*calls, return_exceptions=True)

@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from medix.errors import ConfigError, ScorerError
 from reward_fns.contracts import ComponentScore, Scorers, ScoringInput
@@ -88,7 +88,7 @@ def _bind(target: Any, options: Mapping[str, Any], where: str) -> Callable[..., 
     fix = "give it the options that its signature names"
     try:
         if inspect.isclass(target):
-            bound: Callable[..., Any] = target(**options)
+            bound: Callable[..., Any] = cast("Callable[..., Any]", target(**options))
         else:
             inspect.signature(target).bind_partial(**options)
             bound = functools.partial(target, **options)
