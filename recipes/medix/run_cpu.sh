@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The whole pipeline on two CPU cores, no GPU: `make demo` runs this. Extra arguments are Hydra overrides.
+# Real parts: veRL, Ray, vLLM, FSDP2, an HTTP judge, a sentence-transformers embedder. The judge is the rule-based
+# `rule-judge` unless JUDGE_URL names an LLM.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+RUN=${RUN:-outputs/demo}
+ALGO=${ALGO:-grpo}            # grpo | gspo | dapo
+STEPS=${STEPS:-40}
+SEED=${SEED:-0}
+REWARD=${REWARD:-strict}      # strict | paper
+MODEL=${MODEL:-}              # a model folder; empty: build the tiny one
+DATA=${DATA:-}                # a folder of `medix prepare`; empty: prepare the sample set
+JUDGE_URL=${JUDGE_URL:-}      # an OpenAI-compatible endpoint; empty: start the rule-judge
+JUDGE_MODEL=${JUDGE_MODEL:-rule-judge}
+DRY_RUN=${DRY_RUN:-0}         # 1: print the resolved configuration and start nothing
+source recipes/medix/lib/cpu_env.sh
+
+model=${MODEL:-$RUN/tiny-vlm}
+data=${DATA:-$RUN/data}
+overrides=(
+  algorithm="$ALGO" reward_preset="$REWARD" medix.run_dir="$RUN" data.seed="$SEED"
+  data.train_files="$data/train.parquet" data.val_files="$data/val.parquet"
+  actor_rollout_ref.model.path="$model" trainer.total_training_steps="$STEPS"
+  medix.scorer.judge.model="$JUDGE_MODEL" "$@"
+)
+if [[ $DRY_RUN == 1 ]]; then
+  exec medix config medix_cpu -- "${overrides[@]}"
+fi
+started=$(date +%s)
+mkdir -p "$RUN"
+
+if [[ -z $MODEL && ! -f $RUN/tiny-vlm/config.json ]]; then
+  medix tiny-vlm --out "$RUN/tiny-vlm" --seed "$SEED"
+fi
+if [[ -z $DATA && ! -f $RUN/data/manifest.json ]]; then
+  medix prepare sample --out "$RUN/data" --model "$model"
+fi
+if [[ -z $JUDGE_URL ]]; then
+  judge_address=$(mktemp)
+  medix serve rule-judge --port 0 --parent-pid $$ >"$judge_address" &
+  until JUDGE_URL=$(grep -om1 'http://[0-9.:]*' "$judge_address"); do sleep 0.2; done
+  rm -f "$judge_address"
+fi
+overrides+=("medix.scorer.judge.urls=[$JUDGE_URL]")
+
+medix preflight --config-name medix_cpu -- "${overrides[@]}"
+medix train --config-name medix_cpu -- "${overrides[@]}"
+
+last=$(cat "$RUN/checkpoints/latest_checkpointed_iteration.txt")
+rm -rf "$RUN/export"
+python -m verl.model_merger merge --backend fsdp --local_dir "$RUN/checkpoints/global_step_$last/actor" \
+  --target_dir "$RUN/export" >>"$RUN/train.log" 2>&1
+medix summary "$RUN" --export "$RUN/export" --judge-url "$JUDGE_URL" --seconds-total $(($(date +%s) - started))
