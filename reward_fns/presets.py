@@ -10,7 +10,7 @@ import yaml
 from medix.errors import ConfigError
 from medix.scorer.options import suggest
 
-PRESET_DIR: Final = Path(__file__).resolve().parent.parent / "recipes" / "medix" / "config" / "reward"
+PRESET_DIR: Final = Path(__file__).resolve().parent.parent / "recipes" / "medix" / "config" / "reward_preset"
 
 
 def preset_names() -> list[str]:
