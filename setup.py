@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 CORE = [
     "ImageHash>=4.3,<5",
     "aiohttp>=3.10",
-    "datasketch>=1.6,<3",
+    "datasketch>=2,<3",
     "httpx>=0.27",
     "jinja2>=3.1",
     "numpy>=2.0",  # bitwise_count, which compares perceptual hashes

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import unicodedata
 from typing import Final
 
+import numpy as np
 from PIL import Image
 
 MINHASH_PERMUTATIONS: Final = 64
+MINHASH_SCHEME: Final = "affine32"
 SHINGLE_CHARS: Final = 5
-PHASH_SIDE: Final = 16
-"""Perceptual hashes have 16 x 16 = 256 bits: with 64, chest radiographs of different patients collide."""
+THUMB_SIDE: Final = 24
 
 
 def sha256(data: bytes) -> str:
@@ -29,22 +31,28 @@ def text_key(*texts: str) -> str:
     return sha256("\x1f".join(normalise(text) or text.strip() for text in texts).encode())[:32]
 
 
-def minhash(text: str) -> list[int]:
-    """[64] signature of the normalised text's character 5-grams; the share of equal places estimates Jaccard."""
+def minhash(text: str) -> str:
+    """Signature of the normalised text's character 5-grams, [64] uint32 in base64.
+
+    The share of equal places estimates the Jaccard likeness of two texts.
+    """
     from datasketch import MinHash
 
     plain = normalise(text)
     grams = {plain[i : i + SHINGLE_CHARS].encode() for i in range(max(1, len(plain) - SHINGLE_CHARS + 1))}
-    signature = MinHash(num_perm=MINHASH_PERMUTATIONS, seed=1)
+    signature = MinHash(num_perm=MINHASH_PERMUTATIONS, seed=1, scheme=MINHASH_SCHEME)
     signature.update_batch(sorted(grams))
-    return [int(value) for value in signature.hashvalues]
+    return base64.b64encode(signature.hashvalues.astype(np.uint32).tobytes()).decode()
 
 
-def perceptual_hash(image: Image.Image) -> str:
-    """256-bit DCT hash in hexadecimal."""
+def image_print(image: Image.Image) -> str:
+    """64-bit perceptual hash, then a [24, 24] grey thumbnail, in base64; see `data_prep.near`."""
     import imagehash
 
-    return str(imagehash.phash(image, hash_size=PHASH_SIDE))
+    grey = image.convert("L")
+    bits = np.packbits(imagehash.phash(grey).hash.reshape(-1)).tobytes()
+    thumb = grey.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS)
+    return base64.b64encode(bits + thumb.tobytes()).decode()
 
 
 def unit_interval(*parts: str | int) -> float:

@@ -98,7 +98,7 @@ def _lock(out: Path) -> Iterator[None]:
                 "one medix prepare at a time", f"another in {out}", "wait for it, or use another --out"
             ) from error
         yield
-    (out / ".lock").unlink(missing_ok=True)
+        (out / ".lock").unlink(missing_ok=True)
 
 
 def _finished(out: Path, settings: Settings, sources: list[dict[str, Any]], overwrite: bool) -> dict[str, Any] | None:
@@ -107,7 +107,6 @@ def _finished(out: Path, settings: Settings, sources: list[dict[str, Any]], over
     if not path.exists():
         return None
     if overwrite:
-        path.unlink()
         return None
     found = manifest.read(out)
     wanted = json.loads(json.dumps({"settings": settings.as_json(), "sources": sources}))
@@ -177,6 +176,8 @@ def _finish(
         if (result.index, position) not in found.dropped
     ]
     _check_threshold(refusals, len(kept), max_quarantine, out)
+    # From here on `out` is no finished set until the new manifest stands.
+    (out / manifest.NAME).unlink(missing_ok=True)
     assemble(work, out, results, found.dropped)
     left_out = sum((Counter(result.left_out) for result in results if not result.evaluation), Counter[str]())
     content = manifest.build(settings, sources, kept, refusals, left_out, found.report, out)

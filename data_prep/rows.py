@@ -44,12 +44,12 @@ class RowFacts:
     """Of question, answer and images."""
     words: int
     """In the question, normalised."""
-    signature: list[int]
+    signature: str
     """MinHash of the question."""
     image_keys: list[str]
     """SHA-256 of the prepared bytes."""
-    image_hashes: list[str]
-    """Perceptual hashes."""
+    image_prints: list[str]
+    """For near-duplicate search, see `hashes.image_print`."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
         words=len(hashes.normalise(sample.question).split()),
         signature=hashes.minhash(sample.question),
         image_keys=keys,
-        image_hashes=[hashes.perceptual_hash(image.pixels) for image in images],
+        image_prints=[hashes.image_print(image.pixels) for image in images],
     )
     small = base64.b64encode(thumbnail(images[0].pixels)).decode() if images else ""
     return PreparedRow(sample, facts, small)
