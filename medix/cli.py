@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from data_prep.command import prepare_command
+from evaluation.command import eval_app
 from medix.errors import MedixError
 from medix.preflight.command import preflight
 from medix.report.command import report
@@ -32,6 +33,7 @@ app.command("preflight")(preflight)
 app.command("config")(config)
 app.command("train")(train)
 app.command("report")(report)
+app.add_typer(eval_app, name="eval")
 
 
 def main() -> None:

@@ -1,0 +1,78 @@
+"""Any OpenAI-compatible endpoint, or several that serve the same model."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from evaluation.backends import Answered, Decoding, Question
+from evaluation.bounded import run_bounded
+from evaluation.prompting import content_parts
+from medix.scorer.chat import ChatClient, Message, Sampling
+from medix.scorer.endpoints import EndpointError, EndpointOptions
+
+OVERFLOW_WORDS = ("context length", "maximum context", "max_model_len", "too long", "input length", "context window")
+
+
+class EndpointBackend:
+    """One client for the run. Use from one event loop.
+
+    Raises:
+        ConfigError: no URL, or the key's environment variable is not set.
+    """
+
+    def __init__(self, options: EndpointOptions, model: str, decoding: Decoding, deadline_s: float) -> None:
+        self.model, self.decoding, self.deadline_s = model, decoding, deadline_s
+        self.width = options.max_in_flight
+        self.client = ChatClient(options, model, where="--model-url")
+        self._sampling = Sampling(
+            max_tokens=decoding.max_tokens,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            seed=decoding.seed,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        # Not the address: the same model behind another one gives the same answers.
+        return {"backend": "endpoint", "model": self.model}
+
+    def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
+        return run_bounded(questions, self._ask, self.width)
+
+    async def _ask(self, question: Question) -> Answered:
+        messages = chat_messages(question)
+        try:
+            reply = await self.client.complete(messages, self._sampling, self.deadline_s)
+        except EndpointError as error:
+            kind = failure_kind(error)
+            detail = {"kind": kind, "detail": error.found[:300]}
+            return Answered(question, None, error=detail, fatal=kind in ("connect", "timeout", "busy", "unauthorised"))
+        return Answered(question, reply.text, reply.finish_reason, dict(reply.usage), reply.latency_s)
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+
+def failure_kind(error: EndpointError) -> str:
+    """The client's kind, with a prompt over the model's limit and a refused key told apart from other refusals."""
+    if error.status in (401, 403):
+        return "unauthorised"
+    if error.status in (400, 413, 422) and any(word in error.found.lower() for word in OVERFLOW_WORDS):
+        return "context_overflow"
+    return error.kind
+
+
+def chat_messages(question: Question) -> list[Message]:
+    """The user's one turn in the protocol's form, images at their slots."""
+    images = iter(question.item.images)
+    parts = [part if part["type"] == "text" else _image_part(next(images)) for part in content_parts(question.prompt)]
+    if not question.item.images:
+        return [{"role": "user", "content": "".join(part["text"] for part in parts)}]
+    return [{"role": "user", "content": parts}]
+
+
+def _image_part(image: bytes) -> dict[str, Any]:
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    url = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}

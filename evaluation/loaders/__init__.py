@@ -1,0 +1,38 @@
+"""Task loaders: each turns the rows of one benchmark into items. A new one is a file here and a line in `LOADERS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from evaluation.item import Item, with_stable_ids
+from evaluation.task import Task
+from medix.errors import ConfigError
+from medix.scorer.options import suggest
+
+Loader = Callable[[Task, Path | None], Iterator[Item]]
+"""(task, folder with a local copy or None) -> items, streamed: only a few have their images in memory."""
+
+LOADERS: Final[dict[str, str]] = {
+    "sample": "evaluation.loaders.sample:items",
+}
+"""Name -> `module:function`; imported only when used."""
+
+
+def load_items(task: Task, local: Path | None = None, limit: int | None = None) -> Iterator[Item]:
+    """Items of a task, in the order of its source, at most `limit`.
+
+    Args:
+        local: folder with the task's files; None reads the hub's cache, or the hub.
+
+    Raises:
+        ConfigError: unknown loader; DataError: rows of another shape than the task's.
+    """
+    if task.loader not in LOADERS:
+        raise ConfigError(f"a known loader in task {task.name}", repr(task.loader), suggest(task.loader, LOADERS))
+    module, _, function = LOADERS[task.loader].partition(":")
+    loader: Loader = getattr(importlib.import_module(module), function)
+    return islice(with_stable_ids(loader(task, local)), limit)

@@ -1,0 +1,1 @@
+"""Intervals, agreement, paired tests and corrections. Plain functions on arrays; scipy gives the distributions."""
