@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from medix.rule_judge.lexicon import lexicon
 from medix.rule_judge.statement import Statement, read_statement
 
@@ -18,7 +20,7 @@ def find_contradiction(gold: str, answer: str) -> str | None:
         others = right.axes.get(axis)
         if others and _clash(axis, values, others):
             return f"{axis}: {_names(values)} / {_names(others)}"
-    return _numbers(left, right) or _prefixes(left, right) or _negation(left, right)
+    return _numbers(left, right) or _affixes(left, right) or _negation(left, right)
 
 
 def _clash(axis: str, values: frozenset[str], others: frozenset[str]) -> bool:
@@ -51,25 +53,35 @@ def _has(statement: Statement, wanted: tuple[float, str]) -> bool:
     )
 
 
-def _prefixes(left: Statement, right: Statement) -> str | None:
-    words = set(right.words)
-    for word in left.words:
-        for first, second in lexicon().prefixes:
-            for one, other in ((first, second), (second, first)):
-                if word.startswith(one) and other + word[len(one) :] in words and word not in words:
-                    return f"prefix: {word} / {other}{word[len(one) :]}"
+def _affixes(left: Statement, right: Statement) -> str | None:
+    words, others = set(left.words), set(right.words)
+    for word in words - others:
+        for opposite in _opposites(word):
+            if opposite in others - words:
+                return f"opposite: {word} / {opposite}"
     return None
 
 
+def _opposites(word: str) -> Iterator[str]:
+    for pair in lexicon().prefixes:
+        for one, other in (pair, pair[::-1]):
+            if word.startswith(one):
+                yield other + word[len(one) :]
+    for pair in lexicon().suffixes:
+        for one, other in (pair, pair[::-1]):
+            if word.endswith(one):
+                yield word.removesuffix(one) + other
+
+
 def _negation(left: Statement, right: Statement) -> str | None:
-    if left.negated == right.negated:
-        return None
-    words, others = set(left.words), set(right.words)
-    if not words and not others and left.axes != right.axes:
-        return None
-    shared = len(words & others)
+    shared = left.content & right.content
     # Without nearly the same words the polarity can not be compared: "no air" may well be "collapsed".
-    if shared < max(1, 0.5 * max(len(words), len(others))) and (words or others):
+    if left.negated == right.negated or len(shared) < 0.5 * max(len(left.content), len(right.content)):
+        return None
+    denied = left.denied | right.denied
+    if denied and len(denied & shared) <= 0.5 * len(denied):
+        return None
+    if not shared and left.axes != right.axes:
         return None
     return f"negation: {'absent' if left.negated else 'present'} / {'absent' if right.negated else 'present'}"
 

@@ -27,7 +27,10 @@ class Lexicon:
     """Unit -> base unit and factor."""
     axes: Mapping[str, tuple[str, str]]
     """Word -> axis and its value there."""
+    implied: Mapping[str, tuple[str, str]]
+    """The same for words that name something of their own besides."""
     prefixes: tuple[tuple[str, str], ...]
+    suffixes: tuple[tuple[str, str], ...]
     synonyms: tuple[tuple[str, ...], ...]
 
 
@@ -35,7 +38,6 @@ class Lexicon:
 def lexicon() -> Lexicon:
     """The shipped word lists."""
     raw: dict[str, Any] = yaml.safe_load(LEXICON_FILE.read_text(encoding="utf-8"))
-    axes = raw["axes"].items()
     return Lexicon(
         small_words=frozenset(raw["small_words"].split()),
         negations=frozenset(raw["negations"].split()),
@@ -43,7 +45,14 @@ def lexicon() -> Lexicon:
         numbered=frozenset(raw["numbered"].split()),
         spelling=raw["spelling"],
         units={unit: (base, float(factor)) for base, units in raw["units"].items() for unit, factor in units.items()},
-        axes={word: (axis, v) for axis, values in axes for v, words in values.items() for word in words.split()},
+        axes=_by_word(raw["axes"]),
+        implied=_by_word(raw["implied"]),
         prefixes=tuple((first, second) for first, second in raw["prefixes"]),
+        suffixes=tuple((first, second) for first, second in raw["suffixes"]),
         synonyms=tuple(tuple(str(phrase) for phrase in group) for group in raw["synonyms"]),
     )
+
+
+def _by_word(axes: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, str]]:
+    places = ((axis, value, words) for axis, values in axes.items() for value, words in values.items())
+    return {word: (axis, value) for axis, value, words in places for word in words.split()}

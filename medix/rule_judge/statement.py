@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from medix.rule_judge.lexicon import lexicon
 from medix.rule_judge.words import tokens
@@ -22,6 +23,10 @@ class Statement:
 
     words: tuple[str, ...]
     negated: bool
+    content: frozenset[str]
+    """The words, and the axes' values."""
+    denied: frozenset[str]
+    """The content that the negation speaks about; all of it where it does not say."""
     reply: str | None
     """A leading yes or no."""
     axes: Mapping[str, frozenset[str]]
@@ -30,6 +35,7 @@ class Statement:
     """Stages, grades, vertebral levels, TNM parts and the like: `stage 2`, `l4`, `t2`."""
 
 
+@lru_cache(maxsize=8192)
 def read_statement(text: str) -> Statement:
     """Take a phrase apart. Never raises."""
     return read_tokens(tokens(text), comma_after_reply="," in text[:5])
@@ -43,21 +49,31 @@ def read_tokens(found: list[str], comma_after_reply: bool = False) -> Statement:
     lists = lexicon()
     axes: dict[str, set[str]] = {}
     words: list[str] = []
-    negations = 0
+    content: list[str] = []
+    negations, scope = 0, 0
     for position, token in enumerate(found):
         axis, value = lists.axes.get(token, ("", ""))
         if token in lists.negations or (token == "negative" and found[position + 1 : position + 2] == ["for"]):
             negations += 1
+            scope = len(content)
         elif axis == "side" and "side" in axes and "not" in found[max(0, position - 3) : position]:
             negations -= 1  # "the left, not the right" says left
         elif axis:
             axes.setdefault(axis, set()).add(value)
+            content.append(value)
+        elif token in lists.implied:
+            axis, value = lists.implied[token]
+            axes.setdefault(axis, set()).add(value)
+            words.append(token)
+            content.append(token)
         elif token not in lists.small_words and token not in lists.affirmations:
             words.append(token)
+            content.append(token)
     if {"left", "right"} <= axes.get("side", set()):
         axes["side"] = {"both"}
     frozen = {name: frozenset(values) for name, values in axes.items()}
-    return Statement(tuple(words), negations % 2 == 1, reply, frozen, quantities, labels)
+    denied = frozenset(content[scope:] or content) if negations % 2 else frozenset()
+    return Statement(tuple(words), negations % 2 == 1, frozenset(content), denied, reply, frozen, quantities, labels)
 
 
 def _take_reply(found: list[str], comma: bool) -> tuple[str | None, list[str]]:
@@ -74,7 +90,8 @@ def _take_labels(found: list[str]) -> tuple[frozenset[str], list[str]]:
     while position < len(found):
         token, after = found[position], found[position + 1] if position + 1 < len(found) else ""
         position += 1
-        if token in lexicon().numbered and (after[:1].isdigit() or (len(after) <= 2 and after.isalpha())):
+        lettered = len(after) == 1 and after.isalpha() and after != "a"
+        if token in lexicon().numbered and (after[:1].isdigit() or lettered):
             labels.add(f"{token} {after}")
             position += 1
         elif len(token) <= 3 and token[0] in "ctlsnmp" and token[1:2].isdigit():

@@ -26,10 +26,10 @@ class RuleJudge:
         self._concepts: dict[tuple[str, ...], tuple[str, ...]] = {}
         for group in (*lexicon().synonyms, *synonyms):
             name = tuple(tokens(group[0]))
-            for phrase in group[1:]:
-                wording = tuple(tokens(phrase))
-                if wording and wording != name:
-                    self._concepts.setdefault(wording, name)
+            # The name stands for itself, so that a shorter wording inside it is not replaced.
+            for phrase in group:
+                if tokens(phrase):
+                    self._concepts.setdefault(tuple(tokens(phrase)), name)
         self._longest = max((len(wording) for wording in self._concepts), default=0)
 
     def same(self, gold: str, answer: str, aliases: Sequence[str] = ()) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 
 from medix.rule_judge.lexicon import lexicon
 
-_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[a-z]+\d*[a-z]?|[%<>≥≤=+]")
+_TOKEN = re.compile(r"\d+[a-d]\b|\d+(?:[.,]\d+)*|[a-z]+\d*[a-z]?|[%<>≥≤=+]")
 _TNM = re.compile(r"\b(t(?:\d[a-d]?|x))(n(?:\d[a-c]?|x))(m(?:\d|x))?\b")
 _NUMBER_UNIT = re.compile(r"(\d)(?=[a-z%])")
 _LABEL = re.compile(r"\b([ctlsnmp]\d{1,2}|(?:stage|grade|type|class)\s+\S+)", re.IGNORECASE)
@@ -18,7 +18,6 @@ NUMBER_WORDS: Final = {
     **{word: str(number) for number, word in enumerate(_COUNTING)},
     **{word: str(number) for number, word in enumerate(_ORDINALS, start=1) if word != "second"},
     "twelve": "12",
-    "single": "1",
 }
 ROMAN: Final = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "x": 10, "xi": 11, "xii": 12}  # fmt: skip # noqa: E501
 _ROMAN_PART: Final = re.compile(r"^([ivx]+)([abc]?)$")
@@ -33,8 +32,9 @@ def tokens(text: str) -> list[str]:
         .replace("'s", " ")
         .replace("’s", " ")
     )
+    text = re.sub(r"\bnon[- ]+(?=[a-z])", "non", text)
     found = [_word(token) for token in _TOKEN.findall(_part_units(text))]
-    return [_roman(token, found, position) for position, token in enumerate(found)]
+    return [_in_context(token, found, position) for position, token in enumerate(found)]
 
 
 def _part_units(text: str) -> str:
@@ -48,7 +48,7 @@ def _word(token: str) -> str:
         return _number(token)
     token = NUMBER_WORDS.get(token, token)
     for british, american in lexicon().spelling.items():
-        token = token.replace(british, american)
+        token = american + token[len(british) :] if token.startswith(british) else token
     if token in _NO_PLURAL:
         return token
     if len(token) > 4 and token.endswith("ies"):
@@ -64,7 +64,9 @@ def _number(token: str) -> str:
     return (head.lstrip("0") or "0") + (dot + tail if tail else "")
 
 
-def _roman(token: str, found: list[str], position: int) -> str:
+def _in_context(token: str, found: list[str], position: int) -> str:
+    if token == "second" and not found[max(0, position - 1)][:1].isdigit():
+        return "2"
     match = _ROMAN_PART.match(token)
     neighbours = found[max(0, position - 1) : position] + found[position + 1 : position + 2]
     if match is None or match[1] not in ROMAN or not lexicon().numbered.intersection(neighbours):
