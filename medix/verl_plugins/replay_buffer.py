@@ -75,7 +75,8 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     def _telemetry(self, batch: KVBatchMeta) -> dict[str, float]:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         groups, rewards = [], []
-        for key, fields in zip(batch.keys, data["extra_fields"].tolist(), strict=True):
+        for key, value in zip(batch.keys, list(data["extra_fields"]), strict=True):
+            fields = getattr(value, "data", value)
             if "reward_extra_info" in fields:
                 groups.append(key.split("_")[0])
                 rewards.append(fields["reward_extra_info"])

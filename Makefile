@@ -1,0 +1,42 @@
+# Each target sets up all that it needs. `make demo` and `make test` are the two commands of the README.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test test-unit test-engine lint clean
+
+help:
+	@echo "make setup   the environment (.venv), CPU profile"
+	@echo "make demo    a vision-language model learns by medical RL, on two CPU cores"
+	@echo "make test    unit tests, then the engine tests (real veRL, Ray, vLLM, FSDP2)"
+	@echo "make lint    ruff, mypy, shellcheck"
+
+setup: $(BIN)/.ready
+
+# The stamp makes a second run free; it is renewed when a pin in setup.py changes.
+$(BIN)/.ready: setup.py recipes/medix/setup_cpu.sh
+	PYTHON=$(PYTHON) bash recipes/medix/setup_cpu.sh
+	touch $@
+
+demo: setup
+	bash recipes/medix/run_cpu.sh
+
+test: setup
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "engine or slow" --timeout 900
+
+test-unit: setup
+	$(BIN)/python -m pytest
+
+test-engine: setup
+	$(BIN)/python -m pytest -m engine --timeout 900
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck -x $$(git ls-files '*.sh') .ci/run
+
+clean:
+	rm -rf .venv outputs build *.egg-info
