@@ -150,7 +150,8 @@ def verify(out: Path) -> dict[str, Any]:
         path = out / f"{split}.parquet"
         _check_file(path, facts)
         _check_rows(path, facts["rows"])
-    _check_file(out / manifest["quarantine"]["name"], manifest["quarantine"])
+    for name in ("quarantine", "report"):
+        _check_file(out / manifest[name]["name"], manifest[name])
     return manifest
 
 

@@ -15,10 +15,11 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from data_prep import dedupe, hashes, manifest
+from data_prep import dedupe, hashes, manifest, report
 from data_prep.assemble import assemble
 from data_prep.pool import run_shards
 from data_prep.records import Record, Refusal
+from data_prep.report import write_report
 from data_prep.settings import Settings
 from data_prep.shards import ShardResult, ShardTask, facts_path, read_facts, write_atomically
 from data_prep.sources import open_source
@@ -181,6 +182,8 @@ def _finish(
     assemble(work, out, results, found.dropped)
     left_out = sum((Counter(result.left_out) for result in results if not result.evaluation), Counter[str]())
     content = manifest.build(settings, sources, kept, refusals, left_out, found.report, out)
+    write_report(content, results, refusals, out)
+    content["report"] = manifest.file_facts(out / report.NAME, out)
     manifest.write(content, out)
     return content
 

@@ -33,6 +33,8 @@ class RowFacts:
     """The prepared split."""
     question: str
     """First 200 characters, for the report."""
+    answer: str
+    """Likewise."""
     modality: str
     answer_kind: str
     n_tokens: int
@@ -115,6 +117,7 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
         source=source,
         split=split,
         question=sample.question[:200],
+        answer=sample.answer[:200],
         modality=sample.modality or "",
         answer_kind=sample.answer_kind,
         n_tokens=0,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,9 @@ from data_prep.sources.base import Source
 from data_prep.sources.tables import Chunk
 from data_prep.tokens import TokenCounter
 from medix.prompts import load_prompt
+
+_THUMBNAILS: Final = 8
+"""Kept of a shard for the report."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class ShardWriter:
                 if rows and not task.evaluation:
                     writer.write_table(pa.Table.from_pylist([row for row, _, _ in rows], schema=ROW_SCHEMA))
                 facts += [fact for _, fact, _ in rows]
-                if len(thumbnails) < 2:
+                if len(thumbnails) < _THUMBNAILS:
                     thumbnails |= {fact.id: small for _, fact, small in rows[:1] if small}
         os.replace(temporary, path)
         result = ShardResult(task.index, task.evaluation, facts, refusals, dict(left_out), thumbnails)

@@ -1,0 +1,54 @@
+"""`report.html`: the manifest for a person, with contact sheets of samples and quarantine. One file, no script."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data_prep.records import Refusal
+from data_prep.shards import ShardResult, write_atomically
+
+NAME: Final = "report.html"
+_SAMPLES: Final = 32
+_PER_REASON: Final = 6
+
+
+def write_report(
+    manifest: Mapping[str, Any], results: Sequence[ShardResult], refusals: Sequence[Refusal], out: Path
+) -> None:
+    """Render the report. Every text of a data set is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template(f"{NAME}.j2").render(
+        m=manifest, samples=_samples(results), quarantine=_by_reason(refusals)
+    )
+    write_atomically(out / NAME, page.encode())
+
+
+def _samples(results: Sequence[ShardResult]) -> list[dict[str, object]]:
+    """A few rows from all over the set, those with a thumbnail first."""
+    shown: list[dict[str, object]] = [
+        {"fact": fact, "thumbnail": result.thumbnails.get(fact.id, "")}
+        for result in results
+        if not result.evaluation
+        for fact in result.facts
+        if fact.id in result.thumbnails or not fact.sizes
+    ]
+    step = max(1, len(shown) // _SAMPLES)
+    return shown[::step][:_SAMPLES]
+
+
+def _by_reason(refusals: Sequence[Refusal]) -> list[Refusal]:
+    """The first few of each reason."""
+    seen: Counter[str] = Counter()
+    shown = []
+    for refusal in refusals:
+        seen[refusal.reason] += 1
+        if seen[refusal.reason] <= _PER_REASON:
+            shown.append(refusal)
+    return sorted(shown, key=lambda refusal: refusal.reason)
