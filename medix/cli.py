@@ -16,6 +16,7 @@ from medix.rule_judge.cli import serve_app
 from medix.scorer.command import score
 from medix.tiny_vlm.command import tiny_vlm
 from medix.training.command import config, train
+from medix.training.summary_command import summary
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -32,6 +33,7 @@ app.command("tiny-vlm")(tiny_vlm)
 app.command("preflight")(preflight)
 app.command("config")(config)
 app.command("train")(train)
+app.command("summary")(summary)
 app.command("report")(report)
 app.add_typer(eval_app, name="eval")
 

@@ -52,4 +52,13 @@ last=$(cat "$RUN/checkpoints/latest_checkpointed_iteration.txt")
 rm -rf "$RUN/export"
 python -m verl.model_merger merge --backend fsdp --local_dir "$RUN/checkpoints/global_step_$last/actor" \
   --target_dir "$RUN/export" >>"$RUN/train.log" 2>&1
-medix summary "$RUN" --export "$RUN/export" --judge-url "$JUDGE_URL" --seconds-total $(($(date +%s) - started))
+
+# The exported folder, and the model that training began with, each loaded by transformers, on the held-out task.
+for which in base trained; do
+  if [[ $which == base ]]; then folder=$model; else folder=$RUN/export; fi
+  medix eval run --model "$folder" --tasks sample --backend transformers --prompt training \
+    --judge-url "$JUDGE_URL" --judge-model "$JUDGE_MODEL" --out "$RUN/eval/$which"
+done
+medix eval compare "$RUN/eval/base" "$RUN/eval/trained" | tee "$RUN/eval/compare.md"
+medix report "$RUN"
+medix summary "$RUN" --algorithm "$ALGO" --seconds-total $(($(date +%s) - started))
