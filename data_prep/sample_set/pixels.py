@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,13 @@ def picture_pixels(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def random_boxes(area: Box, sides: tuple[int, int], count: int, rng: random.Random) -> Iterator[Box]:
-    """`count` square boxes inside `area` with sides drawn from `sides` (pixels, both ends included)."""
-    for _ in range(count):
-        side = rng.randint(*sides)
-        x = rng.randint(area[0], area[2] - side)
-        y = rng.randint(area[1], area[3] - side)
-        yield x, y, x + side, y + side
+def random_boxes(
+    areas: Sequence[Box], widths: tuple[int, int], count: int, rng: random.Random, aspect: float = 1.0
+) -> Iterator[Box]:
+    """`count` boxes inside the `areas`, taken in turn; widths drawn from `widths` (pixels, both included)."""
+    for turn in range(count):
+        area, width = areas[turn % len(areas)], rng.randint(*widths)
+        height = round(width * aspect)
+        x = rng.randint(area[0], area[2] - width)
+        y = rng.randint(area[1], area[3] - height)
+        yield x, y, x + width, y + height

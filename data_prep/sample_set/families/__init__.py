@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Iterator
 
 from data_prep.sample_set.families import (
+    abdomen_mri,
     angiography,
-    body_mri,
     bone_scan,
     brain_mri,
     ct_chest,
@@ -25,7 +25,7 @@ FAMILIES: dict[str, Callable[[random.Random], Iterator[Picture]]] = {
     "ct_chest": ct_chest.pictures,
     "brain_mri": brain_mri.pictures,
     "echo_planar_mri": echo_planar_mri.pictures,
-    "body_mri": body_mri.pictures,
+    "abdomen_mri": abdomen_mri.pictures,
     "x_ray": x_ray.pictures,
     "mammography": mammography.pictures,
     "ultrasound": ultrasound.pictures,

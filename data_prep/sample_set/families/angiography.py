@@ -1,4 +1,4 @@
-"""ANGIOGRAPHY: squares of a time-of-flight MR angiogram; train and test squares lie in different parts."""
+"""ANGIOGRAPHY: parts of a time-of-flight MR angiogram; train and test squares lie in different parts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ SOURCE = FlatSource(
     "nibabel/nicom/tests/data/slicethickness_empty_string.dcm",
     "real time-of-flight MR angiogram, maximum intensity projection",
     (Fact("modality", "angiography"), Fact("sequence", "time-of-flight")),
-    {"train": (20, 154, 180, 230), "test": (186, 154, 300, 230)},
-    (60, 75),
-    {"train": 30, "test": 6},
+    {"train": ((60, 154, 180, 230),), "test": ((186, 154, 285, 230),)},
+    (82, 98),
+    {"train": 50, "test": 6},
+    min_contrast=30.0,
+    aspect=0.7,
+    mirrored=True,
 )
 
 
 def pictures(rng: random.Random) -> Iterator[Picture]:
-    """Squares of the projected band."""
+    """Parts of the projected band, as high as wide by 0.7."""
     pixels = read_dicom(SOURCE.package, SOURCE.file).pixel_array
     yield from cut_pictures(SOURCE, window(pixels, 0, float(pixels.max()) * 0.6), rng)

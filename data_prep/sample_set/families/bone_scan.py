@@ -1,4 +1,4 @@
-"""OTHER: squares of a planar whole-body bone scintigram. None of the sixteen tags names planar scintigraphy."""
+"""OTHER: parts of a planar whole-body bone scintigram. None of the sixteen tags names planar scintigraphy."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ SOURCE = FlatSource(
     "data_store/data/JPEG2000_UNC.dcm",
     "real planar whole-body bone scintigram",
     (Fact("modality", "bone scintigraphy"), Fact("region", "skeleton")),
-    {"train": (0, 60, 126, 940), "test": (132, 60, 256, 940)},
-    (90, 120),
-    {"train": 30, "test": 6},
+    {"train": ((0, 60, 126, 940),), "test": ((132, 60, 256, 940),)},
+    (100, 122),
+    {"train": 50, "test": 6},
+    min_contrast=20.0,
+    aspect=3.0,
+    mirrored=True,
 )
 
 
 def pictures(rng: random.Random) -> Iterator[Picture]:
-    """Squares of one half of the body each."""
+    """Upright parts of one half of the body each."""
     pixels = read_dicom(SOURCE.package, SOURCE.file).pixel_array
-    yield from cut_pictures(SOURCE, window(pixels, 0, float(pixels.max()) * 0.8), rng)
+    yield from cut_pictures(SOURCE, window(pixels, 0, float(pixels.max()) * 0.35), rng)

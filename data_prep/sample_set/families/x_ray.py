@@ -1,4 +1,4 @@
-"""X_RAY: squares of a chest and of a lower-leg radiograph; train and test squares lie in different parts."""
+"""X_RAY: parts of a chest and of a lower-leg radiograph; train and test parts lie in different parts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ SOURCES = (
         "data_store/data/RG1_UNCR.dcm",
         "real chest radiograph, postero-anterior",
         (Fact("modality", "X-ray"), Fact("region", "chest")),
-        {"train": (860, 100, 1780, 1600), "test": (60, 100, 780, 1600)},
-        (560, 720),
-        {"train": 40, "test": 8},
+        {"train": ((60, 100, 1780, 720), (60, 1180, 1780, 1780)), "test": ((60, 750, 1780, 1150),)},
+        (860, 990),
+        {"train": 50, "test": 8},
+        aspect=0.4,
     ),
     FlatSource(
         "x_ray",
@@ -29,15 +30,15 @@ SOURCES = (
         "data_store/data/RG3_UNCR.dcm",
         "real radiograph of a right lower leg, antero-posterior",
         (Fact("modality", "X-ray"), Fact("region", "lower leg")),
-        {"train": (480, 520, 1280, 1740), "test": (480, 0, 1280, 480)},
-        (400, 480),
-        {"train": 40, "test": 8},
+        {"train": ((480, 0, 1130, 520), (480, 1000, 1130, 1740)), "test": ((480, 540, 1130, 980),)},
+        (380, 430),
+        {"train": 50, "test": 8},
     ),
 )
 
 
 def pictures(rng: random.Random) -> Iterator[Picture]:
-    """Squares of both radiographs, bone white. The files store them with bone black (MONOCHROME1)."""
+    """Strips of the chest and squares of the leg, bone white. The files store them with bone black (MONOCHROME1)."""
     for source in SOURCES:
         image = 255 - auto_window(read_dicom(source.package, source.file).pixel_array)
         yield from cut_pictures(source, image, rng)
