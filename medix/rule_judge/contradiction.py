@@ -25,7 +25,11 @@ def find_contradiction(gold: str, answer: str) -> str | None:
 
 def _clash(axis: str, values: frozenset[str], others: frozenset[str]) -> bool:
     # A side is exact. On other axes a phrase may name several (vessels of lung and heart): only disjoint ones clash.
-    return values != others if axis == "side" else not values & others
+    return _sides(values) != _sides(others) if axis == "side" else not values & others
+
+
+def _sides(values: frozenset[str]) -> frozenset[str]:
+    return values - {"both"} | {"left", "right"} if "both" in values else values
 
 
 def _numbers(left: Statement, right: Statement) -> str | None:

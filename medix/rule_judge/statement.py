@@ -69,8 +69,6 @@ def read_tokens(found: list[str], comma_after_reply: bool = False) -> Statement:
         elif token not in lists.small_words and token not in lists.affirmations:
             words.append(token)
             content.append(token)
-    if {"left", "right"} <= axes.get("side", set()):
-        axes["side"] = {"both"}
     frozen = {name: frozenset(values) for name, values in axes.items()}
     denied = frozenset(content[scope:] or content) if negations % 2 else frozenset()
     return Statement(tuple(words), negations % 2 == 1, frozenset(content), denied, reply, frozen, quantities, labels)

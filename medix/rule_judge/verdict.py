@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from medix.errors import ConfigError
@@ -23,13 +24,7 @@ class RuleJudge:
     """
 
     def __init__(self, synonyms: Iterable[Sequence[str]] = ()) -> None:
-        self._concepts: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for group in (*lexicon().synonyms, *synonyms):
-            name = tuple(tokens(group[0]))
-            # The name stands for itself, so that a shorter wording inside it is not replaced.
-            for phrase in group:
-                if tokens(phrase):
-                    self._concepts.setdefault(tuple(tokens(phrase)), name)
+        self._concepts = {**_shipped(), **_concepts(synonyms)}
         self._longest = max((len(wording) for wording in self._concepts), default=0)
 
     def same(self, gold: str, answer: str, aliases: Sequence[str] = ()) -> bool:
@@ -62,6 +57,23 @@ class RuleJudge:
                 folded.append(found[position])
                 position += 1
         return folded
+
+
+def _concepts(groups: Iterable[Sequence[str]]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Tokens of each wording -> tokens of its meaning's name; a wording in two groups has its first one's meaning."""
+    concepts: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for group in groups:
+        name = tuple(tokens(group[0]))
+        for phrase in group:  # the name too, so that a shorter wording inside it is not replaced
+            wording = tuple(tokens(phrase))
+            if wording:
+                concepts.setdefault(wording, name)
+    return concepts
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[tuple[str, ...], tuple[str, ...]]:
+    return _concepts(lexicon().synonyms)
 
 
 def _same_parts(left: Statement, right: Statement) -> bool:
