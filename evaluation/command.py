@@ -45,7 +45,7 @@ def generate(
     counts = asyncio.run(stage(RunFolder(out), opened, options))
     typer.echo(
         f"generate: {counts.items} items, {counts.already} already answered, "
-        f"{counts.answered} answered, {counts.failed} without a response"
+        f"{counts.answered} answered, {counts.failed} without a response, {counts.refused} rows of the sources refused"
     )
 
 

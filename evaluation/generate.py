@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_prep.records import Refusal
 from evaluation.backends import Answered, Backend, Decoding, Question
 from evaluation.bounded import GiveUp
 from evaluation.item import Item, content_hash
@@ -44,6 +45,8 @@ class GenerateCounts:
     answered: int = 0
     already: int = 0
     failed: int = 0
+    refused: int = 0
+    """Rows of the source that are no question; `refused.jsonl` says why."""
 
 
 async def generate(folder: RunFolder, backend: Backend, options: GenerateOptions) -> GenerateCounts:
@@ -58,9 +61,13 @@ async def generate(folder: RunFolder, backend: Backend, options: GenerateOptions
     folder.update_settings("generate", _settings(folder, options, identity, run))
     done = _answered_keys(folder)
     give_up = GiveUp("the model", options.width)
-    with RowWriter(folder.generations.path) as writer, Progress("generate") as progress:
+    with (
+        RowWriter(folder.generations.path) as writer,
+        RowWriter(folder.refusals.path) as refusals,
+        Progress("generate") as progress,
+    ):
         try:
-            fresh = _fresh(_questions(options, identity), done, counts)
+            fresh = _fresh(_questions(options, identity, counts, refusals), done, counts)
             async for answered in backend.answer(_keep_images(fresh, folder, writer, counts, options.prompt, run)):
                 writer.append(_row(answered, options.prompt, run))
                 counts.answered += answered.error is None
@@ -95,10 +102,16 @@ def _answered_keys(folder: RunFolder) -> set[str]:
     return {str(row["key"]) for row in folder.generations.latest() if row["error"] is None}
 
 
-def _questions(options: GenerateOptions, identity: dict[str, Any]) -> Iterator[Question]:
+def _questions(
+    options: GenerateOptions, identity: dict[str, Any], counts: GenerateCounts, refusals: RowWriter
+) -> Iterator[Question]:
     decoding = asdict(options.decoding)
     for task in options.tasks:
         for item in load_items(task, options.local.get(task.name), options.limit):
+            if isinstance(item, Refusal):
+                counts.refused += 1
+                refusals.append({"key": content_hash(task.name, item.id, item.reason), **item.as_json()})
+                continue
             prompt = render(item, options.prompt)
             # The task's name and the item's id are in it, so that equal questions of two tasks are two rows.
             key = content_hash(task.name, item.id, prompt, item.image_hashes, item.gold, identity, decoding)

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from data_prep.records import Refusal
 from medix.errors import DataError
 
 ItemKind = Literal["open", "closed", "choice", "report"]
 ITEM_KINDS: tuple[str, ...] = get_args(ItemKind)
-LETTERS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,13 @@ def content_hash(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:24]
 
 
-def with_stable_ids(items: Iterable[Item]) -> Iterator[Item]:
+def with_stable_ids(items: Iterable[Item | Refusal]) -> Iterator[Item | Refusal]:
     """Give items without an id one made of their content; true duplicates are told apart by a counter."""
     seen: dict[str, int] = {}
     for item in items:
+        if isinstance(item, Refusal):
+            yield item
+            continue
         base = item.id or content_hash(item.question, item.gold, item.choices, item.passage, item.image_hashes)[:16]
         seen[base] = seen.get(base, 0) + 1
         yield replace(item, id=base if seen[base] == 1 else f"{base}-{seen[base]}")

@@ -20,6 +20,8 @@ class RunFolder:
         self.path = path
         self.generations = RowFile(path / "generations.jsonl")
         """One row an item: the question, the response or the error."""
+        self.refusals = RowFile(path / "refused.jsonl")
+        """One row for each row of a source that could not be made a question."""
         self.judgements = RowFile(path / "judgements.jsonl")
         """One row a judged response and judge: votes and verdict, or the error."""
         self.images = path / "images"

@@ -97,8 +97,10 @@ def summarise(items: Iterable[ScoredItem], tasks: Mapping[str, Mapping[str, Any]
         agreement.add(item)
     groups: dict[str, list[Tally]] = {"overall": []}
     for name, tally in tallies.items():
-        for group in ("overall", tasks.get(name, {}).get("group", "other")):
-            groups.setdefault(group, []).append(tally.all)
+        group = tasks.get(name, {}).get("group", "other")
+        groups.setdefault(group, []).append(tally.all)
+        if group != "mmmu":  # beside the average of the others, as the paper has it
+            groups["overall"].append(tally.all)
     return {
         "tasks": {name: tally.as_json() for name, tally in tallies.items()},
         "averages": {name: _average(tallies) for name, tallies in groups.items()},

@@ -13,6 +13,7 @@ from medix.errors import ConfigError
 from medix.scorer.options import read_options, suggest
 
 TASK_DIR = Path(__file__).resolve().parent / "tasks"
+GROUPS = ("llm", "vlm", "mmmu")
 Rubric = Literal["verdict", "rubric", "report"]
 
 
@@ -23,7 +24,8 @@ class Task:
     name: str
     version: int
     """Raised whenever a change of the file changes what is asked or how it is scored."""
-    group: Literal["llm", "vlm", "sample"]
+    group: Literal["llm", "vlm", "mmmu", "sample"]
+    """The paper averages `llm` and `vlm` together and reports MMMU beside them."""
     loader: str
     """Key of `evaluation.loaders.LOADERS`."""
     summary: str
@@ -74,7 +76,7 @@ def _documents(path: Path) -> list[dict[str, Any]]:
 
 
 def select_tasks(names: Sequence[str], tasks: dict[str, Task] | None = None) -> list[Task]:
-    """Tasks for `all`, `llm`, `vlm` or names, each once, in the order asked for. `all` leaves out the sample set.
+    """Tasks for `all`, `llm`, `vlm`, `mmmu` or names, each once, in the order asked for. `all` leaves out the sample set.
 
     Raises:
         ConfigError: no such task.
@@ -82,11 +84,11 @@ def select_tasks(names: Sequence[str], tasks: dict[str, Task] | None = None) -> 
     tasks = load_tasks() if tasks is None else tasks
     chosen: dict[str, Task] = {}
     for name in names:
-        if name in ("all", "llm", "vlm"):
-            wanted = ("llm", "vlm") if name == "all" else (name,)
+        if name in ("all", *GROUPS):
+            wanted = GROUPS if name == "all" else (name,)
             chosen |= {task.name: task for task in tasks.values() if task.group in wanted}
         elif name in tasks:
             chosen[name] = tasks[name]
         else:
-            raise ConfigError("tasks that exist", repr(name), suggest(name, [*tasks, "all", "llm", "vlm"]))
+            raise ConfigError("tasks that exist", repr(name), suggest(name, [*tasks, "all", *GROUPS]))
     return list(chosen.values())

@@ -108,7 +108,6 @@ def _load_folder(folder: Path) -> tuple[Any, Any, bool]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
-
     from transformers.utils import logging as transformers_logging
 
     if not sys.stderr.isatty():

@@ -11,11 +11,11 @@ from evaluation.item import LETTERS
 _ALONE = re.compile(r"[\s\"'`*(\[]*([A-Za-z])[\s\"'`*)\].:]*")
 _LEADING = re.compile(r"\s*[\"'`*(\[]*([A-Z])[\"'`*)\]]*\s*(?:[.:)\]]|-\s|\n)\s*(\S.*)", re.DOTALL)
 _STATED = re.compile(
-    r"\b(?:answer|option|choice)\b(?:\s+(?:is|would be|should be|must be))?\s*[:=]?\s*"
-    r"[\"'`*(\[]*([A-J])\b[\"'`*)\]]*(?![\w'])",
-    re.IGNORECASE,
+    r"\b(?i:answer|option|choice)\b(?:\s+(?i:is|would be|should be|must be))?\s*[:=]?\s*"
+    # A capital, and then an end: "the answer is A fracture" and "the answer is I think" name no option.
+    r"[\"'`*(\[]*([A-Z])[\"'`*)\]]*(?=\s*(?:[.,;:!?)]|$|-|\n|(?i:because|since|as)\b))",
 )
-_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Ja-j])\)?\s*\}")
+_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Za-z])\)?\s*\}")
 _NEGATION = re.compile(
     r"\b(?:not|isn't|never|neither|nor|except|rather than|instead of|unlikely|incorrect|wrong)\b", re.IGNORECASE
 )

@@ -8,21 +8,33 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from data_prep.records import Refusal
 from evaluation.item import Item, with_stable_ids
 from evaluation.task import Task
 from medix.errors import ConfigError
 from medix.scorer.options import suggest
 
-Loader = Callable[[Task, Path | None], Iterator[Item]]
-"""(task, folder with a local copy or None) -> items, streamed: only a few have their images in memory."""
+Loader = Callable[[Task, Path | None], Iterator[Item | Refusal]]
+"""(task, folder with a local copy or None) -> items, streamed: only a few have their images in memory. A row that is
+no question is refused, with its reason."""
 
 LOADERS: Final[dict[str, str]] = {
     "sample": "evaluation.loaders.sample:items",
+    "mmlu": "evaluation.loaders.text_choice:mmlu",
+    "medmcqa": "evaluation.loaders.text_choice:medmcqa",
+    "medqa": "evaluation.loaders.text_choice:medqa",
+    "usmle": "evaluation.loaders.text_choice:usmle",
+    "pubmedqa": "evaluation.loaders.pubmedqa:items",
+    "image_question": "evaluation.loaders.image_question:items",
+    "slake": "evaluation.loaders.image_question:slake",
+    "pmc_vqa": "evaluation.loaders.pmc_vqa:items",
+    "mmmu": "evaluation.loaders.mmmu:items",
+    "mimic": "evaluation.loaders.mimic:items",
 }
 """Name -> `module:function`; imported only when used."""
 
 
-def load_items(task: Task, local: Path | None = None, limit: int | None = None) -> Iterator[Item]:
+def load_items(task: Task, local: Path | None = None, limit: int | None = None) -> Iterator[Item | Refusal]:
     """Items of a task, in the order of its source, at most `limit`.
 
     Args:

@@ -70,7 +70,7 @@ function card(item) {
   body.append(element("strong", `${verdict}: ${item.question}`));
   const list = element("dl");
   line(list, "item", [item.task, item.id, item.kind, item.modality].filter(Boolean).join(" · "));
-  line(list, "options", item.choices.map((choice, place) => `${"ABCDEFGHIJ"[place]}. ${choice}`).join("\n"));
+  line(list, "options", item.choices.map((choice, place) => `${String.fromCharCode(65 + place)}. ${choice}`).join("\n"));
   line(list, "reference", [item.gold, ...item.aliases].join("  |  "));
   line(list, "answer", item.answer === null ? "(none)" : item.answer);
   line(list, "decided by", item.reason ? `${item.how} (${item.reason})` : item.how);
