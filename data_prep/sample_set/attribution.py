@@ -10,8 +10,10 @@ from data_prep.sample_set.assets import ASSETS
 INTRODUCTION = """# Where the pictures come from
 
 Every picture here was cut from an image that a public Python package carries, and resized to 112x112. Nothing was
-downloaded from anywhere else. The exact file and box of each picture stand in the field `cut` of its line. Made by
-`python -m data_prep.sample_set`.
+downloaded from anywhere else. The exact file and box of each picture stand in the field `cut` of its line; what else
+was done to it (window, mirroring, turning, blanked letters) stands in `provenance`, where the drawn electrocardiograms
+are called synthetic. Ultrasound is brightened (gamma 0.6), radiographs are shown with bone white, CT and MRI slices
+with the patient's right on the left of the picture. Made by `python -m data_prep.sample_set`. Not for clinical use.
 
 | family | pictures | package | package licence | file | origin and terms of the image |
 |---|---|---|---|---|---|

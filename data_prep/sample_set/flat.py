@@ -31,6 +31,8 @@ class FlatSource:
     """Split -> number of pictures."""
     min_contrast: float = 12.0
     """Standard deviation in grey levels under which a cut shows nothing and is drawn again."""
+    max_brightness: float = 255.0
+    """Mean grey level above which a cut is mostly empty glass and is drawn again."""
     aspect: float = 1.0
     """Height of a cut over its width."""
     mirrored: bool = False
@@ -45,7 +47,7 @@ def cut_pictures(source: FlatSource, image: NDArray[np.uint8], rng: random.Rando
             if made == source.counts[split]:
                 break
             cut = image[y0:y1, x0:x1]
-            if float(cut.std()) < source.min_contrast:
+            if float(cut.std()) < source.min_contrast or float(cut.mean()) > source.max_brightness:
                 continue
             made += 1
             turned = source.mirrored and made % 2 == 0

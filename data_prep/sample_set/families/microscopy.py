@@ -36,6 +36,7 @@ HE = FlatSource(
     (220, 400),
     {"train": 60, "test": 8},
     min_contrast=32.0,
+    max_brightness=200.0,
 )
 NUCLEI = FlatSource(
     "microscopy",
