@@ -10,7 +10,6 @@ CORE = [
     "jinja2>=3.1",
     "numpy>=2.0",  # bitwise_count, which compares perceptual hashes
     "pillow>=11",
-    "plotly>=6,<8",  # the report inlines the plotly.js that this package carries
     "pyarrow>=16",
     "pyyaml>=6",
     "rapidfuzz>=3.9",
@@ -102,7 +101,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*", "recipes*"]),
     include_package_data=True,
-    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.j2", "*.css", "*.js", "py.typed"]},
+    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.j2", "*.css", "*.js", "LICENSE", "py.typed"]},
     install_requires=CORE,
     extras_require={"cpu": CPU, "gpu": GPU, "dicom": DICOM, "eval": EVAL, "sample-data": SAMPLE_DATA, "dev": DEV},
     entry_points={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
@@ -95,13 +95,14 @@ def main_chart(metrics: Metrics) -> Chart:
     """Reward with its spread, every component, and the validations: the chart that curve.png shows."""
     reward, spread = metrics.series(f"reward/{SCORE}/mean"), metrics.series(f"reward/{SCORE}/std")
     data = [*band(reward, spread, INK), line(reward, "reward", INK, 2.6)]
+    suffix = _source_suffix(metrics)
     for position, name in enumerate(metrics.components(), 1):
         data.append(line(metrics.series(f"reward/{name}/mean"), name, colour_of(name, position)))
     for (source, value), series in metrics.validation().items():
         if value == "acc":
-            data.append(marks(series, f"validation accuracy, {source}", COLOURS["llm_accuracy"], "diamond-open"))
+            data.append(marks(series, f"validation accuracy{suffix(source)}", COLOURS["llm_accuracy"], "diamond-open"))
         elif value == SCORE:
-            data.append(marks(series, f"validation reward, {source}", INK, "circle-open"))
+            data.append(marks(series, f"validation reward{suffix(source)}", INK, "circle-open"))
     sentence = f"Mean reward of a step's responses: {change(reward)}. The band is one standard deviation."
     return Chart("main", "Reward, its components and validation", sentence, data, {"yaxis": {"range": UNIT_RANGE}})
 
@@ -125,16 +126,22 @@ def validation_chart(metrics: Metrics) -> Chart | None:
     found = metrics.validation()
     if not found:
         return None
-    data, accuracies = [], []
+    data, accuracies, suffix = [], [], _source_suffix(metrics)
     for position, ((source, value), series) in enumerate(found.items()):
         colour = INK if value in ("acc", SCORE) else colour_of(value, position)
         dash = {"color": colour, "width": 2.4 if value == "acc" else 1.4, "dash": "dash" if value == SCORE else "solid"}
         label = {"acc": "accuracy", SCORE: "reward"}.get(value, value)
-        data.append({**line(series, f"{label}, {source}", colour, mode="lines+markers"), "line": dash})
+        data.append({**line(series, f"{label}{suffix(source)}", colour, mode="lines+markers"), "line": dash})
         if value == "acc":
             accuracies.append(f"{source}: {change(series)}")
     sentence = f"Accuracy on held-out prompts, {'; '.join(accuracies)}." if accuracies else "Held-out prompts."
     return Chart("validation", "Validation", sentence, data, {"yaxis": {"range": UNIT_RANGE}})
+
+
+def _source_suffix(metrics: Metrics) -> Callable[[str], str]:
+    """Names the data source in a legend, where there are several."""
+    is_one = len({source for source, _ in metrics.validation()}) == 1
+    return lambda source: "" if is_one else f", {source}"
 
 
 def engine_charts(run: RunFolder) -> list[Chart]:
@@ -148,7 +155,7 @@ def engine_charts(run: RunFolder) -> list[Chart]:
             "pearson", "Rollout and actor agree", "training/rollout_actor_probs_pearson_corr",
             "Correlation of their token probabilities; below 0.99 they hold different models", {},
         ),
-        ("grad", "Gradient norm", "actor/grad_norm", "Before clipping", {}),
+        ("grad", "Gradient norm", "actor/grad_norm", "Before clipping", {"rangemode": "tozero"}),
         (
             "flat-groups", "Groups without spread", f"reward/{SCORE}/zero_std_group_fraction",
             "Share of groups whose responses all got one reward, and so teach nothing", {"range": UNIT_RANGE},

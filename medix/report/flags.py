@@ -41,8 +41,10 @@ def judge_yes_but_far(response: Response) -> bool:
 
 def short_answer_paid(group: Group, response: Response) -> bool:
     """Paid for accuracy with next to no answer, where the reference asks for more."""
+    if response.answer is None:
+        return False
     is_paid = max(response.value("llm_accuracy") or 0.0, response.value("embed_accuracy") or 0.0) >= 0.5
-    return is_paid and _letters(response.answer or "") <= SHORT_CHARS < _letters(group.gold)
+    return is_paid and _letters(response.answer) <= SHORT_CHARS < _letters(group.gold)
 
 
 def _letters(text: str) -> int:

@@ -27,6 +27,7 @@ CANARIES: Final = 12
 CANARY_AXES: Final = {
     "yaxis": {"automargin": True, "type": "category", "tickfont": {"size": 10}},
     "xaxis": {"type": "category", "title": {"text": ""}},
+    "hovermode": "closest",
 }
 RED: Final = "#cc3311"
 FAR_MEANING: Final = (
@@ -178,7 +179,7 @@ def canaries(run: RunFolder) -> Chart:
         fate = f"{len(lost)} that started right score below 0.5 now ({', '.join(lost[:3])})"
     which = "own canaries" if named else "validation prompts, the same in every run of this data"
     sentence = f"{len(chosen)} {which}: mean reward {change(means)}; {fate}."
-    return Chart("canaries", title, sentence, [_heat(chosen, steps, rows)], CANARY_AXES, "watch" if lost else "ok")
+    return Chart("canaries", title, sentence, [_squares(chosen, steps, rows)], CANARY_AXES, "watch" if lost else "ok")
 
 
 def _was_lost(row: list[float | None]) -> bool:
@@ -186,11 +187,26 @@ def _was_lost(row: list[float | None]) -> bool:
     return known[0] >= 0.5 > known[-1]
 
 
-def _heat(samples: list[str], steps: list[int], rows: list[list[float | None]]) -> dict[str, Any]:
-    cells = [[None if value is None else rounded([value])[0] for value in row] for row in rows]
-    names = {"x": [f"step {step}" for step in steps], "y": [sample[:40] for sample in samples]}
-    style = {"zmin": 0, "zmax": 1, "colorscale": "Viridis", "xgap": 2, "ygap": 2}
-    return {"type": "heatmap", "z": cells, **names, **style}
+def _squares(samples: list[str], steps: list[int], rows: list[list[float | None]]) -> dict[str, Any]:
+    """A square for each sample and step, coloured by its reward."""
+    cells = [
+        (step, sample, v) for sample, row in zip(samples, rows, strict=True) for step, v in zip(steps, row, strict=True)
+    ]
+    known = [(f"step {step}", sample[:40], value) for step, sample, value in cells if value is not None]
+    values = rounded([value for _, _, value in known])
+    scale = {"color": values, "cmin": 0, "cmax": 1, "colorscale": "Viridis", "showscale": True}
+    marker = {"symbol": "square", "size": 15, **scale}
+    texts = [f"{value:.2f}" for value in values]
+    place = {"x": [x for x, _, _ in known], "y": [y for _, y, _ in known]}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        **place,
+        "marker": marker,
+        "text": texts,
+        "name": "reward",
+        "hoverinfo": "x+y+text",
+    }
 
 
 def _chart(

@@ -54,7 +54,12 @@ def pack_rollouts(run: RunFolder, images: dict[str, list[str]]) -> PackedRollout
 
 def pack(content: object) -> str:
     """Base64 of gzipped JSON; the same content always gives the same text."""
-    return base64.b64encode(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), 6, mtime=0)).decode()
+    return pack_text(json.dumps(content, separators=(",", ":")))
+
+
+def pack_text(text: str) -> str:
+    """Base64 of a gzipped text, which the browser unpacks by itself."""
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
 
 
 def spread_out(steps: list[int]) -> list[int]:
@@ -70,7 +75,7 @@ def spread_out(steps: list[int]) -> list[int]:
 def score_keys(groups: Iterable[Group]) -> list[str]:
     """Names of all scores: the total, the components, then the rest."""
     found = {key for group in groups for response in group.responses[:1] for key in response.scores} - {"answer_hash"}
-    components = [name for name in KNOWN_COMPONENTS if name in found]
+    components: list[str] = [name for name in KNOWN_COMPONENTS if name in found]
     components += sorted(name for name in found - set(components) if is_component(name))
     return [SCORE, *components, *sorted(found - {SCORE, *components})]
 

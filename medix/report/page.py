@@ -18,13 +18,13 @@ from markupsafe import Markup
 from medix.report.charts import component_charts, engine_charts, main_chart, validation_chart
 from medix.report.health import status, tiles
 from medix.report.monitors import monitors
-from medix.report.packing import pack_rollouts
+from medix.report.packing import pack_rollouts, pack_text
 from medix.report.rollouts import ADVANTAGE_EPSILON
 from medix.report.run_folder import RunFolder, load_run, lookup
 from medix.report.settings import flatten, what_ran
 from medix.report.thumbnails import thumbnails
 
-SCRIPTS: Final = ("charts.js", "rollouts.js")
+SCRIPTS: Final = ("rollouts.js", "charts.js")
 
 
 def write_report(run_dir: Path) -> Path:
@@ -72,8 +72,9 @@ def render_run(run: RunFolder, live_state: str = "") -> bytes:
 
 def render(template: str, data: dict[str, Any], scripts: tuple[str, ...], **values: Any) -> bytes:
     """A template with plotly, our scripts and the charts' data in it, under a policy that allows just these scripts."""
-    codes = [plotly_code(), *(_asset(name) for name in scripts)]
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(c.encode()).digest()).decode()}'" for c in codes)
+    codes = [_asset(name) for name in scripts]
+    library, library_hash = packed_plotly()
+    hashes = " ".join([library_hash, *map(_policy_hash, codes)])
     connect = "'self'" if values.get("live_state") else "'none'"
     # Plotly writes style rules; images are data URIs, and the PNG that a reader saves is a blob.
     policy = (
@@ -83,6 +84,7 @@ def render(template: str, data: dict[str, Any], scripts: tuple[str, ...], **valu
     html = _environment().get_template(template).render(
         policy=policy,
         style=Markup(_asset("page.css")),
+        library=library,
         scripts=[Markup(code) for code in codes],
         data=json_block(data),
         written=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -98,9 +100,14 @@ def json_block(content: object) -> Markup:
 
 
 @cache
-def plotly_code() -> str:
-    """The plotting library, as its Python package carries it."""
-    return (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+def packed_plotly() -> tuple[str, str]:
+    """The plotting library (see vendor/README.md), packed, and its hash for the page's policy."""
+    code = (resources.files("medix.report") / "vendor" / "plotly-basic.min.js").read_text(encoding="utf-8")
+    return pack_text(code), _policy_hash(code)
+
+
+def _policy_hash(code: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
 
 
 def _asset(name: str) -> str:

@@ -1,6 +1,7 @@
 // Draws each chart when it comes near the view, in the page's own colours, and again when the colour scheme changes.
+// The plotting library is large, so it is unpacked and started only once the rest of the page stands.
 "use strict";
-(() => {
+(async () => {
   const charts = JSON.parse(document.getElementById("data").textContent).charts;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -20,7 +21,7 @@
     for (const part of [copy.line, copy.marker]) if (part && typeof part.color === "string") part.color = shade(part.color);
     if (copy.soft) copy.fillcolor = soft(copy.fillcolor);
     delete copy.soft;
-    if (copy.type === "heatmap") copy.colorbar = { thickness: 10, tickfont: { color: css("--soft") }, outlinewidth: 0 };
+    if (copy.marker?.showscale) copy.marker.colorbar = { thickness: 10, tickfont: { color: css("--soft") }, outlinewidth: 0 };
     return copy;
   }
 
@@ -30,12 +31,12 @@
     const merged = { xaxis: { ...axis, title: { text: "step", standoff: 4 }, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
     if (layout.yaxis2) merged.yaxis2 = { ...axis, ...layout.yaxis2 };
     return {
-      ...layout, ...merged,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: css("--ink"), size: 12, family: "system-ui, DejaVu Sans, sans-serif" },
       margin: { l: 44, r: 12, t: 8, b: 36 },
-      legend: { orientation: "h", y: -0.22, yanchor: "top", font: { size: isNarrow() ? 10 : 11 } },
+      legend: { orientation: "h", traceorder: "normal", y: -0.2, yanchor: "top", font: { size: isNarrow() ? 10 : 11 } },
       hovermode: "x unified", hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } },
+      ...layout, ...merged,
     };
   }
 
@@ -45,19 +46,6 @@
     place.dataset.drawn = "yes";
     Plotly.react(place, chart.data.map(themed), layoutOf(chart), { responsive: true, displaylogo: false, displayModeBar: false });
   }
-
-  const byPlot = new Map(charts.map((chart) => [`plot-${chart.id}`, chart]));
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      watcher.unobserve(entry.target);
-      draw(byPlot.get(entry.target.id));
-    }
-  }, { rootMargin: "400px" });
-  document.querySelectorAll(".plot").forEach((place) => watcher.observe(place));
-  dark.addEventListener("change", () => {
-    for (const [id, chart] of byPlot) if (document.getElementById(id)?.dataset.drawn) draw(chart);
-  });
 
   function csvOf(chart) {
     const traces = chart.data.filter((trace) => trace.hoverinfo !== "skip" && trace.x);
@@ -75,6 +63,31 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
+
+  async function startLibrary() {
+    const bytes = Uint8Array.from(atob(document.getElementById("library").textContent), (char) => char.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script); // runs here and now; the page's policy knows it by its hash
+  }
+
+  const whenIdle = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 50)));
+
+  await whenIdle();
+  await startLibrary();
+  const byPlot = new Map(charts.map((chart) => [`plot-${chart.id}`, chart]));
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      watcher.unobserve(entry.target);
+      draw(byPlot.get(entry.target.id));
+    }
+  }, { rootMargin: "400px" });
+  document.querySelectorAll(".plot").forEach((place) => watcher.observe(place));
+  dark.addEventListener("change", () => {
+    for (const [id, chart] of byPlot) if (document.getElementById(id)?.dataset.drawn) draw(chart);
+  });
 
   const main = charts.find((chart) => chart.id === "main");
   const place = document.getElementById("figure-main");
