@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from data_prep.dicom_image import decode_dicom, is_dicom
 from data_prep.records import DEFAULT_VIEW, DicomView, Unfit
 
-READ_FORMATS: Final = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+READ_FORMATS: Final = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 KEPT_FORMATS: Final = ("PNG", "JPEG")
 """Formats whose bytes may go into a prepared file as they are."""
 EXTENSIONS: Final = {
@@ -21,11 +22,13 @@ EXTENSIONS: Final = {
     "tif": ("TIFF",), "tiff": ("TIFF",), "webp": ("WEBP",), "jp2": ("JPEG2000",), "j2k": ("JPEG2000",),
     "ppm": ("PPM",), "pgm": ("PPM",), "dcm": ("DICOM",), "dicom": ("DICOM",),
 }  # fmt: skip
+_MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
 MAX_BYTES: Final = 256 * 2**20
 MAX_SOURCE_PIXELS: Final = 100_000_000
 """More than any radiograph or mammogram (about 25 million); whole-slide images have to be cut into tiles first."""
 MAX_RATIO: Final = 200.0
 THUMBNAIL_PX: Final = 112
+_ORIENTATION: Final = 0x0112
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class PreparedImage:
     width: int
     height: int
     action: str
-    """`kept`, or what was done: `converted`, `oriented`, `resized`, joined by `+`."""
+    """`kept`, or what was done: `converted`, `first_frame`, `oriented`, `resized`, joined by `+`."""
     notes: tuple[str, ...]
     """What a reader of the manifest should know, e.g. that DICOM identifiers were dropped."""
     pixels: Image.Image
@@ -69,9 +72,9 @@ def prepare_image(data: bytes, name: str, policy: ImagePolicy, view: DicomView =
         _check_size(decoded.image.size)
         return _finish(decoded.image, None, policy, ["converted"], decoded.notes)
     image = _open(data, name)
-    exif_turn = image.getexif().get(0x0112, 1) not in (0, 1)
-    kept = image.format in KEPT_FORMATS and image.mode == "RGB" and not exif_turn and not _animated(image)
-    rgb, done = _decode(image, exif_turn)
+    kept = image.format in KEPT_FORMATS and image.mode == "RGB"
+    rgb, done = _decode(image)
+    kept = kept and not done
     return _finish(rgb, data if kept else None, policy, done if kept else ["converted", *done], ())
 
 
@@ -85,8 +88,9 @@ def _open(data: bytes, name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise Unfit("image_too_large", str(error)[:120]) from error
     except UnidentifiedImageError as error:
-        raise Unfit("unknown_image_format", f"first bytes {data[:8].hex()}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+        known = data.startswith(_MAGIC)
+        raise Unfit("damaged_image" if known else "unknown_image_format", f"first bytes {data[:8].hex()}") from error
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error) as error:
         raise Unfit("damaged_image", f"header: {type(error).__name__}") from error
     _check_extension(str(image.format), name)
     _check_size(image.size)
@@ -109,20 +113,22 @@ def _check_size(size: tuple[int, int]) -> None:
         raise Unfit("image_too_narrow", f"{width} x {height} pixels")
 
 
-def _animated(image: Image.Image) -> bool:
-    return int(getattr(image, "n_frames", 1)) > 1
-
-
-def _decode(image: Image.Image, exif_turn: bool) -> tuple[Image.Image, list[str]]:
-    """RGB pixels of the first frame, upright."""
+def _decode(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """RGB pixels of the first frame, upright, and what had to be done for that beside the colours."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise RuntimeError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: cut-off images would pass for whole ones")
+    done = []
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image) if exif_turn else image
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, OverflowError) as error:
+        # Asked for after the bounds were checked: Pillow decodes a PNG to find its EXIF block.
+        if int(getattr(image, "n_frames", 1)) > 1:
+            done.append("first_frame")
+        if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
+            image = ImageOps.exif_transpose(image)
+            done.append("oriented")
+        return to_rgb(image), done
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, OverflowError, struct.error) as error:
         raise Unfit("damaged_image", f"pixels: {type(error).__name__}: {str(error)[:80]}") from error
-    return to_rgb(upright), ["oriented"] if exif_turn else []
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
