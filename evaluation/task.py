@@ -76,7 +76,7 @@ def _documents(path: Path) -> list[dict[str, Any]]:
 
 
 def select_tasks(names: Sequence[str], tasks: dict[str, Task] | None = None) -> list[Task]:
-    """Tasks for `all`, `llm`, `vlm`, `mmmu` or names, each once, in the order asked for. `all` leaves out the sample set.
+    """Tasks for `all`, a group or names, each once, in the order asked for; `all` is without the sample set.
 
     Raises:
         ConfigError: no such task.

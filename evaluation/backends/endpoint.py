@@ -13,6 +13,8 @@ from medix.scorer.chat import ChatClient, Message, Sampling
 from medix.scorer.endpoints import EndpointError, EndpointOptions
 
 OVERFLOW_WORDS = ("context length", "maximum context", "max_model_len", "too long", "input length", "context window")
+FATAL_KINDS = ("connect", "timeout", "busy", "server", "unauthorised", "refused", "malformed")
+"""Failures that, all in a row, mean that the endpoint is not usable."""
 
 
 class EndpointBackend:
@@ -47,7 +49,7 @@ class EndpointBackend:
         except EndpointError as error:
             kind = failure_kind(error)
             detail = {"kind": kind, "detail": error.found[:300]}
-            return Answered(question, None, error=detail, fatal=kind in ("connect", "timeout", "busy", "unauthorised"))
+            return Answered(question, None, error=detail, fatal=kind in FATAL_KINDS)
         return Answered(question, reply.text, reply.finish_reason, dict(reply.usage), reply.latency_s)
 
     async def aclose(self) -> None:

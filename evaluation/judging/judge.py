@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evaluation.backends.endpoint import failure_kind
+from evaluation.backends.endpoint import FATAL_KINDS, failure_kind
 from evaluation.judging.rubrics import Case, RubricName, Vote, prompt_text, read_vote, sampling
 from medix.errors import ConfigError
 from medix.scorer.chat import ChatClient, user_message
 from medix.scorer.endpoints import EndpointError, EndpointOptions
-
-FATAL_KINDS = ("connect", "timeout", "busy", "unauthorised")
 
 
 @dataclass(frozen=True)
