@@ -18,10 +18,10 @@ def build_tiny_vlm(
     samples: Sequence[Sample],
     out: Path,
     *,
-    steps: int = 220,
+    steps: int = 450,
     batch_size: int = 24,
     careless_share: float = 0.65,
-    lr: float = 2e-3,
+    lr: float = 3e-3,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train and save the model; returns what was built (`parameters`, `vocabulary`, `steps`, `final_loss`).

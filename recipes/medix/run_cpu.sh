@@ -9,6 +9,7 @@ RUN=${RUN:-outputs/demo}
 ALGO=${ALGO:-grpo}            # grpo | gspo | dapo
 STEPS=${STEPS:-40}
 SEED=${SEED:-0}
+TINY_STEPS=${TINY_STEPS:-450}  # warm-start steps of the tiny model
 REWARD=${REWARD:-strict}      # strict | paper
 MODEL=${MODEL:-}              # a model folder; empty: build the tiny one
 DATA=${DATA:-}                # a folder of `medix prepare`; empty: prepare the sample set
@@ -32,7 +33,7 @@ started=$(date +%s)
 mkdir -p "$RUN"
 
 if [[ -z $MODEL && ! -f $RUN/tiny-vlm/config.json ]]; then
-  medix tiny-vlm --out "$RUN/tiny-vlm" --seed "$SEED"
+  medix tiny-vlm --out "$RUN/tiny-vlm" --seed "$SEED" --steps "$TINY_STEPS"
 fi
 if [[ -z $DATA && ! -f $RUN/data/manifest.json ]]; then
   medix prepare sample --out "$RUN/data" --model "$model"
