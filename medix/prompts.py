@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,9 @@ IMAGE_SLOT: Final = "<image>"
 """veRL replaces each occurrence in a message by one image of the row."""
 ESCAPED_IMAGE_SLOT: Final = "<\u200bimage>"
 """What a literal `<image>` in a question becomes, so that it can not be taken for a slot (zero-width space inside)."""
+
+_SLOT = re.compile("<(image|video|audio)>")
+"""All that veRL's dataset splits a message at: one that the row has nothing for stops the run in mid-epoch."""
 
 _IMAGES_FIELD, _QUESTION_FIELD = "{images}", "{question}"
 
@@ -37,5 +41,5 @@ def render_prompt(template: str, question: str, num_images: int) -> str:
     """Fill a template in one pass: as many image slots as images, none for a text-only question."""
     head, tail = template.split(_QUESTION_FIELD)
     slots = IMAGE_SLOT * num_images + ("\n" if num_images else "")
-    text = question.strip().replace(IMAGE_SLOT, ESCAPED_IMAGE_SLOT)
+    text = _SLOT.sub("<\u200b\\1>", question.strip())
     return head.replace(_IMAGES_FIELD, slots) + text + tail.replace(_IMAGES_FIELD, slots)
