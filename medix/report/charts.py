@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from medix.report.curve import COLOURS, colour_of
 from medix.report.run_folder import RunFolder
-from medix.report.series import SCORE, Metrics, Series
+from medix.report.series import KNOWN_COMPONENTS, SCORE, Metrics, Series, is_component
 
 INK: Final = "ink"
 """A colour that the page replaces: dark on a light page, light on a dark one."""
@@ -16,12 +16,13 @@ STAGES: Final = {
     "gen": "generation",
     "old_log_prob": "old log-probabilities",
     "ref": "reference log-probabilities",
+    "adv": "advantages",
     "update_actor": "update",
     "update_weights": "weight sync",
     "testing": "validation",
     "save_checkpoint": "checkpoint",
 }
-STAGE_COLOURS: Final = ("#0072b2", "#56b4e9", "#44aa99", "#d55e00", "#e69f00", "#aa4499", "#999933")
+STAGE_COLOURS: Final = ("#0072b2", "#56b4e9", "#44aa99", "#117733", "#d55e00", "#e69f00", "#aa4499", "#999933")
 UNIT_RANGE: Final = [-0.03, 1.03]
 Level = Literal["ok", "watch", "alert", "none"]
 
@@ -122,20 +123,42 @@ def component_charts(metrics: Metrics) -> list[Chart]:
     return charts
 
 
-def validation_chart(metrics: Metrics) -> Chart | None:
-    found = metrics.validation()
+def validation_chart(run: RunFolder) -> Chart | None:
+    """Accuracy and reward as veRL logged them, and each component over the rows to which it applies."""
+    found = run.metrics.validation()
     if not found:
         return None
-    data, accuracies, suffix = [], [], _source_suffix(metrics)
+    applied = _validation_components(run)
+    data, accuracies, suffix = [], [], _source_suffix(run.metrics)
     for position, ((source, value), series) in enumerate(found.items()):
-        colour = INK if value in ("acc", SCORE) else colour_of(value, position)
-        dash = {"color": colour, "width": 2.4 if value == "acc" else 1.4, "dash": "dash" if value == SCORE else "solid"}
+        is_part = value not in ("acc", SCORE)
+        if is_part and applied:
+            continue
         label = {"acc": "accuracy", SCORE: "reward"}.get(value, value)
-        data.append({**line(series, f"{label}{suffix(source)}", colour, mode="lines+markers"), "line": dash})
+        trace = line(series, f"{label}{suffix(source)}", colour_of(value, position) if is_part else INK)
+        width, dash = (2.6 if value == "acc" else 1.6), ("dash" if value == SCORE else "solid")
+        data.append({**trace, "mode": "lines+markers", "line": {**trace["line"], "width": width, "dash": dash}})
         if value == "acc":
             accuracies.append(f"{source}: {change(series)}")
+    data += [
+        {**line(s, name, colour_of(name, i)), "mode": "lines+markers"} for i, (name, s) in enumerate(applied.items())
+    ]
     sentence = f"Accuracy on held-out prompts, {'; '.join(accuracies)}." if accuracies else "Held-out prompts."
     return Chart("validation", "Validation", sentence, data, {"yaxis": {"range": UNIT_RANGE}})
+
+
+def _validation_components(run: RunFolder) -> dict[str, Series]:
+    """Component -> mean by step over the validation rows to which it applies, from the rollouts."""
+    names = {name for group in run.validation_groups for name in group.responses[0].scores if is_component(name)}
+    found: dict[str, Series] = {}
+    for name in [*(n for n in KNOWN_COMPONENTS if n in names), *sorted(names - set(KNOWN_COMPONENTS))]:
+        values: dict[int, list[float]] = {}
+        for group in run.validation_groups:
+            values.setdefault(group.step, []).extend(v for r in group.responses if (v := r.value(name)) is not None)
+        points = {step: sum(known) / len(known) for step, known in values.items() if known}
+        if points:
+            found[name] = Series(list(points), list(points.values()))
+    return found
 
 
 def _source_suffix(metrics: Metrics) -> Callable[[str], str]:
@@ -183,7 +206,7 @@ def judge_chart(run: RunFolder) -> Chart | None:
         line(retries, "share asked more than once", "#aa4499", yaxis="y2"),
         line(failed, "share without a verdict", "#cc3311", 2.4, yaxis="y2"),
     ]
-    second = {"overlaying": "y", "side": "right", "range": UNIT_RANGE, "title": {"text": "share"}, "showgrid": False}
+    second = {"overlaying": "y", "side": "right", "range": [0, 1], "tickformat": ".0%", "showgrid": False}
     sentence = (
         f"Verdicts that failed: {_share(failed)}; asked more than once: {_share(retries)}. "
         f"Median seconds a verdict: {change(median)}. A judge's failure is never scored."

@@ -45,7 +45,7 @@ def render_run(run: RunFolder, live_state: str = "") -> bytes:
     images = thumbnails(run)
     packed = pack_rollouts(run, images)
     charts = [main_chart(run.metrics), *component_charts(run.metrics)]
-    check = validation_chart(run.metrics)
+    check = validation_chart(run)
     engine = [*([check] if check else []), *engine_charts(run)]
     watched = monitors(run)
     return render(

@@ -12,6 +12,7 @@ from typing import Any, Final
 from medix.supervise.metrics_file import read_metrics
 
 SCORE: Final = "score"
+UNWEIGHTED: Final = -1.0
 KNOWN_COMPONENTS: Final = ("llm_accuracy", "embed_accuracy", "modality", "format")
 """Shown first and in this order; components of one's own follow by name."""
 _NOT_COMPONENTS: Final = {SCORE, "acc", "judge_yes_probability", "embed_similarity"}
@@ -56,9 +57,15 @@ class Metrics:
         return [name for name in KNOWN_COMPONENTS if name in found] + sorted(found - set(KNOWN_COMPONENTS))
 
     def validation(self) -> dict[tuple[str, str], Series]:
-        """(data source, value such as `acc` or `format`) -> series."""
-        keys = {(match[1], match[2]): key for key in self.keys if (match := _VALIDATION.fullmatch(key))}
-        return {name: series for name, key in sorted(keys.items()) if (series := self.series(key))}
+        """(data source, `acc` or `score` or a component) -> series.
+
+        veRL averages a component over all rows, those where it does not apply (-1) too; `charts` mends that from the
+        rollouts. A component without weight, -1 throughout, is left out.
+        """
+        wanted = {"acc", SCORE, *KNOWN_COMPONENTS, *self.components()}
+        keys = {(m[1], m[2]): key for key in self.keys if (m := _VALIDATION.fullmatch(key)) and m[2] in wanted}
+        found = {name: self.series(key) for name, key in sorted(keys.items())}
+        return {name: series for name, series in found.items() if any(value != UNWEIGHTED for value in series.values)}
 
     @property
     def training_steps(self) -> list[int]:
