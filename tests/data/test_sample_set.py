@@ -15,6 +15,8 @@ from PIL import Image
 
 from data_prep.sample_set.attribution import attribution
 from data_prep.sample_set.build import FEWEST_TO_LEARN_FROM, choose_rows, distinct, text_rows
+from data_prep.sample_set.families.ct_chest import display, largest, liver_or_lung
+from data_prep.sample_set.families.mammography import connected_part
 from data_prep.sample_set.picture import Cut, Fact, Picture
 from data_prep.sample_set.slabs import slab_split
 from data_prep.sample_set.summary import blind_accuracy, summary
@@ -189,6 +191,42 @@ def test_slab_split() -> None:
     found = dict(slab_split(13, period=10, held_out=2, gap=1))
     assert [z for z in range(13) if found.get(z) == "train"] == [0, 1, 2, 3, 4, 5, 10, 11, 12]
     assert [z for z in range(13) if found.get(z) == "test"] == [7, 8]
+
+
+def test_display_is_radiological() -> None:
+    # [x, y] with x towards the patient's left and y to the front: the right front corner is shown top left.
+    plane = np.zeros((4, 6))
+    plane[0, 5] = 1
+    assert display(plane).shape == (6, 4)
+    assert display(plane)[0, 0] == 1
+
+
+def area(pixels: int) -> np.ndarray:
+    return np.arange(10_000) < pixels
+
+
+@pytest.mark.parametrize(
+    ("liver", "lung", "expected"),
+    [(9000, 4000, "liver"), (2000, 9000, "lung"), (5000, 4000, None), (9000, 1000, None), (2900, 1500, "liver")],
+    ids=["2.25 times", "4.5 times", "1.25 times is not clear", "hardly any lung", "1.93 times"],
+)
+def test_liver_or_lung(liver: int, lung: int, expected: str | None) -> None:
+    facts = liver_or_lung({"liver": area(liver), "lung": area(lung)})
+    assert [fact.answer for fact in facts] == ([expected] if expected else [])
+
+
+def test_largest_wants_a_clear_and_sizeable_winner() -> None:
+    # Clear from 1.8 times the next: 5400 / 3000 = 1.8 is, 5300 / 3000 = 1.77 is not; under 3,000 pixels nothing is.
+    assert [fact.answer for fact in largest({"heart": area(5400), "lung": area(3000)}, "main organ")] == ["heart"]
+    assert largest({"heart": area(5300), "lung": area(3000)}, "main organ") == []
+    assert largest({"heart": area(2900), "lung": area(0)}, "main organ") == []
+
+
+def test_connected_part_leaves_letters_out() -> None:
+    mask = np.zeros((40, 40), dtype=bool)
+    mask[8:32, :20] = True
+    mask[1:4, 30:36] = True
+    assert connected_part(mask).sum() == 24 * 20
 
 
 def fake_picture(answer: str, file: str) -> Picture:

@@ -45,13 +45,13 @@ def pictures(rng: random.Random) -> Iterator[Picture]:
 
 
 def blank_letters(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey levels with everything dark that does not belong to the breast, the largest connected bright part."""
+    """Grey levels with everything black that is not connected to the breast."""
     levels = window(pixels, 0, float(np.percentile(pixels, 99.5)))
-    return np.where(largest_part(levels > 24), levels, 0).astype(np.uint8)
+    return np.where(connected_part(levels > 24), levels, 0).astype(np.uint8)
 
 
-def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The part of `mask` connected to its centre of mass row by row, grown from the brightest column block."""
+def connected_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The part of `mask` that is connected to its median row and column, sides touching."""
     seed = np.zeros_like(mask)
     rows, columns = np.nonzero(mask)
     middle = (int(np.median(rows)), int(np.median(columns)))
