@@ -90,7 +90,7 @@ def _build(name: str, options: Mapping[str, Any], weight: float, total: float) -
     if options.get("path"):
         component = CustomComponent(name, str(options["path"]), rest)
     elif name in COMPONENTS:
-        component = read_options(COMPONENTS[name], rest, where)
+        component = read_options(COMPONENTS[name], rest, where, also=("weight", "path"))
     else:
         hint = f"{suggest(name, COMPONENTS)} A component of your own needs {where}.path=FILE.py:NAME"
         raise ConfigError("known components under medix.reward.components", repr(name), hint)

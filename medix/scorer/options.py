@@ -21,11 +21,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(names) or '(none)'}"
 
 
-def read_options(cls: type[T], raw: Mapping[str, Any] | None, where: str) -> T:
+def read_options(cls: type[T], raw: Mapping[str, Any] | None, where: str, also: Iterable[str] = ()) -> T:
     """An instance of the dataclass `cls` with the values of `raw`; nested dataclasses are read in turn.
 
     Args:
         where: dotted path of the mapping, for messages, e.g. `medix.scorer.judge`.
+        also: names that are allowed there besides, for the suggestion only.
 
     Raises:
         ConfigError: unknown option, wrong type, or a number that is not finite.
@@ -35,7 +36,7 @@ def read_options(cls: type[T], raw: Mapping[str, Any] | None, where: str) -> T:
     values: dict[str, Any] = {}
     for name, value in (raw or {}).items():
         if name not in fields:
-            raise ConfigError(f"known options under {where}", f"{name!r}", suggest(str(name), fields))
+            raise ConfigError(f"known options under {where}", f"{name!r}", suggest(str(name), {*fields, *also}))
         values[name] = _convert(hints[name], value, f"{where}.{name}")
     return cls(**values)
 
