@@ -98,7 +98,8 @@ def write_set(tmp_path: Path) -> Callable[..., Path]:
                     "answer": f"thing {number}",
                 } | row
                 if "picture" in row:
-                    relative = f"images/{name}{number}.png"
+                    suffix = "jpg" if row["picture"][:2] == b"\xff\xd8" else "png"
+                    relative = f"images/{name}{number}.{suffix}"
                     (root / relative).write_bytes(row.pop("picture"))
                     row["images"] = [relative]
                 table.write(json.dumps(row) + "\n")

@@ -1,0 +1,113 @@
+"""A planted leak is found, and what only resembles one is not: duplicates, contamination, what is dropped."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from data_prep.prepare import prepare
+from data_prep.sources.sample import SAMPLE_DATA
+
+WriteSet = Callable[..., Path]
+Picture = Callable[..., bytes]
+
+
+def reencoded(data: bytes, scale: float, quality: int) -> bytes:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    size = round(image.width * scale), round(image.height * scale)
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def real_images(number: int) -> list[bytes]:
+    """Real medical pictures of the sample set's evaluation half, of all its families."""
+    paths = sorted((SAMPLE_DATA / "images").glob("test_*"))
+    return [path.read_bytes() for path in paths[:: max(1, len(paths) // number)][:number]]
+
+
+def question(number: int) -> str:
+    """Different for each number in nearly all of its letters."""
+    rng = random.Random(number)
+    words = ["".join(rng.choices("abcdefghijklmnoprstuvy", k=rng.randint(3, 9))) for _ in range(12)]
+    return f"{words[0].title()}, {' '.join(words[1:])}?"
+
+
+def reworded(text: str) -> str:
+    return "  " + text.upper().replace(",", " - ").replace("?", " ?!") + " "
+
+
+def test_a_planted_leak_is_found_and_dropped(tmp_path: Path, write_set: WriteSet, picture: Picture) -> None:
+    images = real_images(20)
+    assert len(images) == 20
+    evaluation = [{"picture": image, "question": f"What is seen in {i}?"} for i, image in enumerate(images)]
+    evaluation += [{"question": question(i), "answer": f"disease {i}"} for i in range(20)]
+    evaluation_set = write_set(evaluation, name="test", folder="evaluation")
+    clean = [{"id": f"clean{i}", "question": f"Clean {i}?", "picture": picture(1000 + i)} for i in range(60)]
+    clean += [{"id": f"text{i}", "question": question(100 + i)} for i in range(60)]
+    leaked = [
+        {
+            "id": f"image{i}",
+            "picture": reencoded(image, (0.9, 1.1)[i % 2], (75, 50)[i % 3 == 0]),
+            "question": f"Else {i}?",
+        }
+        for i, image in enumerate(images)
+    ]
+    leaked += [{"id": f"question{i}", "question": reworded(question(i)), "answer": "other"} for i in range(20)]
+    training_set = write_set(clean + leaked)
+    options: dict[str, Any] = {"workers": 1, "against": (f"jsonl:{evaluation_set}",), "max_quarantine": 0.0}
+    found = prepare([f"jsonl:{training_set}"], tmp_path / "kept", **options)["dedupe"]["against"]
+    assert found["evaluation_rows"] == 40
+    assert (found["image"]["rows"], found["question"]["rows"], found["contaminated_rows"]) == (20, 20, 40)
+
+    manifest = prepare([f"jsonl:{training_set}"], tmp_path / "dropped", drop_contaminated=True, **options)
+    assert manifest["rows"]["kept"] == 120
+    lines = map(json.loads, (tmp_path / "dropped" / "quarantine.jsonl").read_text().splitlines())
+    dropped = {row["id"] for row in lines if row["reason"] == "contaminated"}
+    assert dropped == {f"{kind}{i}" for kind in ("image", "question") for i in range(20)}
+
+
+def test_exact_duplicates_are_dropped_near_ones_reported(
+    tmp_path: Path, write_set: WriteSet, picture: Picture, read_quarantine: Any
+) -> None:
+    same = {"question": "Which organ?", "answer": "liver"}
+    rows = [
+        same | {"id": "a", "picture": picture(1)},
+        same | {"id": "b", "picture": picture(1), "question": "which ORGAN"},  # the same but for case and punctuation
+        same | {"id": "c", "picture": picture(2)},  # another image: another question
+        same | {"id": "d", "picture": picture(1), "answer": "spleen"},  # contradicts a
+        {"id": "a", "question": "A second row of that id?"},
+        {"id": "e", "question": question(1)},
+        {"id": "f", "question": question(1) + " Explain."},
+    ]
+    out = tmp_path / "out"
+    report = prepare([f"jsonl:{write_set(rows)}"], out, workers=1, max_quarantine=0.5)["dedupe"]["within"]
+    lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["reason"]) for row in lines] == [("b", "duplicate_row"), ("a", "duplicate_id")]
+    assert report["different_answers"]["examples"] == [
+        {"rows": ["jsonl/train/a", "jsonl/train/d"], "question": "Which organ?"}
+    ]
+    assert report["near_questions_without_image"]["rows"] == 1
+    assert prepare(
+        [f"jsonl:{tmp_path / 'set'}"], tmp_path / "kept", workers=1, max_quarantine=0.5, keep_duplicates=True
+    )["rows"] == {"read": 7, "kept": 6, "quarantined": 1}
+
+
+@pytest.mark.parametrize("images", [2, 6])
+def test_a_question_of_many_images_is_a_template_not_a_leak(
+    images: int, tmp_path: Path, write_set: WriteSet, picture: Picture
+) -> None:
+    asked = {"question": "In which of the lobes of the lung is the opacity seen here?"}
+    training = write_set([asked | {"picture": picture(i)} for i in range(images - 1)])
+    write_set([asked | {"picture": picture(50)}], name="test")
+    found = prepare([f"jsonl:{training}"], tmp_path / "out", workers=1)["dedupe"]["against"]
+    # One training and one evaluation image is a leaked row; five and one, from four on, a template.
+    assert found["question"]["rows"] == (1 if images == 2 else 0)
+    assert found["question_of_other_image"]["rows"] == (0 if images == 2 else 5)
