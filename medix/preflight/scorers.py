@@ -20,7 +20,7 @@ FIXED_VERDICTS = (
 )
 """(question, gold, answer, right?): a judge that misses one of these is not fit to pay a policy."""
 
-PROBE_BREAKER = {"max_hold_s": 0.0}
+PROBE_BREAKER = {"hold_limit_s": 0.0}
 
 
 def check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:

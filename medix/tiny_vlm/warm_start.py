@@ -1,8 +1,8 @@
 """Supervised warm start on the training split, with careless targets mixed in so that RL has something to teach.
 
-Most wordings of a question get a bad habit (a vague answer, no reasoning, a wrong tag): in that share of its targets the
-policy is taught to be careless, in the others to be careful. So it learns which answer belongs to which picture, prefers
-the bad habit when it answers greedily, and reinforcement learning has to turn that preference round.
+First the policy is taught properly. Then most wordings of a question get a bad habit (a vague answer, no reasoning, a
+wrong tag), taught in a share of their targets. So the policy knows which answer belongs to which picture but prefers the
+bad habit when it answers greedily; reinforcement learning has to turn that preference round.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from medix.tiny_vlm.tokenizer import TURN_END
 
 OPENINGS = ("The picture looks like", "This appears to be", "I see")
 VAGUE_ANSWER = "not certain"
+
+PROPER_SHARE = 0.7
+"""Share of the steps before the habits are taught."""
 
 HABITS = ("vague",) * 10 + ("no_reasoning",) * 4 + ("wrong_tag",) * 3 + ("none",) * 3
 """A wording's habit is drawn from these by the wording itself."""
@@ -76,7 +79,7 @@ class WarmStart:
         import torch
 
         self.model, self.processor, self.prompt_template = model, processor, prompt_template
-        self.careless_share = careless_share
+        self.careless_share, self.first_careless_step, self.steps_done = careless_share, int(PROPER_SHARE * steps), 0
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps=steps, pct_start=0.1)
 
@@ -90,6 +93,7 @@ class WarmStart:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
+        self.steps_done += 1
         self.optimizer.zero_grad()
         return float(loss.item())
 
@@ -111,5 +115,5 @@ class WarmStart:
         return inputs, labels
 
     def _target(self, sample: Sample, rng: random.Random) -> str:
-        careless = rng.random() < self.careless_share
+        careless = self.steps_done >= self.first_careless_step and rng.random() < self.careless_share
         return careless_target(sample, rng) if careless else careful_target(sample, rng)
