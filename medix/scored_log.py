@@ -14,8 +14,9 @@ class ScoredLog:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _end_half_written_line(path)
-        self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
+        end_half_written_line(path)
+        # Half a surrogate pair, which a judge's JSON reply may hold, is written as the escape that JSON has for it.
+        self._file: TextIO = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
 
     def write(self, record: Mapping[str, Any]) -> None:
         line = json.dumps({"time": round(time.time(), 3), **record}, ensure_ascii=False, default=str)
@@ -25,7 +26,7 @@ class ScoredLog:
         self._file.close()
 
 
-def _end_half_written_line(path: Path) -> None:
+def end_half_written_line(path: Path) -> None:
     """A killed writer can leave half a line; end it, so that only that one line is unreadable."""
     if path.exists() and path.stat().st_size:
         with path.open("rb+") as file:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 
 NOT_OFFERED = -1.0
-"""Value of a detail that a scorer did not give, e.g. a judge without log-probabilities."""
+"""Value of what was not given: a component that did not apply, a judge without log-probabilities."""
 
 ANSWER_HASH = "answer_hash"
 _LATENCIES = ("judge_seconds", "embed_seconds")
@@ -55,12 +56,16 @@ def _shares(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> di
         # A response is a duplicate when a sibling of its group gave the same answer before it.
         shares["reward/duplicate_answer_fraction"] = 1 - len(counts) / len(rewards)
     if {"llm_accuracy", "embed_accuracy"} <= rewards[0].keys():
-        disagree = [(row["llm_accuracy"] >= 0.5) != (row["embed_accuracy"] >= 0.5) for row in rewards]
-        shares["reward/judge_embedder_disagreement"] = fmean(disagree)
+        pairs = [(row["llm_accuracy"], row["embed_accuracy"]) for row in rewards]
+        # A component that is switched off, or does not apply, has no opinion.
+        disagree = [
+            (judge >= 0.5) != (embedder >= 0.5) for judge, embedder in pairs if NOT_OFFERED not in (judge, embedder)
+        ]
+        if disagree:
+            shares["reward/judge_embedder_disagreement"] = fmean(disagree)
     return shares
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile of at least one value; `percent` in [0, 100]."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    return sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1]

@@ -31,15 +31,17 @@ class AttemptReader:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a `metrics.jsonl`, one a step in order; after a resume the later attempt's row of a step counts.
 
+    A figure that was not finite is None: veRL's file logger writes null for it.
     Unreadable lines (a run killed while writing) are passed over.
     """
     by_step: dict[int, dict[str, Any]] = {}
     if not path.exists():
         return []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
-            by_step.setdefault(int(row["step"]), {}).update(row["data"])
+            step, data = int(row["step"]), dict(row["data"])
         except (ValueError, KeyError, TypeError):
             continue
+        by_step.setdefault(step, {}).update(data)
     return [{"step": step, "data": data} for step, data in sorted(by_step.items())]

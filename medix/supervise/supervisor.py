@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from medix.errors import TrainingGuardError
+from medix.scored_log import end_half_written_line
 from medix.supervise.guards import Finding, Guard, default_guards
 from medix.supervise.metrics_file import AttemptReader
 from medix.supervise.processes import RUN_MARK, end_processes
@@ -45,6 +47,8 @@ class Supervisor:
     stall_minutes: float = 30.0
     guards: list[Guard] = field(default_factory=default_guards)
     console: Console = field(default_factory=lambda: Console(stderr=True))
+    _log_start: int = field(default=0, init=False)
+    """Bytes of `train.log` that earlier attempts wrote."""
 
     def run(self, command: Sequence[str]) -> None:
         """Run the command to its end.
@@ -61,11 +65,15 @@ class Supervisor:
         previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with (self.run_dir / "train.log").open("ab") as log:
+                self._log_start = log.tell()
                 process = subprocess.Popen(
                     list(command), stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
                 )
                 self._watch(process, AttemptReader(attempt_file))
         finally:
+            # A second Ctrl-C must not cut the clean-up short.
+            for number in previous:
+                signal.signal(number, signal.SIG_IGN)
             end_processes(mark)
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -74,7 +82,9 @@ class Supervisor:
         last_sign, metrics_path = time.monotonic(), self.run_dir / "metrics.jsonl"
         scored = self.run_dir / "rollouts" / "scored.jsonl"
         scored_size = _size(scored)
-        with Progress(console=self.console, transient=True) as progress, metrics_path.open("a") as metrics_file:
+        end_half_written_line(metrics_path)
+        progress = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)
+        with progress, metrics_path.open("a") as metrics_file:
             task = progress.add_task("starting veRL, Ray and vLLM", total=self.total_steps)
             while True:
                 ended = process.poll() is not None
@@ -103,8 +113,10 @@ class Supervisor:
             )
 
     def _apply_guards(self, row: dict[str, Any]) -> None:
+        # veRL's file logger writes null where a figure is not finite.
+        data = {key: math.nan if value is None else value for key, value in row["data"].items()}
         for guard in self.guards:
-            finding = guard.check(int(row["step"]), row["data"])
+            finding = guard.check(int(row["step"]), data)
             if finding is None:
                 continue
             self._record(finding)
@@ -117,8 +129,10 @@ class Supervisor:
             file.write(json.dumps(finding.__dict__) + "\n")
 
     def _log_tail(self) -> str:
-        """The lines that name an error, else the last ones."""
-        lines = (self.run_dir / "train.log").read_text(errors="replace").splitlines()[-400:]
+        """Of what this attempt wrote: the lines that name an error, else the last ones."""
+        with (self.run_dir / "train.log").open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()[-400:]
         errors = [line for line in lines if "Error" in line and "Traceback" not in line]
         return "\n".join((errors or lines)[-LOG_TAIL_LINES:])
 
@@ -130,8 +144,10 @@ def _size(path: Path) -> int:
 def _headline(row: dict[str, Any]) -> str:
     data = row["data"]
     reward, seconds = data.get("reward/score/mean"), data.get("timing_s/step")
-    text = f"step {row['step']}"
-    return text + ("" if reward is None else f", reward {reward:.2f}") + ("" if seconds is None else f", {seconds:.1f} s")
+    parts = [f"step {row['step']}"]
+    parts += [] if reward is None else [f"reward {reward:.2f}"]
+    parts += [] if seconds is None else [f"{seconds:.1f} s"]
+    return ", ".join(parts)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,86 @@
+"""Step metrics of the reward, with the arithmetic stated."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medix.telemetry import ANSWER_HASH, NOT_OFFERED, percentile, reward_metrics
+
+GROUPS = ["a", "a", "b", "b"]
+
+
+def rows(**columns: list[float]) -> list[dict[str, float]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def test_nothing_scored_is_no_metric() -> None:
+    assert reward_metrics([], []) == {}
+
+
+def test_mean_spread_and_the_share_of_groups_without_spread() -> None:
+    found = reward_metrics(GROUPS, rows(score=[1.0, 0.0, 1.0, 1.0]))
+    assert found == {
+        "reward/score/mean": 0.75,  # 3 of 4
+        "reward/score/std": pytest.approx(3**0.5 / 4),  # variance 3/4 x 1/4
+        "reward/score/zero_std_group_fraction": 0.5,  # group b of a, b
+    }
+
+
+def test_responses_without_a_value_are_left_out_of_the_mean() -> None:
+    found = reward_metrics(GROUPS, rows(modality=[1.0, 0.0, NOT_OFFERED, NOT_OFFERED]))
+    assert found["reward/modality/mean"] == 0.5
+    assert found["reward/modality/zero_std_group_fraction"] == 0.5
+
+
+def test_a_column_that_nobody_has_is_left_out() -> None:
+    assert reward_metrics(GROUPS, rows(judge_yes_probability=[NOT_OFFERED] * 4)) == {}
+
+
+def test_latencies_are_percentiles() -> None:
+    found = reward_metrics(GROUPS, rows(judge_seconds=[0.4, 0.1, 0.3, 0.2]))
+    # Nearest rank of 4 values: p50 is the 2nd (4 x 0.5), p95 the 4th (3.8 rounded up).
+    assert found == {"reward/judge_seconds/p50": 0.2, "reward/judge_seconds/p95": 0.4}
+
+
+def test_a_repeated_answer_counts_within_its_group_only() -> None:
+    found = reward_metrics(GROUPS, rows(**{ANSWER_HASH: [7.0, 7.0, 7.0, 8.0]}))
+    assert found == {"reward/duplicate_answer_fraction": 0.25}  # the second 7 of group a
+
+
+def test_disagreement_of_judge_and_embedder() -> None:
+    found = reward_metrics(GROUPS, rows(llm_accuracy=[1.0, 1.0, 0.0, 0.0], embed_accuracy=[1.0, 0.0, 0.0, 0.2]))
+    assert found["reward/judge_embedder_disagreement"] == 0.25  # the second response
+
+
+def test_a_component_that_is_switched_off_does_not_disagree() -> None:
+    off = [NOT_OFFERED] * 4
+    assert "reward/judge_embedder_disagreement" not in reward_metrics(
+        GROUPS, rows(llm_accuracy=[1.0, 1.0, 0.0, 0.0], embed_accuracy=off)
+    )
+    half = [NOT_OFFERED, NOT_OFFERED, 1.0, 0.0]
+    found = reward_metrics(GROUPS, rows(llm_accuracy=[1.0, 1.0, 0.0, 0.0], embed_accuracy=half))
+    assert found["reward/judge_embedder_disagreement"] == 0.5  # 1 of the 2 responses that both scored
+
+
+@pytest.mark.parametrize(
+    ("values", "percent", "expected"),
+    [
+        ([5.0], 50, 5.0),
+        ([1.0, 2.0], 50, 1.0),
+        ([1.0, 2.0], 51, 2.0),
+        ([3.0, 1.0, 2.0], 0, 1.0),
+        ([3.0, 1.0, 2.0], 100, 3.0),
+        ([float(value) for value in range(1, 101)], 95, 95.0),
+    ],
+)
+def test_percentile_is_the_nearest_rank(values: list[float], percent: float, expected: float) -> None:
+    assert percentile(values, percent) == expected
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 100))
+def test_at_least_that_share_of_values_is_no_larger(values: list[float], percent: float) -> None:
+    found = percentile(values, percent)
+    assert found in values
+    assert sum(value <= found for value in values) >= len(values) * percent / 100 - 1e-9
