@@ -65,6 +65,8 @@ def build(
 ) -> dict[str, Any]:
     """The manifest's content. Holds no time and no place, so that equal input gives equal bytes."""
     splits = sorted({fact.split for fact in kept})
+    reasons = rows_by_reason(refusals)
+    aside = reasons.total()
     return {
         "format": FORMAT,
         "settings": settings.as_json(),
@@ -73,12 +75,20 @@ def build(
         "model": _model_facts(settings),
         "prompt": file_facts(Path(settings.prompt), Path(settings.prompt).parent),
         "splits": {s: _split_facts([f for f in kept if f.split == s], out / f"{s}.parquet") for s in splits},
-        "rows": {"read": len(kept) + len(refusals), "kept": len(kept), "quarantined": len(refusals)},
+        "rows": {"read": len(kept) + aside, "kept": len(kept), "quarantined": aside},
         "quarantine": file_facts(out / "quarantine.jsonl", out)
-        | {"reasons": {r: {"rows": n, "meaning": REASONS[r]} for r, n in _counts(x.reason for x in refusals).items()}},
+        | {"reasons": {r: {"rows": n, "meaning": REASONS[r]} for r, n in sorted(reasons.items())}},
         "left_out": dict(sorted(left_out.items())),
         "dedupe": dict(dedupe),
     }
+
+
+def rows_by_reason(refusals: Iterable[Refusal]) -> Counter[str]:
+    """Rows set aside for each reason."""
+    counts: Counter[str] = Counter()
+    for refusal in refusals:
+        counts[refusal.reason] += refusal.rows
+    return counts
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

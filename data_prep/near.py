@@ -71,7 +71,8 @@ class TextIndex:
     def __init__(self) -> None:
         from datasketch import MinHashLSH
 
-        self._lsh = MinHashLSH(threshold=MIN_JACCARD, num_perm=MINHASH_PERMUTATIONS)
+        # A lower threshold than ours: the buckets only propose, and at their own threshold miss half.
+        self._lsh = MinHashLSH(threshold=MIN_JACCARD - 0.25, num_perm=MINHASH_PERMUTATIONS)
         self._signatures: dict[str, Any] = {}
 
     def add(self, key: str, signature: str) -> None:

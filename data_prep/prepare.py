@@ -189,9 +189,9 @@ def _finish(
 
 
 def _check_threshold(refusals: Sequence[Refusal], kept: int, allowed: float, out: Path) -> None:
-    reasons = Counter(r.reason for r in refusals)
+    reasons = manifest.rows_by_reason(refusals)
     damaged = sum(n for reason, n in reasons.items() if reason not in DAMAGE_EXEMPT)
-    read = kept + len(refusals)
+    read = kept + reasons.total()
     summary = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common(5)) or "no rows in the sources"
     if damaged > allowed * read:
         raise DataError(

@@ -105,9 +105,12 @@ class Refusal:
     detail: str
     thumbnail: str = ""
     """Base64 JPEG for the report's contact sheet, where the image could be decoded."""
+    rows: int = 1
+    """Rows that it stands for: a stretch of a table may be refused as a whole."""
 
     def as_json(self) -> dict[str, Any]:
-        return {"source": self.source, "id": self.id, "reason": self.reason, "detail": self.detail}
+        named = {"source": self.source, "id": self.id, "reason": self.reason, "detail": self.detail}
+        return named if self.rows == 1 else named | {"rows": self.rows}
 
 
 @dataclass(frozen=True)

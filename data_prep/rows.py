@@ -18,8 +18,8 @@ from medix.errors import DataError
 from medix.modality import is_modality
 from medix.sample import ANSWER_KINDS, Sample
 
-_FORGED: Final = re.compile(r"<(?=(?:video|audio)>|\|[^<>|]{1,40}\|>)")
-"""Slots that veRL would fill and control tokens that a tokenizer would obey, were they left in a question."""
+_CONTROL: Final = re.compile(r"<(?=\|[^<>|]{1,40}\|>)")
+"""Where a token begins that a tokenizer would obey, were it left in a question; slots are escaped by the prompt."""
 _MAX_CHARS: Final = 200_000
 
 
@@ -64,8 +64,8 @@ class PreparedRow:
 
 
 def safe_question(text: str) -> str:
-    """Neutralise what veRL or the tokenizer would take for more than text (zero-width space after the `<`)."""
-    return _FORGED.sub("<\u200b", text.strip())
+    """Neutralise control tokens such as `<|im_end|>` (zero-width space after the `<`)."""
+    return _CONTROL.sub("<\u200b", text.strip())
 
 
 def prepare_row(record: Record, source: str, split: str, settings: Settings) -> PreparedRow | Refusal:

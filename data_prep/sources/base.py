@@ -6,6 +6,7 @@ that can be wrong with a row becomes a `Refusal`, never an exception that ends t
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Source:
 
     def read(self, chunk: tables.Chunk) -> Iterator[Record | Refusal]:
         """Records of one stretch; runs in a worker."""
+        line = chunk.first - 1
         try:
             for line, row in tables.rows(chunk, self.columns):
                 place = Place(chunk.path, line, chunk.split)
@@ -106,7 +108,8 @@ class Source:
                 if result is not None:
                     yield result
         except Unfit as unfit:
-            yield self.refusal(f"{chunk.path.name}:{chunk.first}", unfit)
+            left = chunk.first + chunk.rows - (line + 1)
+            yield dataclasses.replace(self.refusal(f"{chunk.path.name}:{line + 1}", unfit), rows=max(1, left))
 
     def _map(self, row: Mapping[str, Any], place: Place) -> Record | Refusal | None:
         row_id = str(row.get("id") or f"{place.path.name}:{place.line}")

@@ -107,6 +107,7 @@ def test_limit_dry_run_and_names(tmp_path: Path, write_set: WriteSet) -> None:
     assert [row["data_source"] for row in rows_of(tmp_path / "out")] == ["mine"] * 5
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(tmp_path: Path, write_set: WriteSet, picture: Picture) -> None:
     root = write_set(mixed_rows(picture, 24))
     for workers in (1, 2):
@@ -114,6 +115,7 @@ def test_workers_change_nothing(tmp_path: Path, write_set: WriteSet, picture: Pi
     assert digest(tmp_path / "1") == digest(tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path, write_set: WriteSet, picture: Picture) -> None:
     root = write_set([{"picture": picture(i, (300, 260))} for i in range(60)])
     prepare([f"jsonl:{root}"], tmp_path / "whole", workers=1, shard_rows=4)

@@ -213,3 +213,10 @@ def test_stretches_cover_a_table_once(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "train.parquet", row_group_size=2)
     assert [r.question for r in read(f"parquet:{tmp_path}") if isinstance(r, Record)] == [f"q{i}" for i in range(10)]
     assert len(read(f"parquet:{tmp_path}", limit=5)) == 5
+
+
+def test_a_table_without_its_columns_counts_all_its_rows(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [{"frage": "q", "antwort": "a"}] * 70)
+    (found,) = read(f"parquet:{tmp_path}")
+    assert isinstance(found, Refusal)
+    assert (found.reason, found.rows) == ("wrong_columns", 70)
