@@ -37,8 +37,10 @@ def match_letter(answer: str, choices: Sequence[str]) -> str | None:
     if texts.count(whole) == 1:
         return letters[texts.index(whole)]
     leading = _LEADING.fullmatch(answer)
-    if leading and leading[1] in letters and texts[letters.index(leading[1])] == plain(leading[2]):
-        return leading[1]
+    if leading and leading[1] in letters:
+        # "B. pleural effusion", whatever explanation follows; a letter before anything else is left to a judge.
+        own = texts[letters.index(leading[1])]
+        return leading[1] if own and f"{plain(leading[2])} ".startswith(f"{own} ") else None
     return _one_stated(answer, whole, letters, texts)
 
 

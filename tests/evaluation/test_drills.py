@@ -167,19 +167,18 @@ def test_kill_minus_nine_loses_and_repeats_nothing(tmp_path, questions, fake_ser
     fake_judge.reply = lambda prompt, asked: (time.sleep(0.05), "NO")[1]
     out = tmp_path / "run"
     common = ["--out", str(out), "--in-flight", "1"]
+    where = [
+        "--model",
+        "fake",
+        "--model-url",
+        fake_server.url,
+        "--tasks",
+        "pubmedqa",
+        "--data",
+        f"pubmedqa={questions}",
+    ]
     commands = {
-        "generate": [
-            *MEDIX,
-            "eval",
-            "generate",
-            "--model",
-            "fake",
-            "--model-url",
-            fake_server.url,
-            "--tasks",
-            "pubmedqa",
-        ]
-        + ["--data", f"pubmedqa={questions}", *common],
+        "generate": [*MEDIX, "eval", "generate", *where, *common],
         "judge": [*MEDIX, "eval", "judge", "--judge-url", fake_judge.url, "--judge-model", "j", *common],
     }
     commands["judge"] += ["--rubric", "verdict"]

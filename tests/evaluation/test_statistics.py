@@ -1,0 +1,199 @@
+"""Every statistic against scipy, statsmodels, published tables or arithmetic done by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from evaluation.statistics.agreement import cohen_kappa, krippendorff_alpha
+from evaluation.statistics.bootstrap import bootstrap_average
+from evaluation.statistics.correction import corrected_share
+from evaluation.statistics.intervals import clustered_mean, wilson
+from evaluation.statistics.paired import (
+    compare_paired,
+    items_needed,
+    mcnemar_exact_p,
+    minimum_detectable_difference,
+    sign_flip_p,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def test_each_item_its_own_cluster_is_the_t_interval():
+    values = RNG.normal(size=40)
+    got = clustered_mean(values, [str(n) for n in range(40)])
+    low, high = stats.t.interval(0.95, 39, loc=values.mean(), scale=stats.sem(values))
+    assert (got.mean, got.low, got.high) == pytest.approx((values.mean(), low, high))
+
+
+def test_clustered_interval_by_hand():
+    # Clusters a: 1, 1 and b: 0, 0 and c: 1, 0. Mean 1/2; residual sums 1, -1, 0; G/(G-1) = 3/2.
+    # Variance 3/2 * (1 + 1 + 0) / 36 = 1/12.
+    got = clustered_mean([1, 1, 0, 0, 1, 0], ["a", "a", "b", "b", "c", "c"])
+    assert got.se == pytest.approx(math.sqrt(1 / 12))
+    assert got.high - got.mean == pytest.approx(stats.t.ppf(0.975, 2) * math.sqrt(1 / 12))
+
+
+def test_clustered_interval_is_the_sandwich_of_statsmodels():
+    api = pytest.importorskip("statsmodels.api")
+    values, clusters = RNG.integers(0, 2, 60).astype(float), RNG.integers(0, 13, 60)
+    fit = api.OLS(values, np.ones(60)).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters, "use_correction": False}, use_t=True
+    )
+    groups = len(set(clusters))
+    got = clustered_mean(values, [str(c) for c in clusters])
+    assert got.se == pytest.approx(float(fit.bse[0]) * math.sqrt(groups / (groups - 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "clusters", "mean", "has_interval"),
+    [
+        ("empty", [], [], None, False),
+        ("all right", [1.0] * 8, list("abcdefgh"), 1.0, True),
+        ("all wrong", [0.0] * 8, list("abcdefgh"), 0.0, True),
+        ("all the same grade", [0.4] * 8, list("abcdefgh"), 0.4, False),
+        ("one item", [1.0], ["a"], 1.0, True),
+        ("one cluster", [1.0, 0.0], ["a", "a"], 0.5, False),
+    ],
+)
+def test_degenerate_sets(name, values, clusters, mean, has_interval):
+    got = clustered_mean(values, clusters)
+    assert got.mean == mean, name
+    assert (got.low is not None) == has_interval, name
+
+
+def test_wilson_is_that_of_scipy():
+    expected = stats.binomtest(7, 9).proportion_ci(method="wilson")
+    assert wilson(7 / 9, 9) == pytest.approx((expected.low, expected.high))
+
+
+def test_kappa_by_hand_and_by_statsmodels():
+    # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: observed 0.7, expected 0.5 * 0.6 + 0.5 * 0.4 = 0.5, kappa 0.4.
+    a = [1] * 25 + [0] * 25
+    b = [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
+    assert cohen_kappa(a, b) == pytest.approx(0.4)
+    rater = pytest.importorskip("statsmodels.stats.inter_rater")
+    assert cohen_kappa(a, b) == pytest.approx(rater.cohens_kappa([[20, 5], [10, 15]]).kappa)
+
+
+@pytest.mark.parametrize(
+    ("name", "a", "b", "kappa"),
+    [("no cases", [], [], None), ("one class", [1, 1], [1, 1], None), ("opposites", [1, 0], [0, 1], -1.0)],
+)
+def test_kappa_of_degenerate_sets(name, a, b, kappa):
+    assert cohen_kappa(a, b) == kappa, name
+
+
+KRIPPENDORFF_2011 = [
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
+    [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
+]
+"""Four observers, twelve units: the example of Krippendorff's "Computing Krippendorff's Alpha-Reliability"."""
+
+
+@pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("interval", 0.849)])
+def test_alpha_of_the_published_example(level, alpha):
+    assert krippendorff_alpha(KRIPPENDORFF_2011, level) == pytest.approx(alpha, abs=5e-4)
+
+
+def test_alpha_without_variation_or_overlap_is_undefined():
+    assert krippendorff_alpha([[1, 1], [1, 1]]) is None
+    assert krippendorff_alpha([[1, None], [None, 0]]) is None
+    assert krippendorff_alpha([[], []]) is None
+
+
+def test_mcnemar_is_the_exact_one():
+    assert mcnemar_exact_p(2, 9) == pytest.approx(2 * stats.binom.cdf(2, 11, 0.5))
+    assert mcnemar_exact_p(0, 0) == 1.0
+    table = pytest.importorskip("statsmodels.stats.contingency_tables")
+    assert mcnemar_exact_p(2, 9) == pytest.approx(table.mcnemar([[30, 2], [9, 30]], exact=True).pvalue)
+
+
+def test_sign_flip_by_hand():
+    # Three clusters with sums 1, 1, 1: of the 8 sign patterns only +++ and --- reach 3.
+    assert sign_flip_p([1, 1, 1], list("abc")) == pytest.approx(2 / 8)
+    # Within one cluster the same differences are one observation: nothing can be said.
+    assert sign_flip_p([1, 1, 1], list("aaa")) == 1.0
+
+
+def test_random_sign_flips_agree_with_the_exact_binomial():
+    differences = [1.0] * 14 + [-1.0] * 6  # 20 clusters, so signs are drawn; the exact p is a binomial one
+    exact = stats.binomtest(6, 20).pvalue
+    assert sign_flip_p(differences, [str(n) for n in range(20)]) == pytest.approx(exact, abs=0.01)
+
+
+def test_paired_difference():
+    got = compare_paired([0, 0, 1, 0], [1, 1, 1, 0], list("abcd"))
+    assert (got.difference.mean, got.only_a, got.only_b) == (0.5, 0, 2)
+    assert got.mcnemar_p == 0.5
+    assert compare_paired([0.2, 0.4], [0.6, 0.4], list("ab")).mcnemar_p is None  # not right or wrong
+    assert compare_paired([], [], []).p_value is None
+
+
+def test_detectable_difference_has_the_power_it_claims():
+    # 200 clusters of standard deviation 0.5: draw sets whose true difference is the detectable one.
+    noise = RNG.normal(0, 0.5, (2000, 200))
+    detectable = minimum_detectable_difference(clustered_mean(noise[0], [str(n) for n in range(200)]))
+    se = noise.std(axis=1, ddof=1) / math.sqrt(200)
+    found = np.abs((noise.mean(axis=1) + detectable) / se) > stats.t.ppf(0.975, 199)
+    assert found.mean() == pytest.approx(0.8, abs=0.06)
+    assert items_needed(0.1, 0.5) == math.ceil(((1.959964 + 0.841621) * 5) ** 2)  # 196.2, so 197
+
+
+def test_bootstrap_of_one_task_agrees_with_the_formula():
+    values, clusters = RNG.integers(0, 2, 300).astype(float), [str(n // 3) for n in range(300)]
+    got, formula = bootstrap_average([(values, clusters)]), clustered_mean(values, clusters)
+    assert got.mean == pytest.approx(formula.mean)
+    assert (got.low, got.high) == pytest.approx((formula.low, formula.high), abs=0.01)
+
+
+def test_bootstrap_average_weighs_tasks_alike_and_leaves_empty_ones_out():
+    got = bootstrap_average(
+        [([1.0, 0.0] * 50, [str(n) for n in range(100)]), ([1.0, 1.0, 0.0, 0.0], list("abcd")), ([], [])]
+    )
+    assert got.mean == 0.5
+    # Variances add: (0.25 / 100 + 0.25 / 4) / 4.
+    assert got.se == pytest.approx(math.sqrt((0.25 / 100 + 0.25 / 4) / 4), rel=0.05)
+    assert bootstrap_average([([], [])]).mean is None
+    assert bootstrap_average([([1.0, 1.0], ["a", "b"])]).low is None
+
+
+def test_rogan_gladen_by_hand():
+    # Apparent 0.6, sensitivity 0.9, specificity 0.8: (0.6 + 0.8 - 1) / (0.9 + 0.8 - 1) = 0.4 / 0.7.
+    got = corrected_share(60, 100, 90, 100, 80, 100)
+    assert got.value == pytest.approx(0.4 / 0.7)
+    # Delta method: (p(1-p)/n + v^2 * se(1-se)/m + (1-v)^2 * sp(1-sp)/k) / 0.7^2 with v the corrected share.
+    v = 0.4 / 0.7
+    variance = (0.6 * 0.4 / 100 + v**2 * 0.9 * 0.1 / 100 + (1 - v) ** 2 * 0.8 * 0.2 / 100) / 0.7**2
+    assert got.se == pytest.approx(math.sqrt(variance), rel=0.02)
+
+
+def test_rogan_gladen_covers_the_truth():
+    truth, sensitivity, specificity, hits = 0.55, 0.85, 0.9, 0
+    for _ in range(400):
+        apparent = RNG.binomial(300, truth * sensitivity + (1 - truth) * (1 - specificity))
+        got = corrected_share(apparent, 300, RNG.binomial(200, sensitivity), 200, RNG.binomial(200, specificity), 200)
+        hits += got.low <= truth <= got.high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_a_judge_no_better_than_chance_corrects_nothing():
+    got = corrected_share(50, 100, 50, 100, 50, 100)
+    assert (got.value, got.low, got.high) == (None, None, None)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=40),
+    st.integers(1, 6),
+)
+def test_intervals_hold_their_mean(values, groups):
+    got = clustered_mean(values, [str(n % groups) for n in range(len(values))])
+    assert got.low is None or got.low <= got.mean <= got.high
