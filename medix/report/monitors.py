@@ -77,7 +77,7 @@ def _share_monitor(run: RunFolder, name: str, title: str, flag: Flag, meaning: s
 def duplicates(run: RunFolder) -> Chart:
     """Responses whose answer a sibling gave before: a policy that says one thing has stopped exploring."""
     title = "Duplicate answers in a group"
-    series = run.metrics.series("reward/duplicate_answer_fraction") or _duplicates_from_rollouts(run)
+    series = _duplicates_from_rollouts(run) or run.metrics.series("reward/duplicate_answer_fraction")
     if not series:
         return _nothing("duplicates", title)
     last = series.values[-1]

@@ -107,7 +107,7 @@ def read_groups(path: Path, notes: list[str], divide_by_std: bool = True) -> lis
     if note := lines.note():
         notes.append(note)
     for key, group in groups.items():
-        group.responses = list(seen[key].values())
+        group.responses = sorted(seen[key].values(), key=lambda response: response.session)
         if group.is_training:
             _fill_advantages(group, divide_by_std)
     return sorted(groups.values(), key=lambda group: group.step)
@@ -139,7 +139,9 @@ def _add(
 
 
 def _response(number: int, row: dict[str, Any]) -> Response:
-    full = str(row["response"])
+    full = row["response"]
+    if not isinstance(full, str):
+        raise TypeError("response is no text")
     scores = {str(k): float(v) for k, v in row["scores"].items() if isinstance(v, (int, float)) and math.isfinite(v)}
     if "score" not in scores:
         raise KeyError("score")

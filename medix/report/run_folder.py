@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from medix.report.lines import JsonLines, read_mapping
 from medix.report.rollouts import Group, read_groups
 from medix.report.series import Metrics, load_metrics
+
+GUARD_FIELDS: Final = ("level", "step", "message", "fix")
+TABLE_FIELDS: Final = ("component", "weight", "effective")
 
 
 @dataclass
@@ -20,10 +23,10 @@ class RunFolder:
     path: Path
     metrics: Metrics
     groups: list[Group]
-    guards: list[dict[str, Any]]
+    guards: list[dict[str, str]]
     config: dict[str, Any]
     versions: dict[str, Any]
-    reward_table: list[dict[str, Any]]
+    reward_table: list[dict[str, str]]
     summary: dict[str, Any]
     last_written: str
     notes: list[str] = field(default_factory=list)
@@ -48,7 +51,7 @@ def load_run(path: Path) -> RunFolder:
     for _ in metrics_lines:
         pass
     guard_lines = JsonLines(path / "guards.jsonl")
-    guards = [finding for _, finding in guard_lines]
+    guards = [_texts(finding, GUARD_FIELDS) for _, finding in guard_lines]
     notes += [note for lines in (metrics_lines, guard_lines) if (note := lines.note())]
     for name in ("metrics.jsonl", "rollouts/scored.jsonl", "config.yaml", "versions.json"):
         if not (path / name).is_file():
@@ -63,7 +66,7 @@ def load_run(path: Path) -> RunFolder:
         guards=guards,
         config=config,
         versions=read_mapping(path / "versions.json", notes),
-        reward_table=[row for row in table.get("rows", []) if isinstance(row, dict)],
+        reward_table=[_texts(row, TABLE_FIELDS) for row in table.get("rows", []) if isinstance(row, dict)],
         summary=read_mapping(path / "summary.json", notes),
         last_written=_last_written(path),
         notes=notes,
@@ -83,6 +86,12 @@ def input_state(path: Path) -> str:
     files = [path / name for name in ("metrics.jsonl", "guards.jsonl", "rollouts/scored.jsonl", "summary.json")]
     states = [file.stat() for file in files if file.exists()]
     return "-".join(f"{state.st_size:x}.{state.st_mtime_ns:x}" for state in states)
+
+
+def _texts(row: Mapping[str, Any], fields: Sequence[str]) -> dict[str, str]:
+    """The named fields as text, empty where there is none."""
+    values = {name: row.get(name, "") for name in fields}
+    return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in values.items()}
 
 
 def _last_written(path: Path) -> str:

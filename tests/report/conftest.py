@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,9 @@ def _write_images(path: Path, count: int) -> None:
 @pytest.fixture
 def synthetic_run(tmp_path: Path) -> Path:
     return write_synthetic_run(tmp_path / "synthetic-run")
+
+
+@pytest.fixture(scope="session")
+def make_synthetic_run() -> Callable[..., Path]:
+    """`write_synthetic_run`, which a test module can not import."""
+    return write_synthetic_run

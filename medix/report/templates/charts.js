@@ -34,7 +34,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: css("--ink"), size: 12, family: "system-ui, DejaVu Sans, sans-serif" },
       margin: { l: 44, r: 12, t: 8, b: 36 },
-      legend: { orientation: "h", traceorder: "normal", y: -0.2, yanchor: "top", font: { size: isNarrow() ? 10 : 11 } },
+      legend: { orientation: "h", traceorder: "normal", y: chart.id === "main" ? -0.12 : -0.26, yanchor: "top", font: { size: isNarrow() ? 10 : 11 } },
       hovermode: "x unified", hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } },
       ...layout, ...merged,
     };
