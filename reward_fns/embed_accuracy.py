@@ -8,7 +8,7 @@ from typing import Literal
 
 from medix.errors import ConfigError
 from reward_fns.contracts import ComponentScore, Scorers, ScoringInput
-from reward_fns.guard import contradiction
+from reward_fns.guard import contradiction, states_the_same
 from reward_fns.llm_accuracy import judge_request
 from reward_fns.reading import READINGS, Reading, ReadingName
 
@@ -22,12 +22,15 @@ class EmbedAccuracy:
     """
 
     reading: ReadingName = "strict"
-    threshold: float = 0.8
+    threshold: float = 0.45
+    """Calibrated for the demo's embedder under guard and veto; docs/reward.md says how to do it for another."""
     form: Literal["binary", "cosine"] = "binary"
     guard: bool = True
     """Whether a plain contradiction of the reference is worth 0 however near the texts are."""
     veto: Literal["judge", "none"] = "judge"
     """Whether a judge's NO takes the pay away."""
+    synonyms: bool = True
+    """Whether an answer that the shipped synonym table calls the same counts as near, whatever the cosine."""
     question: bool = True
     """Whether the vetoing judge sees the question; set as for llm_accuracy, both then share one call."""
 
@@ -57,6 +60,9 @@ class EmbedAccuracy:
             request = judge_request(item, reading, self.question, "strict")
             near, verdict = await asyncio.gather(scorers.similarity(reading.gold, answer), scorers.judge(request))
             cosine, vetoed = near.cosine, not verdict.correct
+        if vetoed:
+            return ComponentScore(0.0, details={"why": "veto", "cosine": cosine})
+        if self.synonyms and states_the_same(reading.gold, answer):
+            return ComponentScore(1.0, details={"why": "synonym", "cosine": cosine})
         value = float(cosine >= self.threshold) if self.form == "binary" else min(max(cosine, 0.0), 1.0)
-        details = {"why": "veto" if vetoed else "cosine", "cosine": cosine}
-        return ComponentScore(0.0 if vetoed else value, details=details)
+        return ComponentScore(value, details={"why": "cosine", "cosine": cosine})

@@ -54,7 +54,7 @@ async def test_every_response_has_the_same_float_keys() -> None:
 async def test_the_record_is_json_with_verdict_reply_and_reasons() -> None:
     record = json.loads(json.dumps((await build_composite({}, ASSUMED).score(RIGHT)).record()))
     assert record["judge"]["raw"] == "assumed"
-    assert record["details"]["embed_accuracy"] == {"why": "cosine", "cosine": 0.9}
+    assert record["details"]["embed_accuracy"] == {"why": "synonym", "cosine": 0.9}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_what_is_switched_off_is_never_asked() -> None:
     ("form", "cosine", "value"), [("cosine", 0.6, 0.6), ("cosine", -0.2, 0.0), ("binary", 0.6, 0.0)]
 )
 async def test_embed_accuracy_is_binary_or_the_cosine(form: str, cosine: float, value: float) -> None:
-    config = components(embed_accuracy={"form": form, "threshold": 0.8})
+    config = components(embed_accuracy={"form": form, "threshold": 0.8, "synonyms": False})
     score = await build_composite(config, AssumedScorers(True, cosine)).score(RIGHT)
     assert score.components["embed_accuracy"].value == value
 

@@ -97,7 +97,7 @@ async def test_a_judge_that_is_down_is_raised_where_the_released_code_scored_014
 @pytest.mark.parametrize(("llm", "embed", "modality", "well_formed"), list(product((0, 1), repeat=4)))
 @pytest.mark.parametrize("preset", ["paper", "strict"])
 async def test_the_sixteen_totals(preset: str, llm: int, embed: int, modality: int, well_formed: int) -> None:
-    response = form("lung infection", "<X_RAY>" if modality else "<CT_SCAN>") + ("" if well_formed else " tail")
+    response = form("lobar consolidation", "<X_RAY>" if modality else "<CT_SCAN>") + ("" if well_formed else " tail")
     composite = build_composite({"preset": preset}, AssumedScorers(bool(llm), 0.9 if embed else 0.1))
     score = await composite.score(ScoringInput(response, "pneumonia", "q", "X_RAY"))
     paid_embed = embed and (llm or preset == "paper")  # under `strict` the judge's NO is a veto
