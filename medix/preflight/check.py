@@ -46,7 +46,8 @@ def table(checks: Iterable[Check]) -> Table:
     for heading in ("check", "status", "found", "what to do"):
         rows.add_column(heading, overflow="fold")
     for check in checks:
-        rows.add_row(check.name, f"[{_STYLE[check.status]}]{check.status}[/]", _plain(check.found), _plain(check.remedy))
+        status = f"[{_STYLE[check.status]}]{check.status}[/]"
+        rows.add_row(check.name, status, _plain(check.found), _plain(check.remedy))
     return rows
 
 

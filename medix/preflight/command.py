@@ -36,12 +36,13 @@ def run_preflight(config_name: str, overrides: list[str]) -> list[Check]:
     config = compose_config(config_name, overrides)
     checks = [run_check(name, check) for name, check in _local_checks(config)]
     if config.reward.reward_model.enable:
-        return [*checks, Check("judge", "warn", "colocated: starts with the run, not probed here", "watch the first step")]
+        found = "colocated: starts with the run, not probed here"
+        return [*checks, Check("judge", "warn", found, "watch the first step")]
     return [*checks, *_scorer_checks(config)]
 
 
 def _local_checks(config: Any) -> list[tuple[str, Callable[[], str | Check]]]:
-    from medix.preflight import data, environment, training
+    from medix.preflight import environment, training
 
     longest = config.data.max_prompt_length
     files = [*_as_list(config.data.train_files), *_as_list(config.data.val_files)]
@@ -76,7 +77,10 @@ def _scorer_checks(config: Any) -> list[Check]:
         composite = build_composite(OmegaConf.to_container(config.medix.reward, resolve=True), AssumedScorers())
     except ConfigError:
         return []  # said by the check "reward"
-    return check_scorers(OmegaConf.to_container(config.medix.scorer, resolve=True), composite.needs)
+    try:
+        return check_scorers(OmegaConf.to_container(config.medix.scorer, resolve=True), composite.needs)
+    except ConfigError as error:
+        return [Check("scorers", "fail", f"expected {error.expected}; found {error.found}", error.fix)]
 
 
 def _as_list(value: Any) -> list[str]:

@@ -21,12 +21,16 @@ def check_parquet(path: str, max_prompt_length: int) -> str:
     Raises:
         DataError: naming the row.
     """
+    import pyarrow
     import pyarrow.parquet as parquet
 
     remedy = "make it with `medix prepare SOURCE --out DIR`"
     if not Path(path).is_file():
         raise DataError("a parquet file", f"none at {path}", remedy)
-    file = parquet.ParquetFile(path)
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError("a readable parquet file", f"{path}: {error}", remedy) from error
     missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise DataError(f"the columns {', '.join(COLUMNS)} in {path}", f"no {', '.join(missing)}", remedy)
@@ -37,23 +41,26 @@ def check_parquet(path: str, max_prompt_length: int) -> str:
     for batch in file.iter_batches(batch_size=256, columns=["prompt", "images", "extra_info"]):
         for row in batch.to_pylist():
             _check_row(path, index, row, max_prompt_length, decode=index % stride == 0)
-            images += len(row["images"])
+            images += len(row["images"] or [])
             index += 1
     return f"{path}: {rows} rows, {images} images"
 
 
 def _check_row(path: str, index: int, row: dict[str, Any], max_prompt_length: int, decode: bool) -> None:
-    sample_id = row["extra_info"].get("sample_id", "?")
-    where, remedy = f"row {index} ({sample_id}) of {path}", "prepare the file again: it sets such rows aside"
-    slots, images = count_image_slots(row["prompt"]), row["images"] or []
+    info, images = row["extra_info"] or {}, row["images"] or []
+    where = f"row {index} ({info.get('sample_id', '?')}) of {path}"
+    remedy = "prepare the file again: it sets such rows aside"
+    if not info or not row["prompt"]:
+        raise DataError(f"a prompt and extra_info in {where}", "null", remedy)
+    slots = count_image_slots(row["prompt"])
     if slots != len(images):
         raise DataError(f"as many <image> slots as images in {where}", f"{slots} slots, {len(images)} images", remedy)
-    tokens = row["extra_info"].get("n_tokens") or 0
+    tokens = info.get("n_tokens") or 0
     if tokens > max_prompt_length:
         raise DataError(f"at most {max_prompt_length} prompt tokens in {where}", f"{tokens}", remedy)
     if decode:
         for image in images:
-            _check_image(image.get("bytes") or b"", where, remedy)
+            _check_image((image or {}).get("bytes") or b"", where, remedy)
 
 
 def _check_image(content: bytes, where: str, remedy: str) -> None:

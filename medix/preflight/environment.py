@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import math
 import os
 import shutil
 import subprocess
@@ -75,13 +77,30 @@ def check_model_folder(path: str) -> str:
 
 
 def check_disk(config: Any) -> str | Check:
-    """Room for the checkpoints to come: weights plus two fp32 Adam moments per kept checkpoint."""
+    """Room for the checkpoints to come: each holds the weights and two Adam moments, all in fp32.
+
+    Raises:
+        ConfigError: a file of weights can not be read.
+    """
     model = Path(str(config.actor_rollout_ref.model.path))
-    weights = sum(file.stat().st_size for file in model.glob("*.safetensors")) if model.is_dir() else 0
-    kept = config.trainer.max_actor_ckpt_to_keep or max(1, (config.trainer.total_training_steps or 100) // 20)
-    needed, folder = 3 * weights * kept, Path(str(config.medix.run_dir))
+    parameters = sum(_parameters(file) for file in model.glob("*.safetensors")) if model.is_dir() else 0
+    save_freq, steps = config.trainer.save_freq, config.trainer.total_training_steps or 100
+    written = math.ceil(steps / save_freq) if save_freq > 0 else 0
+    kept = min(written, config.trainer.max_actor_ckpt_to_keep or written)
+    needed, folder = 3 * 4 * parameters * kept, Path(str(config.medix.run_dir))
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.2f} GB needed for {kept} checkpoint(s)"
     return found if free > needed else Check("disk", "fail", found, "set trainer.max_actor_ckpt_to_keep, or free room")
+
+
+def _parameters(weights: Path) -> int:
+    """Number of parameters that the header of a safetensors file names; the weights themselves are not read."""
+    try:
+        with weights.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length) if length < weights.stat().st_size else b"")
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError("readable weights", f"{weights}: {error}", "build or download the model again") from error

@@ -53,15 +53,20 @@ def check_batch_sizes(config: Any) -> str:
     """Divisibility that veRL asserts only after minutes of start-up."""
     processes = config.trainer.n_gpus_per_node * config.trainer.nnodes
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
-    samples = batch * config.actor_rollout_ref.rollout.n
+    group = config.actor_rollout_ref.rollout.n
+    if min(batch, mini, processes) < 1:
+        found = f"{batch}, {mini} and {processes}"
+        raise ConfigError("train_batch_size, ppo_mini_batch_size and processes above 0", found, "raise what is 0")
     for expected, good in {
         f"data.train_batch_size ({batch}) to be a multiple of actor.ppo_mini_batch_size ({mini})": batch % mini == 0,
-        f"train_batch_size x rollout.n ({samples}) to be a multiple of the {processes} processes": samples % processes == 0,
-        "rollout.n to be at least 2 (a group of one has no advantage)": config.actor_rollout_ref.rollout.n >= 2,
+        f"train_batch_size x rollout.n ({batch * group}) to be a multiple of the {processes} processes": (
+            batch * group % processes == 0
+        ),
+        "rollout.n to be at least 2 (a group of one has no advantage)": group >= 2,
     }.items():
         if not good:
             raise ConfigError(expected, "it is not", "change one of these settings")
-    return f"{batch} prompts x {config.actor_rollout_ref.rollout.n} responses on {processes} process(es)"
+    return f"{batch} prompts x {group} responses on {processes} process(es)"
 
 
 def check_lengths(config: Any) -> str | Check:
