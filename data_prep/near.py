@@ -23,6 +23,8 @@ MAX_HASH_BITS: Final = 26
 MIN_JACCARD: Final = 0.8
 """Share of common character 5-grams of two questions."""
 _BLOCK: Final = 512
+_TRIES: Final = 8
+"""Most alike images that are looked at for confirmation: a set of one scan has thousands that correlate."""
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -49,15 +51,15 @@ class ImageIndex:
         found: list[tuple[int, int, float]] = []
         for start in range(0, len(self.unit), _BLOCK):
             likeness = self.unit[start : start + _BLOCK] @ index.unit.T
-            for here, there in zip(*np.nonzero(likeness >= MIN_CORRELATION), strict=True):
-                i, j = start + int(here), int(there)
-                if (j < i or not earlier_only) and self._confirmed(i, index, j):
-                    found.append((i, j, float(likeness[here, there])))
-        best: dict[int, tuple[int, int, float]] = {}
-        for pair in found:
-            if pair[0] not in best or pair[2] > best[pair[0]][2]:
-                best[pair[0]] = pair
-        return [best[i] for i in sorted(best)]
+            for row in np.flatnonzero((likeness >= MIN_CORRELATION).any(axis=1)):
+                i = start + int(row)
+                alike = likeness[row, : i if earlier_only else None]
+                candidates = np.flatnonzero(alike >= MIN_CORRELATION)
+                best = candidates[np.argsort(-alike[candidates], kind="stable")][:_TRIES]
+                j = next((int(j) for j in best if self._confirmed(i, index, int(j))), None)
+                if j is not None:
+                    found.append((i, j, float(alike[j])))
+        return found
 
     def _confirmed(self, i: int, index: ImageIndex, j: int) -> bool:
         if int(np.bitwise_count(self.bits[i] ^ index.bits[j])) > MAX_HASH_BITS:
