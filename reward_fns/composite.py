@@ -109,11 +109,15 @@ class Composite:
             ScorerError: a scorer or a custom component failed; no component's fault is ever a score.
         """
         shared = SharedScorers(scorers or self.scorers)
-        calls = (part.component(item, shared) for part in self._active)
-        # All are awaited before a fault is raised, so that verdicts on their way still reach the cache.
-        found = await asyncio.gather(*calls, return_exceptions=True)
+        remote = [part for part in self._active if part.component.needs]
+        # All are awaited before a fault is raised, so that verdicts on their way still reach the cache. What asks no
+        # scorer never waits, so it needs no task of its own.
+        calls = (part.component(item, shared) for part in remote)
+        found = await asyncio.gather(*calls, return_exceptions=True) if len(remote) > 1 else []
+        outcomes = dict(zip((part.name for part in remote), found, strict=False))
         scores: dict[str, ComponentScore] = {}
-        for part, outcome in zip(self._active, found, strict=True):
+        for part in self._active:
+            outcome = outcomes[part.name] if part.name in outcomes else await part.component(item, shared)
             if isinstance(outcome, BaseException):
                 raise outcome
             scores[part.name] = _checked(part.name, outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from medix.response import parse_response
@@ -31,6 +32,7 @@ class Reading:
 _MODALITY_PROBLEMS = {"missing_modality", "unknown_modality"}
 
 
+@lru_cache(maxsize=1024)  # every component of a response asks for the same reading
 def read_strict(item: ScoringInput) -> Reading:
     """The last complete answer after the thinking closes, with one block of each kind and nothing rejected as short."""
     parsed = parse_response(item.response)
@@ -61,6 +63,7 @@ _PAPER_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _PAPER_GARBAGE: Final = ("__", ":", "?")
 
 
+@lru_cache(maxsize=1024)
 def read_paper(item: ScoringInput) -> Reading:
     """The released reward's reading, its faults included: see docs/reward.md for the list of cases.
 

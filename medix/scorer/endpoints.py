@@ -1,4 +1,4 @@
-"""A pool of HTTP endpoints that speak JSON: one session, least-loaded choice, bounded concurrency, bounded patience.
+"""A pool of HTTP endpoints that speak JSON: least-loaded choice, bounded concurrency, bounded patience.
 
 Only what another try can mend is retried: 429, 5xx and a failed connection. A time-out is not: the server may still be
 working on the request, and sending it again would double its load.
@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import aiohttp
-
 from medix.errors import ConfigError, ScorerError
+from medix.scorer.http import HttpClient, HttpReply, MalformedReplyError, OversizedReplyError
 
 FaultKind = Literal["connect", "timeout", "busy", "server", "refused", "malformed", "oversized"]
 
@@ -100,10 +99,11 @@ class EndpointPool:
         self._load = dict.fromkeys(self._bases, 0)
         self._cold_until = dict.fromkeys(self._bases, 0.0)
         self._slots = asyncio.Semaphore(options.max_in_flight)
-        self._headers = {"Content-Type": "application/json", **self._authorisation()}
-        self._session: aiohttp.ClientSession | None = None
+        headers = {"Content-Type": "application/json", **self._authorisation()}
+        limits = options.connect_timeout_s, options.max_reply_bytes
+        self._clients = {base: HttpClient(base, headers, *limits) for base in self._bases}
         self.tries = self.retried = 0
-        self.peak_in_flight = 0
+        self._in_flight = self.peak_in_flight = 0
 
     def _authorisation(self) -> dict[str, str]:
         name = self.options.api_key_env
@@ -155,50 +155,36 @@ class EndpointPool:
         base = self._least_loaded()
         self._load[base] += 1
         self.tries += 1
-        self.peak_in_flight = max(self.peak_in_flight, sum(self._load.values()))
+        self._in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
         start = time.monotonic()
         try:
-            raw = await self._exchange(base + path, body, min(self.options.timeout_s, left_s))
-        except (aiohttp.ClientConnectionError, ConnectionError) as error:
-            self._cold_until[base] = time.monotonic() + self.COOLING_S
-            raise self._fault(f"a connection to {base}", type(error).__name__, "connect") from error
+            reply = await self._clients[base].post(path, body, min(self.options.timeout_s, left_s))
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise self._fault(f"a reply from {base} in {self.options.timeout_s:g} s", "none", "timeout") from error
-        except aiohttp.ClientError as error:
-            raise self._fault(f"an HTTP reply from {base}", type(error).__name__, "malformed") from error
+        except OSError as error:
+            self._cold_until[base] = time.monotonic() + self.COOLING_S
+            raise self._fault(f"a connection to {base}", str(error) or type(error).__name__, "connect") from error
+        except MalformedReplyError as error:
+            raise self._fault(f"an HTTP reply from {base}", str(error), "malformed") from error
+        except OversizedReplyError as error:
+            expected = f"a reply of at most {self.options.max_reply_bytes} bytes"
+            raise self._fault(expected, "a longer one", "oversized") from error
         finally:
             self._load[base] -= 1
-        return EndpointReply(self._decode(raw, base), base, time.monotonic() - start, attempt)
+            self._in_flight -= 1
+        if reply.status != 200:
+            raise self._status_fault(base, reply)
+        return EndpointReply(self._decode(reply.body, base), base, time.monotonic() - start, attempt)
 
-    async def _exchange(self, url: str, body: bytes, timeout_s: float) -> bytes:
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self.options.connect_timeout_s)
-        # Redirects are refused: they would carry the key to a host nobody configured.
-        async with self._open_session().post(
-            url, data=body, headers=self._headers, timeout=timeout, allow_redirects=False
-        ) as response:
-            raw = await self._read_bounded(response)
-            if response.status != 200:
-                raise self._status_fault(response, raw)
-            return raw
-
-    async def _read_bounded(self, response: aiohttp.ClientResponse) -> bytes:
-        limit = self.options.max_reply_bytes
-        chunks, size = [], 0
-        async for chunk in response.content.iter_any():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise self._fault(f"a reply of at most {limit} bytes", "a longer one", "oversized")
-        return b"".join(chunks)
-
-    def _status_fault(self, response: aiohttp.ClientResponse, raw: bytes) -> EndpointError:
-        status = response.status
+    def _status_fault(self, base: str, reply: HttpReply) -> EndpointError:
+        status = reply.status
         kind: FaultKind = "busy" if status == 429 else "server" if status >= 500 or status == 408 else "refused"
         fixes = {401: f"check the key in ${self.options.api_key_env or '(api_key_env is not set)'}"}
         fixes |= {403: fixes[401], 404: f"check {self._where}.urls and the model's name"}
-        found = f"HTTP {status}: {raw[:300].decode(errors='replace')!r}"
-        fix = fixes.get(status, f"see the log of {response.url.origin()}")
-        after = response.headers.get("Retry-After", "")
+        found = f"HTTP {status}: {reply.body[:300].decode(errors='replace')!r}"
+        fix = fixes.get(status, f"see the log of {base}")
+        after = reply.headers.get("retry-after", "")
         return EndpointError("HTTP 200", found, fix, kind, status, float(after) if after.isdigit() else 0.0)
 
     def _decode(self, raw: bytes, base: str) -> Mapping[str, Any]:
@@ -213,13 +199,6 @@ class EndpointPool:
     def _fault(self, expected: str, found: str, kind: FaultKind) -> EndpointError:
         return EndpointError(expected, found, f"check that {', '.join(self._bases)} is up ({self._where}.urls)", kind)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(connector=connector)
-        return self._session
-
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for client in self._clients.values():
+            client.close()

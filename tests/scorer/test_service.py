@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from medix.errors import ConfigError, MedixError, ScorerError
+from medix.rule_judge.server import start_rule_judge
 from medix.scorer.cache import CacheOptions, VerdictCache
 from medix.scorer.chat import ChatClient, Sampling, user_message
 from medix.scorer.endpoints import EndpointError, EndpointOptions
@@ -254,3 +255,18 @@ async def test_closing_does_not_wait_for_a_hanging_judge(fake_judge: Any, fast: 
     assert time.monotonic() - start < 1
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+def test_it_works_on_uvloop_which_ray_uses_for_its_actors() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def judge_ten() -> list[Verdict]:
+        service = ScorerService({"judge": {"urls": [url]}, "embedder": {"kind": "none"}})
+        verdicts = await asyncio.gather(*(service.judge(JudgeRequest("mri", f"answer {n}")) for n in range(10)))
+        await service.aclose()
+        return verdicts
+
+    with start_rule_judge() as url:
+        loop = uvloop.new_event_loop()
+        assert len(loop.run_until_complete(judge_ten())) == 10
+        loop.close()
