@@ -1,8 +1,8 @@
 """Supervised warm start on the training split, with careless targets mixed in so that RL has something to teach.
 
 First the policy is taught properly. Then most wordings of a question get a bad habit (a vague answer, no reasoning, a
-wrong tag), taught in a share of their targets. So the policy knows which answer belongs to which picture but prefers the
-bad habit when it answers greedily; reinforcement learning has to turn that preference round.
+wrong tag), taught in a share of their targets. So the policy knows which answer belongs to which picture but prefers
+the bad habit when it answers greedily; reinforcement learning has to turn that preference round.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def careless_target(sample: Sample, rng: random.Random) -> str:
     if habit == "no_reasoning":
         return f"{ANSWER_OPEN}{sample.answer}{ANSWER_CLOSE}"
     if habit == "wrong_tag":
-        return careful_target(replace(sample, modality="OTHER" if sample.modality else "GRAPHICS"), rng)
+        right = sample.modality or "OTHER"
+        return careful_target(replace(sample, modality="GRAPHICS" if right == "OTHER" else "OTHER"), rng)
     if habit == "vague":
         return careful_target(replace(sample, answer=VAGUE_ANSWER), rng)
     return careful_target(sample, rng)

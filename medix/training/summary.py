@@ -20,7 +20,7 @@ NOT_APPLICABLE = -1.0
 def read_scored(path: Path) -> list[dict[str, Any]]:
     """Records of a `scored.jsonl`; half-written lines are passed over."""
     records = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for line in lines:
             try:
                 records.append(json.loads(line))
@@ -61,7 +61,7 @@ def summarise(run_dir: Path, seconds_total: float, algorithm: str) -> dict[str, 
         found = f"{len(metrics)} training steps and {len(held_out)} validations in {run_dir}"
         raise DataError("a run with steps and a validation before and after", found, "let the run end first")
     before, after = held_out[min(held_out)], held_out[max(held_out)]
-    pearson = [row["data"][PEARSON] for row in metrics if PEARSON in row["data"]]
+    pearson = [row["data"][PEARSON] for row in metrics if row["data"].get(PEARSON) is not None]
     summary: dict[str, Any] = {}
     for name in HELD_OUT:
         key = "val_reward" if name == "reward" else name

@@ -1,0 +1,66 @@
+"""`medix train`: what is recorded before veRL starts, and the command that starts it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from medix.cli import app
+from medix.supervise import supervisor
+from medix.training.record import git_state, installed_versions
+
+
+class FakeSupervisor(supervisor.Supervisor):
+    """Remembers the command instead of running it."""
+
+    seen: list[Sequence[str]]
+
+    def run(self, command: Sequence[str]) -> None:
+        type(self).seen.append(command)
+
+
+class FakeInterruptedSupervisor(supervisor.Supervisor):
+    """A user presses Ctrl-C at once."""
+
+    def run(self, command: Sequence[str]) -> None:
+        raise supervisor.Interrupted("SIGINT")
+
+
+def test_the_run_is_recorded_and_verl_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeSupervisor.seen = []
+    monkeypatch.setattr(supervisor, "Supervisor", FakeSupervisor)
+    run = tmp_path / "run"
+    overrides = [f"medix.run_dir={run}", "algorithm=gspo", "medix.reward.components.embed_accuracy.weight=0"]
+    result = CliRunner().invoke(app, ["train", "--", *overrides])
+    assert result.exit_code == 0, result.output
+    (command,) = FakeSupervisor.seen
+    assert command[:3] == [sys.executable, "-m", "verl.trainer.main_ppo"]
+    assert command[command.index("--config-name") + 1] == "medix_cpu"
+    assert command[-4:] == [*overrides, f"hydra.run.dir={run}/hydra"]
+    assert "loss_mode: gspo" in (run / "config.yaml").read_text()
+    assert json.loads((run / "versions.json").read_text())["verl"] == "0.9.1"
+    table = {row["component"]: row for row in json.loads((run / "reward_table.json").read_text())}
+    assert table["embed_accuracy"]["effective"] == 0
+    # What is left is renormalised: 0.5175 / (0.5175 + 0.045 + 0.10)
+    assert table["llm_accuracy"]["effective"] == pytest.approx(0.5175 / 0.6625)
+
+
+def test_an_interrupted_run_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "Supervisor", FakeInterruptedSupervisor)
+    result = CliRunner().invoke(app, ["train", "--", f"medix.run_dir={tmp_path}"])
+    assert result.exit_code == 130
+    assert "stopped by SIGINT" in result.stderr
+
+
+def test_versions_and_git_state_are_this_environment_and_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = installed_versions()
+    assert versions["python"] == ".".join(str(part) for part in sys.version_info[:3])
+    assert versions["verl"] == "0.9.1"
+    assert len(git_state()["commit"]) == 40
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert git_state() == {}
