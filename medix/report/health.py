@@ -33,11 +33,11 @@ def status(run: RunFolder) -> Status:
         return Status("alert", f"Stopped by a guard at step {stops[-1].get('step')}: {stops[-1].get('message')}")
     if run.guards:
         return Status(
-            "watch", f"{len(run.guards)} warning{'s' if len(run.guards) > 1 else ''} of the guards, see below"
+            "watch", f"{len(run.guards)} warning{'s' if len(run.guards) > 1 else ''} of the guards, see below."
         )
     if run.metrics.last_step is None:
         return Status("none", "No step logged yet")
-    return Status("ok", "Healthy: no guard has spoken")
+    return Status("ok", "No guard has spoken.")
 
 
 def tiles(run: RunFolder) -> list[Tile]:
