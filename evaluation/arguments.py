@@ -72,6 +72,7 @@ JudgeImages = Annotated[bool, typer.Option("--judge-sees-images", help="show the
 RubricOption = Annotated[RubricChoice | None, typer.Option("--rubric", help="instead of the tasks' own")]
 FailedOnly = Annotated[bool, typer.Option("--judge-failed-only", help="only judgements that failed before")]
 MaxUnscored = Annotated[float, typer.Option("--max-unscored", min=0.0, max=1.0, help="share of items; above it exit 2")]
+Calibration = Annotated[Path | None, typer.Option("--calibration", help="calibration.json, for corrected scores")]
 PriceOption = Annotated[
     str, typer.Option("--prices", help="per million tokens: MODEL_IN,MODEL_OUT[,JUDGE_IN,JUDGE_OUT]")
 ]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from evaluation import arguments as a
+from evaluation.calibrate.command import calibrate
 
 eval_app = typer.Typer(
     no_args_is_help=True, help="Evaluate models on medical benchmarks with a judge that can be checked."
@@ -87,14 +88,19 @@ def judge(
 
 
 @eval_app.command()
-def score(out: a.Out, max_unscored: a.MaxUnscored = 0.02, prices: a.PriceOption = "") -> None:
+def score(
+    out: a.Out,
+    max_unscored: a.MaxUnscored = 0.02,
+    prices: a.PriceOption = "",
+    calibration: a.Calibration = None,
+) -> None:
     """Stage 3: figures with intervals, as scores.json, scores.csv and scores.md."""
     from evaluation.ledger import read_prices
     from evaluation.run_folder import RunFolder
     from evaluation.score import markdown
     from evaluation.score import score as stage
 
-    typer.echo(markdown(stage(RunFolder(out), read_prices(prices), max_unscored)))
+    typer.echo(markdown(stage(RunFolder(out), read_prices(prices), max_unscored, calibration)))
 
 
 @eval_app.command()
@@ -130,6 +136,7 @@ def run(
     judge_failed_only: a.FailedOnly = False,
     max_unscored: a.MaxUnscored = 0.02,
     prices: a.PriceOption = "",
+    calibration: a.Calibration = None,
     in_flight: a.InFlight = 64,
     timeout_s: a.Timeout = 180.0,
     retries: a.Retries = 4,
@@ -146,7 +153,7 @@ def run(
         judge_failed_only, in_flight, timeout_s, retries,
     )  # fmt: skip
     try:
-        score(out, max_unscored, prices)
+        score(out, max_unscored, prices, calibration)
     finally:
         # Over the budget for unscored items the report is what shows why.
         report(out)
@@ -170,3 +177,19 @@ def compare(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     typer.echo(describe(result))
+
+
+@eval_app.command()
+def leaderboard(
+    out: a.Out,
+    name: Annotated[str, typer.Option(help="the model's name on the leaderboard")],
+    into: Annotated[Path, typer.Option(help="folder for the zip")] = Path(),
+) -> None:
+    """A zip of a finished run in the layout of the released harness."""
+    from evaluation.leaderboard import write_leaderboard_zip
+    from evaluation.run_folder import RunFolder
+
+    typer.echo(f"leaderboard: {write_leaderboard_zip(RunFolder(out), name, into)}")
+
+
+eval_app.command()(calibrate)

@@ -7,8 +7,10 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from evaluation.correct import corrected_scores, read_calibration
 from evaluation.ledger import Prices, ledger
 from evaluation.run_folder import RunFolder
 from evaluation.scored import scored_items
@@ -16,11 +18,14 @@ from evaluation.summary import summarise
 from medix.errors import EvaluationError
 
 
-def score(folder: RunFolder, prices: Prices | None = None, max_unscored: float = 0.02) -> dict[str, Any]:
+def score(
+    folder: RunFolder, prices: Prices | None = None, max_unscored: float = 0.02, calibration: Path | None = None
+) -> dict[str, Any]:
     """Write `scores.json`, `scores.csv` and `scores.md`; returns what is in the first.
 
     Args:
         max_unscored: share of items that may stay without a score.
+        calibration: `calibration.json` of the judge, for scores corrected for its errors.
 
     Raises:
         EvaluationError: more are unscored than that; the files are written all the same, and say so.
@@ -36,6 +41,8 @@ def score(folder: RunFolder, prices: Prices | None = None, max_unscored: float =
         "within_budget": share <= max_unscored,
         "ledger": ledger(folder, prices or Prices()),
     }
+    if calibration is not None:
+        result["corrected"] = corrected_scores(scored_items(folder), read_calibration(calibration, settings))
     folder.write_text("scores.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     folder.write_text("scores.csv", _csv(result))
     folder.write_text("scores.md", markdown(result))
@@ -98,6 +105,9 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for name, part, items, _, unscored, _, mean, low, high in _lines(result):
         lines.append(f"| {name} | {part} | {items} | {unscored} | {percent(mean)} | {interval(low, high)} |")
+    for name, corrected in result.get("corrected", {}).items():
+        value = f"{percent(corrected['value'])}, {interval(corrected['low'], corrected['high'])}"
+        lines += ["", f"{name}, corrected for the judge's errors on {corrected['judged']} items: {value}"]
     return "\n".join(lines) + "\n"
 
 

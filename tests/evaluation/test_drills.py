@@ -183,7 +183,8 @@ def test_kill_minus_nine_loses_and_repeats_nothing(tmp_path, questions, fake_ser
     }
     commands["judge"] += ["--rubric", "verdict"]
     if stage == "judge":
-        subprocess.run(commands["generate"], check=True, capture_output=True)
+        fake_server.reply = lambda prompt, asked: "It surely helps."
+        ask(out, questions, fake_server.url)
     watched = out / ("generations.jsonl" if stage == "generate" else "judgements.jsonl")
     child = subprocess.Popen(commands[stage], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 20

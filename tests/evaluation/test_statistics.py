@@ -12,7 +12,7 @@ from scipy import stats
 
 from evaluation.statistics.agreement import cohen_kappa, krippendorff_alpha
 from evaluation.statistics.bootstrap import bootstrap_average
-from evaluation.statistics.correction import corrected_share
+from evaluation.statistics.correction import JudgeErrors, corrected_mean
 from evaluation.statistics.intervals import clustered_mean, wilson
 from evaluation.statistics.paired import (
     compare_paired,
@@ -166,28 +166,47 @@ def test_bootstrap_average_weighs_tasks_alike_and_leaves_empty_ones_out():
     assert bootstrap_average([([1.0, 1.0], ["a", "b"])]).low is None
 
 
+def verdicts(yes: int, n: int) -> tuple[list[float], list[bool], list[str]]:
+    return [1.0] * yes + [0.0] * (n - yes), [True] * n, [str(item) for item in range(n)]
+
+
 def test_rogan_gladen_by_hand():
     # Apparent 0.6, sensitivity 0.9, specificity 0.8: (0.6 + 0.8 - 1) / (0.9 + 0.8 - 1) = 0.4 / 0.7.
-    got = corrected_share(60, 100, 90, 100, 80, 100)
-    assert got.value == pytest.approx(0.4 / 0.7)
-    # Delta method: (p(1-p)/n + v^2 * se(1-se)/m + (1-v)^2 * sp(1-sp)/k) / 0.7^2 with v the corrected share.
+    got = corrected_mean(*verdicts(60, 100), JudgeErrors(90, 100, 80, 100))
     v = 0.4 / 0.7
-    variance = (0.6 * 0.4 / 100 + v**2 * 0.9 * 0.1 / 100 + (1 - v) ** 2 * 0.8 * 0.2 / 100) / 0.7**2
-    assert got.se == pytest.approx(math.sqrt(variance), rel=0.02)
+    assert got.value == pytest.approx(v)
+    # Delta method, p(1-p)/(n-1) being the variance of a mean whose items are their own clusters.
+    variance = (0.6 * 0.4 / 99 + v**2 * 0.9 * 0.1 / 100 + (1 - v) ** 2 * 0.8 * 0.2 / 100) / 0.7**2
+    assert got.se == pytest.approx(math.sqrt(variance))
+
+
+def test_certain_scores_are_not_corrected():
+    got = corrected_mean([1.0, 0.0, 1.0, 0.0], [False] * 4, list("abcd"), JudgeErrors(90, 100, 80, 100))
+    assert (got.value, got.se) == (0.5, pytest.approx(math.sqrt(0.25 / 3)))
+    # Half certain (all right), half judged at 0.6: 0.5 * 1 + 0.5 * 4/7.
+    scores, judged, clusters = verdicts(60, 100)
+    mixed = corrected_mean(
+        scores + [1.0] * 100, judged + [False] * 100, [*clusters, *(f"c{n}" for n in range(100))],
+        JudgeErrors(90, 100, 80, 100),
+    )  # fmt: skip
+    assert mixed.value == pytest.approx(0.5 + 0.5 * 4 / 7)
 
 
 def test_rogan_gladen_covers_the_truth():
     truth, sensitivity, specificity, hits = 0.55, 0.85, 0.9, 0
     for _ in range(400):
         apparent = RNG.binomial(300, truth * sensitivity + (1 - truth) * (1 - specificity))
-        got = corrected_share(apparent, 300, RNG.binomial(200, sensitivity), 200, RNG.binomial(200, specificity), 200)
+        errors = JudgeErrors(RNG.binomial(200, sensitivity), 200, RNG.binomial(200, specificity), 200)
+        got = corrected_mean(*verdicts(apparent, 300), errors)
         hits += got.low <= truth <= got.high
     assert 0.92 <= hits / 400 <= 0.98
 
 
 def test_a_judge_no_better_than_chance_corrects_nothing():
-    got = corrected_share(50, 100, 50, 100, 50, 100)
+    got = corrected_mean(*verdicts(50, 100), JudgeErrors(50, 100, 50, 100))
     assert (got.value, got.low, got.high) == (None, None, None)
+    assert corrected_mean([], [], [], JudgeErrors(9, 10, 9, 10)).value is None
+    assert corrected_mean([1.0], [True], ["a"], JudgeErrors(0, 0, 0, 0)).value is None
 
 
 @given(

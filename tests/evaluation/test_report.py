@@ -1,0 +1,135 @@
+"""The report in a real browser: renders, filters, shows images, is safe against what a model writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from evaluation.report import script_json, write_report
+from evaluation.row_file import RowWriter
+from evaluation.run_folder import RunFolder
+from evaluation.score import score
+from evaluation.thumbnail import keep_thumbnail
+from medix.errors import DataError, EvaluationError
+
+HOSTILE = "</script><script>window.harmed=1</script><img src=x onerror='window.harmed=1'>\u2028<!--"
+CHROMIUM_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def picture(shade: int) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (60, 40), (shade, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    base = {
+        "key": f"k{number}", "run": "r", "task": "sample", "id": f"item-{number}", "kind": "open",
+        "question": f"What is seen in {number}?", "gold": "lung", "aliases": [], "choices": [], "letter": "",
+        "passage": "", "modality": "X_RAY", "cluster": f"c{number}", "images": [], "prompt": "bare",
+        "response": "lung", "finish": "stop", "usage": {}, "latency_s": 0.1, "error": None, "time": 0,
+    }  # fmt: skip
+    return base | changes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """Fifty items: 47 right, one hostile and unjudged, one without an answer, one choice in another task."""
+    run = RunFolder(tmp_path / "run")
+    task = {"version": 1, "judging": "verdict", "revision": "", "group": "sample"}
+    generate = {"run": "r", "model": {"model": HOSTILE}, "prompt": "bare", "tasks": {"sample": task, "other": task}}
+    run.update_settings("generate", generate | {"decoding": {}})
+    keep_thumbnail(run.images, "picture1", picture(200))
+    with RowWriter(run.generations.path) as writer:
+        for number in range(47):
+            writer.append(row(number))
+        writer.append(row(47, response=HOSTILE, question=HOSTILE, images=["picture1"], modality="CT_SCAN", id=HOSTILE))
+        writer.append(row(48, response="", modality=None))
+        choice = {"kind": "choice", "choices": ["lung", "liver"], "letter": "A", "task": "other", "response": "B"}
+        writer.append(row(49, **choice))
+    score(run, max_unscored=0.1)
+    return run
+
+
+def test_json_in_a_script_can_not_end_it():
+    text = str(script_json({"a": HOSTILE}))
+    assert "<" not in text
+    assert json.loads(text) == {"a": HOSTILE}
+
+
+def test_the_page_is_self_contained_and_escaped(folder):
+    page = write_report(folder).read_text()
+    assert page.count("<script") == 3  # two of data, one of ours
+    assert HOSTILE not in page
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page)
+
+
+def test_a_report_needs_scores(tmp_path):
+    with pytest.raises(EvaluationError, match="scores in the run folder"):
+        write_report(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "data"), [("not an image", b"GIF89a nonsense"), ("empty", b"")])
+def test_bad_images_are_refused(tmp_path, name, data):
+    with pytest.raises(DataError):
+        keep_thumbnail(tmp_path, "x", data)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\x08\x02\0\0\0"  # claims 65,536 x 65,536
+    with pytest.raises(DataError):
+        keep_thumbnail(tmp_path, "x", header + b"\0" * 100)
+
+
+def test_in_a_browser(folder, tmp_path):
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    page_file = write_report(folder)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(page_file.as_uri())
+        assert page.locator("#count").inner_text() == "50 of 50 items"
+        assert page.locator("article").count() == 40
+        page.click("#next")
+        assert page.locator("article").count() == 10
+        page.select_option("#verdict", "wrong")
+        assert page.locator("#count").inner_text() == "2 of 50 items"
+        page.select_option("#task", "other")
+        assert page.locator("article.wrong").count() == 1
+        assert "B" in page.locator("article dd").all_inner_texts()
+        page.select_option("#task", "")
+        page.select_option("#verdict", "unscored")
+        page.select_option("#modality", "CT_SCAN")
+        assert page.locator("article.unscored").count() == 1
+        assert HOSTILE.replace("\u2028", "") in page.locator("article strong").inner_text().replace("\u2028", "")
+        size = page.evaluate(
+            "(i => [i.complete, i.naturalWidth, i.naturalHeight])(document.querySelector('article img'))"
+        )
+        assert size == [True, 60, 40]
+        page.select_option("#verdict", "")
+        page.select_option("#modality", "")
+        page.fill("#text", "seen in 12?")
+        assert page.locator("#count").inner_text() == "1 of 50 items"
+        page.fill("#text", "")
+        page.check("#disagree")
+        assert page.locator("#count").inner_text() == "0 of 50 items"
+        assert page.evaluate("window.harmed") is None
+        assert page.locator("script").count() == 3
+        assert said == []
+        browser.close()
