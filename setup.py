@@ -84,7 +84,6 @@ DEV = [
     *EVAL,
     "hypothesis>=6.100",
     "mypy>=1.15",
-    "playwright>=1.50,<2",  # drives the system's Chromium in the report's test; downloads no browser of its own
     "playwright>=1.50",  # drives Debian's Chromium in the report's tests; downloads no browser of its own
     "pre-commit>=4",
     "pytest>=8",
@@ -104,7 +103,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*", "recipes*"]),
     include_package_data=True,
-    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.jsonl", "*.j2", "*.js", "*.css", "*.css", "*.js", "LICENSE", "py.typed"]},
+    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.jsonl", "*.j2", "*.css", "*.js", "LICENSE", "py.typed"]},
     install_requires=CORE,
     extras_require={"cpu": CPU, "gpu": GPU, "dicom": DICOM, "eval": EVAL, "sample-data": SAMPLE_DATA, "dev": DEV},
     entry_points={

@@ -16,6 +16,7 @@ import asyncio
 import base64
 import json
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -28,14 +29,16 @@ from unittest import mock
 import psutil
 from PIL import Image
 
-from evaluation import generate as generate_stage
-from evaluation.backends import Answered, Decoding, Question
-from evaluation.backends.endpoint import EndpointBackend
-from evaluation.generate import GenerateOptions, generate
-from evaluation.item import Item
-from evaluation.run_folder import RunFolder
-from evaluation.task import Task
-from medix.scorer.endpoints import EndpointOptions
+# This file has the name of the package that it measures: its own folder must not be searched for it.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+from evaluation.backends import Answered, Decoding, Question  # noqa: E402
+from evaluation.backends.endpoint import EndpointBackend  # noqa: E402
+from evaluation.generate import GenerateOptions, generate  # noqa: E402
+from evaluation.item import Item  # noqa: E402
+from evaluation.run_folder import RunFolder  # noqa: E402
+from evaluation.task import Task  # noqa: E402
+from medix.scorer.endpoints import EndpointOptions  # noqa: E402
 
 TASK = Task("benchmark", 1, "vlm", "sample", "synthetic items")
 
@@ -110,10 +113,8 @@ def process_pool_way(url: str, count: int, width: int) -> float:
 def ours(backend: Any, count: int, width: int) -> float:
     """Seconds of the whole stage for `count` items, rows and thumbnails on disk included."""
     options = GenerateOptions((TASK,), "bare", Decoding(), width=width)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(generate_stage, "load_items", lambda task, local, limit: items(count)),
-    ):
+    made = mock.patch("evaluation.generate.load_items", return_value=items(count))
+    with tempfile.TemporaryDirectory() as folder, made:
         start = time.perf_counter()
         counts = asyncio.run(generate(RunFolder(Path(folder)), backend, options))
         seconds = time.perf_counter() - start
