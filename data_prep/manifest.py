@@ -54,6 +54,15 @@ def source_facts(specification: str, source: Source) -> dict[str, Any]:
     }
 
 
+def inputs(settings: Settings) -> dict[str, Any]:
+    """What was asked for, with the content of the prompt file and of the model's files that counts depend on."""
+    return {
+        "settings": settings.as_json(),
+        "model": _model_facts(settings),
+        "prompt": file_facts(Path(settings.prompt), Path(settings.prompt).parent),
+    }
+
+
 def build(
     settings: Settings,
     sources: Sequence[dict[str, Any]],
@@ -65,15 +74,16 @@ def build(
 ) -> dict[str, Any]:
     """The manifest's content. Holds no time and no place, so that equal input gives equal bytes."""
     splits = sorted({fact.split for fact in kept})
+    asked = inputs(settings)
     reasons = rows_by_reason(refusals)
     aside = reasons.total()
     return {
         "format": FORMAT,
-        "settings": settings.as_json(),
+        "settings": asked["settings"],
         "versions": {"medix": __version__, "python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
         "sources": list(sources),
-        "model": _model_facts(settings),
-        "prompt": file_facts(Path(settings.prompt), Path(settings.prompt).parent),
+        "model": asked["model"],
+        "prompt": asked["prompt"],
         "splits": {s: _split_facts([f for f in kept if f.split == s], out / f"{s}.parquet") for s in splits},
         "rows": {"read": len(kept) + aside, "kept": len(kept), "quarantined": aside},
         "quarantine": file_facts(out / "quarantine.jsonl", out)

@@ -110,7 +110,7 @@ def _finished(out: Path, settings: Settings, sources: list[dict[str, Any]], over
     if overwrite:
         return None
     found = manifest.read(out)
-    wanted = json.loads(json.dumps({"settings": settings.as_json(), "sources": sources}))
+    wanted = json.loads(json.dumps(manifest.inputs(settings) | {"sources": sources}))
     if all(found[key] == wanted[key] for key in wanted):
         return manifest.verify(out)
     raise ConfigError("an empty --out, or one with this very set", f"another set in {out}", "add --overwrite")
@@ -119,10 +119,7 @@ def _finished(out: Path, settings: Settings, sources: list[dict[str, Any]], over
 def _work_folder(out: Path, settings: Settings, sources: list[dict[str, Any]]) -> Path:
     """Folder of the shards, emptied if they were made with other settings or from other files."""
     work = out / WORK
-    files = [
-        p.name + str(p.stat().st_size) for p in sorted(Path(settings.model or "").glob("*.json")) if settings.model
-    ]
-    made_of = json.dumps([settings.as_json(), sources, load_prompt(Path(settings.prompt)), files]).encode()
+    made_of = json.dumps([manifest.inputs(settings), sources]).encode()
     mark = work / "fingerprint"
     if mark.is_file() and mark.read_text() == hashes.sha256(made_of):
         return work
