@@ -109,18 +109,7 @@ class Composite:
             ScorerError: a scorer or a custom component failed; no component's fault is ever a score.
         """
         shared = SharedScorers(scorers or self.scorers)
-        remote = [part for part in self._active if part.component.needs]
-        # All are awaited before a fault is raised, so that verdicts on their way still reach the cache. What asks no
-        # scorer never waits, so it needs no task of its own.
-        calls = (part.component(item, shared) for part in remote)
-        found = await asyncio.gather(*calls, return_exceptions=True) if len(remote) > 1 else []
-        outcomes = dict(zip((part.name for part in remote), found, strict=False))
-        scores: dict[str, ComponentScore] = {}
-        for part in self._active:
-            outcome = outcomes[part.name] if part.name in outcomes else await part.component(item, shared)
-            if isinstance(outcome, BaseException):
-                raise outcome
-            scores[part.name] = _checked(part.name, outcome)
+        scores = await self._components(item, shared)
         weight = sum(part.weight for part in self._active if scores[part.name].applicable)
         paid = sum(part.weight * scores[part.name].value for part in self._active if scores[part.name].applicable)
         return CompositeScore(
@@ -133,6 +122,22 @@ class Composite:
             judge_seconds=shared.judge_seconds,
             embed_seconds=shared.embed_seconds,
         )
+
+    async def _components(self, item: ScoringInput, shared: SharedScorers) -> dict[str, ComponentScore]:
+        local = [part for part in self._active if not part.component.needs]
+        remote = [part for part in self._active if part.component.needs]
+        # What asks no scorer never waits: it goes first, without a task of its own.
+        scores = {part.name: _checked(part.name, await part.component(item, shared)) for part in local}
+        if len(remote) == 1:
+            scores[remote[0].name] = _checked(remote[0].name, await remote[0].component(item, shared))
+        elif remote:
+            # All are awaited before a fault is raised, so that verdicts on their way still reach the cache.
+            calls = (part.component(item, shared) for part in remote)
+            for part, outcome in zip(remote, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                scores[part.name] = _checked(part.name, outcome)
+        return scores
 
     def table(self) -> list[dict[str, Any]]:
         """One row a component: name, weight as configured, effective weight, options. JSON-able."""
