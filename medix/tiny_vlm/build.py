@@ -18,9 +18,9 @@ def build_tiny_vlm(
     samples: Sequence[Sample],
     out: Path,
     *,
-    steps: int = 450,
+    steps: int = 520,
     batch_size: int = 24,
-    careless_share: float = 0.65,
+    careless_share: float = 0.75,
     lr: float = 3e-3,
     seed: int = 0,
 ) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline on two CPU cores, no GPU: `make demo` runs this. Extra arguments are Hydra overrides.
 # Real parts: veRL, Ray, vLLM, FSDP2, an HTTP judge, a sentence-transformers embedder. The judge is the rule-based
-# `rule-judge` unless JUDGE_URL names an LLM.
+# `rule-judge` unless JUDGE_URL names an LLM, or JUDGE=colocated has veRL serve one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -9,10 +9,11 @@ RUN=${RUN:-outputs/demo}
 ALGO=${ALGO:-grpo}            # grpo | gspo | dapo
 STEPS=${STEPS:-40}
 SEED=${SEED:-0}
-TINY_STEPS=${TINY_STEPS:-450}  # warm-start steps of the tiny model
+TINY_STEPS=${TINY_STEPS:-520}  # warm-start steps of the tiny model
 REWARD=${REWARD:-strict}      # strict | paper
 MODEL=${MODEL:-}              # a model folder; empty: build the tiny one
 DATA=${DATA:-}                # a folder of `medix prepare`; empty: prepare the sample set
+JUDGE=${JUDGE:-external}      # external | colocated: veRL serves the language model in the folder JUDGE_MODEL
 JUDGE_URL=${JUDGE_URL:-}      # an OpenAI-compatible endpoint; empty: start the rule-judge
 JUDGE_MODEL=${JUDGE_MODEL:-rule-judge}
 DRY_RUN=${DRY_RUN:-0}         # 1: print the resolved configuration and start nothing
@@ -20,11 +21,13 @@ source recipes/medix/lib/cpu_env.sh
 
 model=${MODEL:-$RUN/tiny-vlm}
 data=${DATA:-$RUN/data}
+judge=(medix.scorer.judge.model="$JUDGE_MODEL")
+if [[ $JUDGE == colocated ]]; then judge=(reward.reward_model.model_path="$JUDGE_MODEL"); fi
 overrides=(
   algorithm="$ALGO" reward_preset="$REWARD" medix.run_dir="$RUN" data.seed="$SEED"
   data.train_files="$data/train.parquet" data.val_files="$data/val.parquet"
   actor_rollout_ref.model.path="$model" trainer.total_training_steps="$STEPS"
-  medix.scorer.judge.model="$JUDGE_MODEL" "$@"
+  judge="$JUDGE" "${judge[@]}" "$@"
 )
 if [[ $DRY_RUN == 1 ]]; then
   exec medix config medix_cpu -- "${overrides[@]}"
@@ -38,13 +41,13 @@ fi
 if [[ -z $DATA && ! -f $RUN/data/manifest.json ]]; then
   medix prepare sample --out "$RUN/data" --model "$model"
 fi
-if [[ -z $JUDGE_URL ]]; then
+if [[ -z $JUDGE_URL && $JUDGE != colocated ]]; then
   judge_address=$(mktemp)
   medix serve rule-judge --port 0 --parent-pid $$ >"$judge_address" &
   until JUDGE_URL=$(grep -om1 'http://[0-9.:]*' "$judge_address"); do sleep 0.2; done
   rm -f "$judge_address"
 fi
-overrides+=("medix.scorer.judge.urls=[$JUDGE_URL]")
+if [[ $JUDGE != colocated ]]; then overrides+=("medix.scorer.judge.urls=[$JUDGE_URL]"); fi
 
 medix preflight --config-name medix_cpu -- "${overrides[@]}"
 medix train --config-name medix_cpu -- "${overrides[@]}"
