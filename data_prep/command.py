@@ -11,8 +11,6 @@ from rich.table import Table
 
 from medix.errors import ConfigError
 
-Numbers = Annotated[int | None, typer.Option()]
-
 
 def prepare_command(
     sources: Annotated[

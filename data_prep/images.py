@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +28,11 @@ MAX_BYTES: Final = 256 * 2**20
 MAX_SOURCE_PIXELS: Final = 100_000_000
 """More than any radiograph or mammogram (about 25 million); whole-slide images have to be cut into tiles first."""
 MAX_RATIO: Final = 200.0
+_FAULTS: Final = (
+    OSError, ValueError, SyntaxError, EOFError, MemoryError, LookupError, ArithmeticError, TypeError, AttributeError,
+    RuntimeError, AssertionError, struct.error, zlib.error,
+)  # fmt: skip
+"""What Pillow's plug-ins raise for damaged files; they document no narrower set."""
 THUMBNAIL_PX: Final = 112
 _ORIENTATION: Final = 0x0112
 
@@ -90,7 +96,7 @@ def _open(data: bytes, name: str) -> Image.Image:
     except UnidentifiedImageError as error:
         known = data.startswith(_MAGIC)
         raise Unfit("damaged_image" if known else "unknown_image_format", f"first bytes {data[:8].hex()}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, struct.error) as error:
+    except _FAULTS as error:
         raise Unfit("damaged_image", f"header: {type(error).__name__}") from error
     _check_extension(str(image.format), name)
     _check_size(image.size)
@@ -127,7 +133,7 @@ def _decode(image: Image.Image) -> tuple[Image.Image, list[str]]:
             image = ImageOps.exif_transpose(image)
             done.append("oriented")
         return to_rgb(image), done
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, OverflowError, struct.error) as error:
+    except _FAULTS as error:
         raise Unfit("damaged_image", f"pixels: {type(error).__name__}: {str(error)[:80]}") from error
 
 
@@ -136,7 +142,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return grey_to_rgb(np.asarray(image, dtype=np.float64))
+        return grey_to_rgb(np.nan_to_num(np.asarray(image, dtype=np.float32)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
@@ -144,7 +150,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def grey_to_rgb(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
+def grey_to_rgb(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Image.Image:
     """[H, W] of any range -> 8-bit RGB, the smallest value black and the largest white."""
     low, high = float(pixels.min()), float(pixels.max())
     scaled = np.zeros_like(pixels) if high <= low else (pixels - low) * (255.0 / (high - low))

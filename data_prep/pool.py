@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from data_prep.settings import Settings
 from data_prep.shards import ShardTask, ShardWriter
+from medix.errors import DataError
 
 _writer: ShardWriter | None = None
 """The writer of this worker process."""
@@ -37,6 +39,9 @@ def run_shards(
                     waiting = _collect(waiting, done)
             while waiting:
                 waiting = _collect(waiting, done)
+        except BrokenProcessPool as error:
+            fix = "run it again with fewer --workers: finished shards are kept"
+            raise DataError("workers that finish", "one was killed, most often for want of memory", fix) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
