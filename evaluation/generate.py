@@ -58,7 +58,9 @@ async def generate(folder: RunFolder, backend: Backend, options: GenerateOptions
     started, counts = time.time(), GenerateCounts()
     identity = backend.identity()
     run = content_hash(identity, options.prompt, asdict(options.decoding))
-    folder.update_settings("generate", _settings(folder, options, identity, run))
+    settings = _settings(folder, options, identity, run)
+    folder.update_settings("generate", settings | {"complete": False})
+    asked: dict[str, list[str]] = {task.name: [] for task in options.tasks}
     done = _answered_keys(folder)
     give_up = GiveUp("the model", options.width)
     with (
@@ -67,13 +69,16 @@ async def generate(folder: RunFolder, backend: Backend, options: GenerateOptions
         Progress("generate") as progress,
     ):
         try:
-            fresh = _fresh(_questions(options, identity, counts, refusals), done, counts)
+            fresh = _fresh(_questions(options, identity, counts, refusals), done, counts, asked)
             async for answered in backend.answer(_keep_images(fresh, folder, writer, counts, options.prompt, run)):
                 writer.append(_row(answered, options.prompt, run))
                 counts.answered += answered.error is None
                 counts.failed += answered.error is not None
                 progress.advance(counts.answered + counts.failed)
                 give_up.note(answered.fatal, (answered.error or {}).get("detail", ""))
+            for task, keys in asked.items():
+                folder.note_asked(task, keys)
+            folder.update_settings("generate", settings | {"complete": True})
         finally:
             await backend.aclose()
             folder.log_stage("generate", started, asdict(counts))
@@ -118,9 +123,12 @@ def _questions(
             yield Question(key, item, prompt)
 
 
-def _fresh(questions: Iterable[Question], done: set[str], counts: GenerateCounts) -> Iterator[Question]:
+def _fresh(
+    questions: Iterable[Question], done: set[str], counts: GenerateCounts, asked: dict[str, list[str]]
+) -> Iterator[Question]:
     for question in questions:
         counts.items += 1
+        asked[question.item.task].append(question.key)
         if question.key in done:
             counts.already += 1
         else:

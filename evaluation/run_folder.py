@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,24 @@ class RunFolder:
         return self.settings() if (self.path / "run.json").is_file() else {}
 
     def current_rows(self) -> Iterator[dict[str, Any]]:
-        """Generation rows of the model, prompt and decoding that `run.json` names; the latest of each item."""
-        run = self.settings()["generate"]["run"]
-        places: dict[tuple[str, str], str] = {}
+        """Generation rows of the model, prompt and decoding that `run.json` names, of the items last asked for.
+
+        Items that a task no longer has, or that a smaller `--limit` leaves out, stay in the file and are not scored.
+        """
+        settings = self.settings()["generate"]
+        wanted = {name: keys for name in settings["tasks"] if (keys := self._asked(name)) is not None}
         for row in self.generations.latest():
-            if row["run"] == run:
-                places[row["task"], row["id"]] = row["key"]
-        wanted = set(places.values())
-        return (row for row in self.generations.latest() if row["key"] in wanted)
+            if row["run"] == settings["run"] and row["key"] in wanted.get(row["task"], {row["key"]}):
+                yield row
+
+    def note_asked(self, task: str, keys: Iterable[str]) -> None:
+        """Remember which items a finished pass over a task consisted of."""
+        (self.path / "asked").mkdir(parents=True, exist_ok=True)
+        self.write_text(f"asked/{task}.txt", "".join(f"{key}\n" for key in keys))
+
+    def _asked(self, task: str) -> set[str] | None:
+        file = self.path / "asked" / f"{task}.txt"
+        return set(file.read_text(encoding="utf-8").split()) if file.is_file() else None
 
     def update_settings(self, section: str, values: Mapping[str, Any]) -> None:
         """Write one section of `run.json`; the others stay."""
@@ -62,7 +72,8 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a result whole or not at all."""
-        target, temporary = self.path / name, self.path / f".{name}.{os.getpid()}"
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(target)

@@ -38,7 +38,8 @@ def score(
         "settings": settings,
         **summary,
         "unscored_share": share,
-        "within_budget": share <= max_unscored,
+        "complete": settings["generate"]["complete"],
+        "within_budget": settings["generate"]["complete"] and share <= max_unscored,
         "ledger": ledger(folder, prices or Prices()),
     }
     if calibration is not None:
@@ -47,6 +48,10 @@ def score(
     folder.write_text("scores.csv", _csv(result))
     folder.write_text("scores.md", markdown(result))
     folder.log_stage("score", started, {"items": summary["items"]})
+    if not result["complete"]:
+        raise EvaluationError(
+            "every question asked", "a generate stage that did not come to its end", "run the same command again"
+        )
     if not result["within_budget"]:
         reasons = {reason: n for task in summary["tasks"].values() for reason, n in task["unscored"].items()}
         raise EvaluationError(
@@ -98,7 +103,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"# {generate['model']['model']}",
         "",
         f"Prompt: {generate['prompt']}. Judge: {judges}. Unscored: {result['unscored']} of {result['items']}"
-        + ("." if result["within_budget"] else ", **over the budget: these figures are not a result**."),
+        + ("." if result["within_budget"] else ", **unfinished or over the budget: these figures are not a result**."),
         "",
         "| task | part | items | unscored | score | 95 % interval |",
         "|---|---|---|---|---|---|",

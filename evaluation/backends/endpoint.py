@@ -13,6 +13,7 @@ from medix.scorer.chat import ChatClient, Message, Sampling
 from medix.scorer.endpoints import EndpointError, EndpointOptions
 
 OVERFLOW_WORDS = ("context length", "maximum context", "max_model_len", "too long", "input length", "context window")
+IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"II*", "tiff"))
 FATAL_KINDS = ("connect", "timeout", "busy", "server", "unauthorised", "refused", "malformed")
 """Failures that, all in a row, mean that the endpoint is not usable."""
 
@@ -75,6 +76,6 @@ def chat_messages(question: Question) -> list[Message]:
 
 
 def _image_part(image: bytes) -> dict[str, Any]:
-    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    kind = next((kind for start, kind in IMAGE_KINDS if image.startswith(start)), "jpeg")
     url = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}

@@ -92,7 +92,8 @@ def local_copy(task: Task, local: Path | None, patterns: Sequence[str]) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ConfigError("huggingface_hub", "not installed", fix) from error
-    wanted = [*patterns, *task.options.get("also", ())]
+    # The first pattern is the hub's own layout; a wider one would fetch files that nobody reads.
+    wanted = [patterns[0], *task.options.get("also", ())]
     return Path(snapshot_download(task.dataset, repo_type="dataset", revision=task.revision, allow_patterns=wanted))
 
 

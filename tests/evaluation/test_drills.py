@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from evaluation.backends import Decoding
@@ -90,6 +91,15 @@ def test_one_item_that_always_fails_is_unscored_and_the_rest_is_done(
     assert score(RunFolder(tmp_path / "run"))["unscored"] == 0
 
 
+def test_only_what_was_last_asked_for_is_scored(tmp_path, questions, fake_server):
+    fake_server.reply = lambda prompt, asked: "A"
+    ask(tmp_path / "run", questions, fake_server.url)
+    table = questions / "pqa_labeled" / "train-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(table).slice(0, 8), table)  # four rows leave the task
+    assert ask(tmp_path / "run", questions, fake_server.url).already == 8
+    assert score(RunFolder(tmp_path / "run"))["items"] == 8
+
+
 def test_a_passing_429_is_retried_within_the_call(tmp_path, questions, fake_server):
     fake_server.reply = lambda prompt, asked: 429 if asked == 1 else "A"
     assert ask(tmp_path / "run", questions, fake_server.url).answered == 12
@@ -115,6 +125,8 @@ def test_a_dead_endpoint_ends_the_stage_and_what_is_done_stays_done(tmp_path, qu
         ask(tmp_path / "run", questions, fake_server.url)
     done = sum(row["error"] is None for row in rows(tmp_path / "run"))
     assert done == 3
+    with pytest.raises(EvaluationError, match="did not come to its end"):
+        score(RunFolder(tmp_path / "run"))
     fake_server.reply = lambda prompt, times: "A"
     counts = ask(tmp_path / "run", questions, fake_server.url)
     assert (counts.already, counts.answered) == (3, 9)

@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
     task = {"version": 1, "judging": "verdict", "revision": "", "group": "sample"}
     generate = {"run": "r", "model": {"model": HOSTILE}, "prompt": "bare", "tasks": {"sample": task, "other": task}}
-    run.update_settings("generate", generate | {"decoding": {}})
+    run.update_settings("generate", generate | {"decoding": {}, "complete": True})
     keep_thumbnail(run.images, "picture1", picture(200))
     with RowWriter(run.generations.path) as writer:
         for number in range(47):
