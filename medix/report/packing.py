@@ -18,8 +18,8 @@ from medix.report.rollouts import Group, Response
 from medix.report.run_folder import RunFolder
 from medix.report.series import KNOWN_COMPONENTS, SCORE, is_component
 
-MAX_TEXT_BYTES: Final = 9_000_000
-"""Of all packed texts, as they stand in the page."""
+MAX_PACKED_BYTES: Final = 22_000_000
+"""Of all packed texts and thumbnails, as they stand in the page: with the rest it stays under 25 MB."""
 FLAGS: Final = ("disagree", "no_spread", "judge_far", "short_paid")
 """Bit 0, 1, 2, 3 of a group's flags."""
 
@@ -38,10 +38,10 @@ def pack_rollouts(run: RunFolder, images: dict[str, list[str]]) -> PackedRollout
     for group in run.groups:
         by_step.setdefault(group.step, []).append(group)
     keys = score_keys(run.groups)
-    chunks, spent = {}, 0
+    chunks, spent = {}, sum(len(uri) for uris in images.values() for uri in uris)
     for step in spread_out(list(by_step)):
         packed = pack({_key(group): [_response(r, keys) for r in group.responses] for group in by_step[step]})
-        if spent + len(packed) > MAX_TEXT_BYTES:
+        if spent + len(packed) > MAX_PACKED_BYTES:
             continue
         chunks[step], spent = packed, spent + len(packed)
     if len(chunks) < len(by_step):

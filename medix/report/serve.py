@@ -16,20 +16,25 @@ from medix.report.run_folder import input_state, load_run
 
 HOST: Final = "127.0.0.1"
 REMAKE_S: Final = 10.0
-"""A page is made anew at most this often: the run has better use for the processor."""
+RENDER_TIMES: Final = 10.0
+"""A page rests for so many seconds, and so many times what it took to make: the run needs the processor."""
 
 
 class LivePage:
-    """The current page of a run; safe to ask from several threads."""
+    """The current page of a run; safe to ask from several threads.
 
-    def __init__(self, run_dir: Path, remake_s: float = REMAKE_S) -> None:
-        self.run_dir, self.remake_s = run_dir, remake_s
+    Args:
+        pace: 1 rests between pages as stated above, 0 does not.
+    """
+
+    def __init__(self, run_dir: Path, pace: float = 1.0) -> None:
+        self.run_dir, self.pace = run_dir, pace
         self._lock = threading.Lock()
-        self._state, self._page, self._made_at = "", b"", 0.0
+        self._state, self._page, self._rest_until = "", b"", 0.0
 
     def state(self) -> str:
         """Of the inputs; the page's own until it may be made anew."""
-        if self._page and time.monotonic() - self._made_at < self.remake_s:
+        if self._page and time.monotonic() < self._rest_until:
             return self._state
         return input_state(self.run_dir) or "empty"
 
@@ -37,21 +42,24 @@ class LivePage:
         with self._lock:
             state = self.state()
             if state != self._state:
-                self._page = render_run(load_run(self.run_dir), live_state=state)
-                self._state, self._made_at = state, time.monotonic()
+                start = time.monotonic()
+                self._page, self._state = render_run(load_run(self.run_dir), live_state=state), state
+                end = time.monotonic()
+                self._rest_until = end + self.pace * max(REMAKE_S, RENDER_TIMES * (end - start))
             return self._page
 
 
-def make_server(run_dir: Path, port: int, remake_s: float = REMAKE_S) -> ThreadingHTTPServer:
+def make_server(run_dir: Path, port: int, pace: float = 1.0) -> ThreadingHTTPServer:
     """A server bound to the loopback address, not yet serving.
 
     Args:
-        port: 0 takes a free one, found then in `server_address`.
+        port: 0 takes a free one, found then in `server_port`.
+        pace: of `LivePage`.
 
     Raises:
         ConfigError: the port is taken.
     """
-    live = LivePage(run_dir, remake_s)
+    live = LivePage(run_dir, pace)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

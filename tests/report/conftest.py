@@ -79,9 +79,12 @@ def step_metrics(step: int, rows: list[dict[str, Any]], rng: random.Random) -> d
 
 
 def write_synthetic_run(
-    folder: Path, steps: int = 12, groups: int = 3, size: int = 4, seed: int = 1, **hydra: Any
+    folder: Path, steps: int = 12, groups: int = 3, size: int = 4, seed: int = 1, thinking_words: int = 0, **hydra: Any
 ) -> Path:
-    """A run of `steps` steps with `groups` groups of `size` responses, and a validation every fourth step."""
+    """A run of `steps` steps with `groups` groups of `size` responses, and a validation every fourth step.
+
+    `thinking_words` made-up words are added to each response's thinking, so that it packs as badly as prose does.
+    """
     rng = random.Random(seed)
     (folder / "rollouts").mkdir(parents=True, exist_ok=True)
     with (folder / "metrics.jsonl").open("w") as metrics, (folder / "rollouts" / "scored.jsonl").open("w") as scored:
@@ -99,6 +102,9 @@ def write_synthetic_run(
                 data["val-core/medix_sample/acc/mean@1"] = mean.pop("acc")
                 data |= {f"val-aux/medix_sample/{name}/mean@1": value for name, value in mean.items()}
                 rows += checks
+            for row in rows:
+                words = " ".join(f"{rng.randrange(8000):x}" for _ in range(thinking_words))
+                row["response"] = row["response"].replace("The picture", words or "The picture")
             metrics.write(json.dumps({"step": step, "data": data}) + "\n")
             scored.writelines(json.dumps(row) + "\n" for row in rows)
     _write_settings(folder, seed, hydra)

@@ -53,7 +53,7 @@ def report(make_synthetic_run: Callable[..., Path], tmp_path_factory: pytest.Tem
     run = make_synthetic_run(tmp_path_factory.mktemp("browser") / "synthetic-run")
     scored = run / "rollouts" / "scored.jsonl"
     last = json.loads(scored.read_text().splitlines()[-1])
-    base = {**last, "step": 12, "split": "train", "group": "hostile", "question": HOSTILE, "sample_id": HOSTILE}
+    base = {**last, "step": 12, "split": "train", "group": "hostile", "question": HOSTILE, "sample_id": "constructor"}
     judge = {"correct": True, "raw": HOSTILE, "latency_s": 0.1, "attempts": 1}
     texts = (HOSTILE, "<X_RAY><thinking>" + "x" * 1_000_000)
     with scored.open("a") as file:
@@ -296,7 +296,7 @@ def test_curve_is_saved_as_csv_and_png(open_page: Callable[..., Any]) -> None:
 
 def test_a_served_page_follows_the_run(browser: Any, make_synthetic_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_synthetic_run(tmp_path / "live", steps=4)
-    with make_server(run, 0, remake_s=0.0) as server:
+    with make_server(run, 0, pace=0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/")
@@ -314,7 +314,7 @@ def test_two_hundred_steps_of_sixty_four_render_and_open_in_time(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    run = make_synthetic_run(tmp_path / "large", steps=200, groups=8, size=8)
+    run = make_synthetic_run(tmp_path / "large", steps=200, groups=8, size=8, thinking_words=120)
     start = time.monotonic()
     path = write_report(run)
     render_s = time.monotonic() - start

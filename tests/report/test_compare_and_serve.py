@@ -47,7 +47,7 @@ def test_two_runs_of_one_name_are_told_apart(synthetic_run: Path) -> None:
 
 @pytest.fixture
 def address(synthetic_run: Path) -> Iterator[str]:
-    with make_server(synthetic_run, 0, remake_s=0.0) as server:
+    with make_server(synthetic_run, 0, pace=0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         assert server.server_address[0] == "127.0.0.1"
         yield f"http://127.0.0.1:{server.server_port}"
@@ -82,7 +82,7 @@ def test_another_sites_name_for_this_machine_is_refused(address: str) -> None:
 
 
 def test_a_page_is_not_made_anew_all_the_time(synthetic_run: Path) -> None:
-    live = LivePage(synthetic_run, remake_s=3600)
+    live = LivePage(synthetic_run)
     first = live.page()
     (synthetic_run / "metrics.jsonl").write_text("")
     assert live.page() is first

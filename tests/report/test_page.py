@@ -130,7 +130,7 @@ def test_every_beginning_of_the_order_is_spread_over_the_run(count: int) -> None
 
 def test_too_many_texts_leave_out_steps_and_say_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = packing.pack_rollouts(load_run(synthetic_run), {})
-    monkeypatch.setattr(packing, "MAX_TEXT_BYTES", sum(map(len, whole.chunks.values())) // 2)
+    monkeypatch.setattr(packing, "MAX_PACKED_BYTES", sum(map(len, whole.chunks.values())) // 2)
     run = load_run(synthetic_run)
     part = packing.pack_rollouts(run, {})
     assert {0, 12} <= set(part.chunks)  # the first and the last step stay

@@ -35,6 +35,9 @@
     return part;
   }
 
+  // A sample may be called "constructor".
+  const own = (object, key, otherwise) => (Object.hasOwn(object, key) ? object[key] : otherwise);
+
   async function unpack(id) {
     const packed = atob(document.getElementById(id).textContent);
     const bytes = Uint8Array.from(packed, (char) => char.charCodeAt(0));
@@ -196,7 +199,7 @@
 
   function prompt(group) {
     const box = el("div", "prompt");
-    for (const [i, uri] of (images[group.id] ?? []).entries()) {
+    for (const [i, uri] of own(images, group.id, []).entries()) {
       const picture = el("img");
       picture.src = uri;
       picture.alt = `Image ${i + 1} of sample ${group.id}`;
@@ -273,7 +276,7 @@
       const head = el("th", "", key === "score" ? "reward" : key);
       head.scope = "row";
       const value = response.v[i];
-      line.append(head, el("td", "", value === null || value === -1 ? "n/a" : value.toFixed(3)), el("td", "", response.why[key] ?? ""));
+      line.append(head, el("td", "", value === null || value === -1 ? "n/a" : value.toFixed(3)), el("td", "", own(response.why, key, "")));
       body.append(line);
     });
     table.append(body);
