@@ -58,11 +58,14 @@ python -m verl.model_merger merge --backend fsdp --local_dir "$RUN/checkpoints/g
   --target_dir "$RUN/export" >>"$RUN/train.log" 2>&1
 
 # The exported folder, and the model that training began with, each loaded by transformers, on the held-out task.
-for which in base trained; do
-  if [[ $which == base ]]; then folder=$model; else folder=$RUN/export; fi
-  medix eval run --model "$folder" --tasks sample --backend transformers --prompt training \
-    --judge-url "$JUDGE_URL" --judge-model "$JUDGE_MODEL" --out "$RUN/eval/$which"
-done
-medix eval compare "$RUN/eval/base" "$RUN/eval/trained" | tee "$RUN/eval/compare.md"
+# A colocated judge has ended with the run, so there is nobody to ask.
+if [[ -n $JUDGE_URL ]]; then
+  for which in base trained; do
+    if [[ $which == base ]]; then folder=$model; else folder=$RUN/export; fi
+    medix eval run --model "$folder" --tasks sample --backend transformers --prompt training \
+      --judge-url "$JUDGE_URL" --judge-model "$JUDGE_MODEL" --out "$RUN/eval/$which"
+  done
+  medix eval compare "$RUN/eval/base" "$RUN/eval/trained" | tee "$RUN/eval/compare.md"
+fi
 medix report "$RUN"
 medix summary "$RUN" --algorithm "$ALGO" --seconds-total $(($(date +%s) - started))
