@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluation.run_folder import RunFolder
-from evaluation.score import interval, percent
+from evaluation.score import percent
 from evaluation.scored import scored_items
 from evaluation.statistics.bootstrap import bootstrap_average
 from evaluation.statistics.paired import compare_paired
@@ -90,14 +90,14 @@ def describe(result: Mapping[str, Any]) -> str:
         d = task["difference"]
         lines.append(
             f"{name}: A {percent(task['mean_a'])}, B {percent(task['mean_b'])}, "
-            f"B - A {_points(d['mean'])} points, 95 % interval {interval(d['low'], d['high'])} "
+            f"B - A {_points(d['mean'])} points, 95 % interval {_range(d['low'], d['high'])} "
             f"({d['n']} items, {d['clusters']} clusters; only A right {task['only_a']}, only B right {task['only_b']}; "
             f"sign-flip p {_p(task['p_value'])}, McNemar p {_p(task['mcnemar_p'])}; "
             f"detectable at 80 % power: {percent(task['detectable'])})"
         )
     if len(result["tasks"]) > 1:
         e = result["average"]
-        lines.append(f"average over tasks: B - A {_points(e['mean'])} points, {interval(e['low'], e['high'])}")
+        lines.append(f"average over tasks: B - A {_points(e['mean'])} points, {_range(e['low'], e['high'])}")
     if result["unscored_in_either"] or result["only_in_one"]:
         lines.append(
             f"left out: {result['unscored_in_either']} unscored in either, {result['only_in_one']} in one run only"
@@ -107,6 +107,10 @@ def describe(result: Mapping[str, Any]) -> str:
 
 def _points(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{_points(low)} to {_points(high)}"
 
 
 def _p(value: float | None) -> str:

@@ -29,13 +29,13 @@ def write_report(folder: RunFolder) -> Path:
     Raises:
         EvaluationError: nothing was scored here yet.
     """
-    from jinja2 import Environment, FileSystemLoader
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     started = time.time()
     scores = folder.path / "scores.json"
     if not scores.is_file():
         raise EvaluationError("scores in the run folder", f"no {scores}", f"run `medix eval score --out {folder.path}`")
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True)
+    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     environment.filters.update(percent=percent, script_json=script_json)
     environment.globals["interval"] = interval
     script = (HERE / "report.js").read_text(encoding="utf-8")

@@ -105,6 +105,7 @@ def test_in_a_browser(folder, tmp_path):
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(page_file.as_uri())
         assert page.locator("#count").inner_text() == "50 of 50 items"
+        assert "Unscored: 1 of 50." in page.locator("body").inner_text()
         assert page.locator("article").count() == 40
         page.click("#next")
         assert page.locator("article").count() == 10
