@@ -38,6 +38,8 @@ class Chart:
     layout: dict[str, Any] = field(default_factory=dict)
     level: Level = "none"
     """For monitors: whether there is something to look at."""
+    link: str = ""
+    """Leads to the rollouts that it is about."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -189,6 +191,8 @@ def engine_charts(run: RunFolder) -> list[Chart]:
         series = run.metrics.series(key)
         if series:
             data = [line(series, title, COLOURS["llm_accuracy"], 2, showlegend=False)]
+            if name == "pearson":
+                axis = {"range": [min(0.99, *series.values) - 0.0005, 1.0005], "tickformat": ".4"}
             charts.append(Chart(name, title, f"{meaning}: {change(series)}.", data, {"yaxis": axis}))
     return [chart for chart in (*charts, judge_chart(run), time_chart(run.metrics)) if chart]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean, median
 from typing import Any, Final
 
@@ -44,8 +45,10 @@ Flag = Callable[[Group, Response], bool]
 def monitors(run: RunFolder) -> list[Chart]:
     """All monitors, in a fixed order; one that has nothing to go by says so."""
     return [
-        _share_monitor(run, "far", "Judge says YES, embedder says far", lambda _, r: judge_yes_but_far(r), FAR_MEANING),
-        _share_monitor(run, "short", "Very short or symbol-only answers paid", short_answer_paid, SHORT_MEANING),
+        _share_monitor(
+            run, "judge_far", "Judge says YES, embedder says far", lambda _, r: judge_yes_but_far(r), FAR_MEANING
+        ),
+        _share_monitor(run, "short_paid", "Very short or symbol-only answers paid", short_answer_paid, SHORT_MEANING),
         duplicates(run),
         thinking(run),
         jumps(run.metrics),
@@ -62,6 +65,7 @@ def share_by_step(groups: list[Group], flag: Flag) -> Series:
 
 
 def _share_monitor(run: RunFolder, name: str, title: str, flag: Flag, meaning: str) -> Chart:
+    """`name` is one of `packing.FLAGS`, by which the page finds the rollouts."""
     series = share_by_step(run.training_groups, flag)
     if not series:
         return _nothing(name, title)
@@ -71,7 +75,8 @@ def _share_monitor(run: RunFolder, name: str, title: str, flag: Flag, meaning: s
     at = series.steps[series.values.index(peak)]
     where = f" Most at step {at}: {peak:.0%}." if hits else ""
     sentence = f"{hits} of {total} responses {meaning}.{where}"
-    return _chart(name, title, sentence, [line(series, "share of responses", RED, 2, showlegend=False)], _level(peak))
+    chart = _chart(name, title, sentence, [line(series, "share of responses", RED, 2, showlegend=False)], _level(peak))
+    return replace(chart, link=f"#rollouts&only={name}" if hits else "")
 
 
 def duplicates(run: RunFolder) -> Chart:

@@ -49,16 +49,17 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(make_synthetic_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of 13 x 3 groups of 4, with one hostile group at step 12 and a response of a megabyte."""
+    """13 x 3 groups of 4, and a hostile group at step 12 with a megabyte of text and a paid answer of one letter."""
     run = make_synthetic_run(tmp_path_factory.mktemp("browser") / "synthetic-run")
     scored = run / "rollouts" / "scored.jsonl"
     last = json.loads(scored.read_text().splitlines()[-1])
     base = {**last, "step": 12, "split": "train", "group": "hostile", "question": HOSTILE, "sample_id": "constructor"}
     judge = {"correct": True, "raw": HOSTILE, "latency_s": 0.1, "attempts": 1}
-    texts = (HOSTILE, "<X_RAY><thinking>" + "x" * 1_000_000)
+    texts = (HOSTILE, "<X_RAY><thinking>" + "x" * 1_000_000, "<X_RAY><thinking>.</thinking><answer>B</answer>")
     with scored.open("a") as file:
         for session, text in enumerate(texts):
-            row = {**base, "session": session, "response": text, "detail": {"judge": judge}}
+            scores = {**base["scores"], "llm_accuracy": 1.0}
+            row = {**base, "session": session, "response": text, "scores": scores, "detail": {"judge": judge}}
             file.write(json.dumps(row) + "\n")
     return write_report(run)
 
@@ -140,6 +141,14 @@ def test_filters(shared_page: Any, name: str) -> None:
     expect_count(shared_page, str(expected))
     shared_page.click("#filters button[type=reset]")
     expect_count(shared_page, "37")
+
+
+def test_a_monitor_leads_to_its_rollouts(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.click("#figure-short_paid a")
+    # The one planted: an answer of "B" that was paid, with a longer reference.
+    expect_count(page, "1")
+    playwright.expect(page.locator("#group .facts")).to_contain_text("short answer paid")
 
 
 def test_flags_filter(shared_page: Any) -> None:

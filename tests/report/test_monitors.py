@@ -41,8 +41,8 @@ def sound(step: int) -> Group:
 
 
 PLANTED: dict[str, Callable[[int], Group]] = {
-    "far": lambda step: group(step, response(0, embed_similarity=0.1), response(1)),
-    "short": lambda step: group(step, response(0, "."), response(1)),
+    "judge_far": lambda step: group(step, response(0, embed_similarity=0.1), response(1)),
+    "short_paid": lambda step: group(step, response(0, "."), response(1)),
     "duplicates": lambda step: group(step, *(response(i, "same") for i in range(6))),
     "thinking": lambda step: group(step, response(0, think=100 - 9 * step), response(1, think=100 - 9 * step)),
 }
@@ -59,7 +59,9 @@ def test_monitor_is_silent_on_a_sound_run(name: str) -> None:
 
 
 def test_the_sentence_gives_the_count() -> None:
-    sentence = found(run_of([PLANTED["far"](step) for step in STEPS]))["far"].sentence
+    chart = found(run_of([PLANTED["judge_far"](step) for step in STEPS]))["judge_far"]
+    sentence = chart.sentence
+    assert chart.link == "#rollouts&only=judge_far"
     assert sentence.startswith("10 of 20 responses")  # one of two at each of ten steps
     assert "Most at step 1: 50%" in sentence
 

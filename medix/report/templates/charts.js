@@ -26,7 +26,7 @@
   }
 
   function layoutOf(chart) {
-    const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--line"), automargin: true };
+    const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--line"), automargin: true, exponentformat: "e" };
     const layout = structuredClone(chart.layout);
     const merged = { xaxis: { ...axis, title: { text: "step", standoff: 4 }, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
     if (layout.yaxis2) merged.yaxis2 = { ...axis, ...layout.yaxis2 };

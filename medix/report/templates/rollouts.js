@@ -236,9 +236,8 @@
       saveAddress();
       show();
     });
-    top.append(title);
+    top.append(title, link);
     if (response.adv !== null) top.append(el("span", `adv ${response.adv > 0 ? "up" : response.adv < 0 ? "down" : ""}`, `advantage ${signed(response.adv)}`));
-    top.append(link);
     card.append(top, highlighted(response), scores(response), verdict(response));
     if (response.p.length) card.append(el("p", "", `Form: ${response.p.join(", ").replaceAll("_", " ")}`));
     return card;
