@@ -35,9 +35,6 @@ def run_preflight(config_name: str, overrides: list[str]) -> list[Check]:
 
     config = compose_config(config_name, overrides)
     checks = [run_check(name, check) for name, check in _local_checks(config)]
-    if config.reward.reward_model.enable:
-        found = "colocated: starts with the run, not probed here"
-        return [*checks, Check("judge", "warn", found, "watch the first step")]
     return [*checks, *_scorer_checks(config)]
 
 
@@ -70,6 +67,7 @@ def _scorer_checks(config: Any) -> list[Check]:
     from omegaconf import OmegaConf
 
     from medix.errors import ConfigError
+    from medix.preflight.colocated import check_colocated_judge
     from medix.preflight.scorers import check_scorers
     from reward_fns import AssumedScorers, build_composite
 
@@ -77,10 +75,14 @@ def _scorer_checks(config: Any) -> list[Check]:
         composite = build_composite(OmegaConf.to_container(config.medix.reward, resolve=True), AssumedScorers())
     except ConfigError:
         return []  # said by the check "reward"
+    colocated, needs = [], composite.needs
+    if config.reward.reward_model.enable:
+        colocated = [run_check("judge", lambda: check_colocated_judge(config))]
+        needs -= {"judge"}
     try:
-        return check_scorers(OmegaConf.to_container(config.medix.scorer, resolve=True), composite.needs)
+        return [*colocated, *check_scorers(OmegaConf.to_container(config.medix.scorer, resolve=True), needs)]
     except ConfigError as error:
-        return [Check("scorers", "fail", f"expected {error.expected}; found {error.found}", error.fix)]
+        return [*colocated, Check("scorers", "fail", f"expected {error.expected}; found {error.found}", error.fix)]
 
 
 def _as_list(value: Any) -> list[str]:

@@ -59,7 +59,7 @@ python -m verl.model_merger merge --backend fsdp --local_dir "$RUN/checkpoints/g
 
 # The exported folder, and the model that training began with, each loaded by transformers, on the held-out task.
 # A colocated judge has ended with the run, so there is nobody to ask.
-if [[ -n $JUDGE_URL ]]; then
+if [[ $JUDGE != colocated ]]; then
   for which in base trained; do
     if [[ $which == base ]]; then folder=$model; else folder=$RUN/export; fi
     medix eval run --model "$folder" --tasks sample --backend transformers --prompt training \
