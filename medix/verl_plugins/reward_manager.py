@@ -17,6 +17,7 @@ from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from medix.errors import ConfigError
+from medix.response import parse_response
 from medix.scored_log import ScoredLog
 from medix.telemetry import ANSWER_HASH
 from reward_fns import ScoringInput, build_composite
@@ -61,8 +62,7 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         score = await self.composite.score(scoring_input)
         flat = score.flat()
         record = score.record()
-        answer = str(record.get("answer") or "")
-        flat[ANSWER_HASH] = float(zlib.crc32(answer.strip().casefold().encode()))
+        flat[ANSWER_HASH] = answer_hash(scoring_input.response)
         row = item.non_tensor_batch
         self.log.write(
             {
@@ -85,6 +85,12 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         response_ids = item.batch["responses"]
         length = int(item.batch["attention_mask"][-response_ids.shape[-1] :].sum())
         return str(self.tokenizer.decode(response_ids[:length], skip_special_tokens=True))
+
+
+def answer_hash(response: str) -> float:
+    """Equal for responses with the same answer up to case; of the whole response where no answer can be read."""
+    said = parse_response(response).answer or response.strip()
+    return float(zlib.crc32(said.casefold().encode()))
 
 
 def scoring_input_of(item: Any, response: str) -> ScoringInput:

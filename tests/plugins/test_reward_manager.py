@@ -1,0 +1,174 @@
+"""The reward manager on a real DataProto; judge and embedder are fakes that answer as told."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from medix.errors import ConfigError, ScorerError
+from medix.run_config import compose_config
+from medix.telemetry import ANSWER_HASH
+from reward_fns import AssumedScorers
+from reward_fns.contracts import JudgeRequest, Similarity, Verdict
+
+pytestmark = [
+    pytest.mark.slow,  # imports torch, veRL and Ray
+    # veRL's base class asks for the event loop of a worker that has none yet.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+RIGHT = "<X_RAY><thinking>Opacity.</thinking><answer>lung infection</answer>"
+
+
+class FakeTokenizer:
+    """A token is a character."""
+
+    def decode(self, ids: Any, skip_special_tokens: bool) -> str:
+        return "".join(chr(int(number)) for number in ids)
+
+
+class FakeScorers(AssumedScorers):
+    """Says YES and 0.9 to everything, in place of the scorer service."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(judge_says=True, cosine=0.9)
+
+
+class FakeBrokenScorers:
+    """A judge that gave up."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        pass
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        raise ScorerError("a verdict", "none for an hour", "see to the judge")
+
+    async def similarity(self, gold: str, answer: str) -> Similarity:
+        return Similarity(0.9)
+
+
+@pytest.fixture(scope="module")
+def composed() -> Any:
+    return compose_config("medix_cpu")
+
+
+@pytest.fixture
+def config(composed: Any, tmp_path: Path) -> Any:
+    copy = OmegaConf.create(OmegaConf.to_container(composed))
+    copy.medix.run_dir = str(tmp_path)
+    return copy
+
+
+def batch(*responses: str, modality: str = "X_RAY", pad: int = 3) -> Any:
+    """Trajectories of one session as veRL gives them: prompts padded left, responses padded right."""
+    import numpy as np
+    import torch
+    from verl import DataProto
+
+    prompt, longest = 4, max(map(len, responses)) + pad
+    ids = torch.zeros((len(responses), longest), dtype=torch.long)
+    mask = torch.ones((len(responses), prompt + longest), dtype=torch.long)
+    for row, text in enumerate(responses):
+        ids[row, : len(text)] = torch.tensor([ord(letter) for letter in text])
+        mask[row, prompt + len(text) :] = 0
+    info = {
+        "index": 0, "sample_id": "s1", "question": "Diagnosis?", "modality": modality, "answer_kind": "open",
+        "aliases": np.array([], dtype=object), "split": "train", "n_tokens": 9,
+    }  # fmt: skip
+    columns = {
+        "reward_model": {"style": "rule", "ground_truth": "pneumonia"},
+        "extra_info": info,
+        "data_source": "test",
+        "uid": "group-7",
+        "session_id": 3,
+        "global_steps": 5,
+    }
+    extra = {name: np.array([value] * len(responses), dtype=object) for name, value in columns.items()}
+    tensors = {"prompts": torch.ones((len(responses), prompt)), "responses": ids, "attention_mask": mask}
+    return DataProto.from_dict(tensors=tensors, non_tensors=extra)
+
+
+def make_manager(config: Any, monkeypatch: pytest.MonkeyPatch, scorers: type = FakeScorers, **kwargs: Any) -> Any:
+    from medix.verl_plugins.reward_manager import MedixRewardManager
+
+    monkeypatch.setattr("medix.scorer.service.ScorerService", scorers)
+    return MedixRewardManager(config, FakeTokenizer(), **kwargs)
+
+
+async def test_a_right_response_is_paid_in_full_and_logged(
+    config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    manager = make_manager(config, monkeypatch)
+    result = await manager.run_single(batch(RIGHT))
+    assert result["reward_score"] == pytest.approx(1.0)
+    assert all(isinstance(value, float) for value in result["reward_extra_info"].values())
+    assert result["reward_extra_info"]["score"] == result["reward_score"]
+    (line,) = (tmp_path / "rollouts" / "scored.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    wanted = {"step": 5, "split": "train", "group": "group-7", "session": 3, "sample_id": "s1", "gold": "pneumonia"}
+    assert {key: record[key] for key in wanted} == wanted
+    assert record["response"] == RIGHT  # neither prompt nor padding
+    assert record["scores"] == result["reward_extra_info"]
+
+
+async def test_the_last_trajectory_of_a_session_is_scored(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = make_manager(config, monkeypatch)
+    result = await manager.run_single(batch(RIGHT, "no form at all"))
+    assert result["reward_score"] == 0.0
+
+
+async def test_every_response_has_the_same_keys(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = make_manager(config, monkeypatch)
+    texts = [RIGHT, "", "<X_RAY><thinking>t</thinking><answer>", RIGHT.replace("X_RAY", "MRI_SCAN")]
+    found = [(await manager.run_single(batch(text)))["reward_extra_info"] for text in texts]
+    found.append((await manager.run_single(batch(RIGHT, modality="")))["reward_extra_info"])
+    assert len({tuple(row) for row in found}) == 1
+    assert found[-1]["modality"] == -1.0  # does not apply to a text-only question
+    # 0.5175 + 0.3375 + 0.10 of 1: all but the tag.
+    assert found[3]["score"] == pytest.approx(0.955)
+
+
+async def test_wordings_that_differ_in_case_only_count_as_one_answer(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make_manager(config, monkeypatch)
+    texts = [RIGHT, RIGHT.replace("lung infection", "Lung Infection "), RIGHT.replace("lung infection", "effusion")]
+    texts += ["no form", "no form either"]
+    hashes = [(await manager.run_single(batch(text)))["reward_extra_info"][ANSWER_HASH] for text in texts]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert hashes[0] == zlib.crc32(b"lung infection")
+    assert hashes[3] != hashes[4]  # two responses without an answer are no repetition of each other
+
+
+async def test_a_scorer_that_gave_up_is_never_a_score(
+    config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    manager = make_manager(config, monkeypatch, FakeBrokenScorers)
+    with pytest.raises(ScorerError, match="none for an hour"):
+        await manager.run_single(batch(RIGHT))
+    assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
+
+
+def test_more_than_one_reward_worker_is_refused(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.reward.num_workers = 2
+    with pytest.raises(ConfigError, match=r"reward\.num_workers=2"):
+        make_manager(config, monkeypatch)
+
+
+def test_a_misspelt_component_fails_at_the_start(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    OmegaConf.update(config, "medix.reward.components", {"formt": {"weight": 1}}, force_add=True)
+    with pytest.raises(ConfigError, match="format"):
+        make_manager(config, monkeypatch)
+
+
+def test_verl_finds_the_manager_by_its_name() -> None:
+    from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
+
+    from medix.verl_plugins.reward_manager import MedixRewardManager
+
+    assert get_reward_manager_cls("medix") is MedixRewardManager
