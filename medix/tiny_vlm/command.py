@@ -11,7 +11,7 @@ import typer
 def tiny_vlm(
     out: Annotated[Path, typer.Option(help="folder to write the Hugging Face model to")],
     steps: Annotated[int, typer.Option(min=1, help="warm-start steps")] = 520,
-    careless_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of careless targets, once the habits are taught")] = 0.75,
+    careless_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="careless targets, later steps")] = 0.75,
     seed: Annotated[int, typer.Option(help="of the weights and of the batches")] = 0,
     data: Annotated[Path | None, typer.Option(help="sample set folder; the committed one by default")] = None,
 ) -> None:
