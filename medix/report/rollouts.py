@@ -87,7 +87,7 @@ class Group:
 def read_groups(path: Path, notes: list[str], divide_by_std: bool = True) -> list[Group]:
     """All groups of a `scored.jsonl`, by step and in order of appearance; advantages are filled in.
 
-    A response that was scored twice (a resume repeats a step) counts once, as scored last.
+    A resume repeats the steps since the last checkpoint: of a prompt asked twice at a step, the later group counts.
 
     Args:
         notes: gets what could not be read.
@@ -110,7 +110,19 @@ def read_groups(path: Path, notes: list[str], divide_by_std: bool = True) -> lis
         group.responses = sorted(seen[key].values(), key=lambda response: response.session)
         if group.is_training:
             _fill_advantages(group, divide_by_std)
-    return sorted(groups.values(), key=lambda group: group.step)
+    latest = _latest_attempts(groups.values())
+    if len(latest) < len(groups):
+        notes.append(f"{path.name}: {len(groups) - len(latest)} groups of steps that were done again are left out")
+    return sorted(latest, key=lambda group: group.step)
+
+
+def _latest_attempts(groups: Iterable[Group]) -> list[Group]:
+    """Of the groups for one prompt at one step, the last; a group without a sample id stays."""
+    latest: dict[tuple[object, ...], Group] = {}
+    for group in groups:
+        prompt = (group.sample_id, group.question, group.gold) if group.sample_id else (group.uid,)
+        latest[(group.step, group.split, *prompt)] = group
+    return list(latest.values())
 
 
 def all_responses(groups: Iterable[Group]) -> Iterator[Response]:

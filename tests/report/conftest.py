@@ -97,7 +97,8 @@ def write_synthetic_run(
             ]
             data = step_metrics(step, rows, rng) if rows else {}
             if step % 4 == 0:
-                checks = [scored_response(step, f"val-{step}-{c}", 0, c, rng, skill, "val") for c in range(8)]
+                ids = [f"val-{step}-{c}" for c in range(8)]
+                checks = [scored_response(step, uid, 0, c, rng, skill, "val") for c, uid in enumerate(ids)]
                 mean = {n: sum(r["scores"][n] for r in checks) / len(checks) for n in ("score", "acc", *COMPONENTS)}
                 data["val-core/medix_sample/acc/mean@1"] = mean.pop("acc")
                 data |= {f"val-aux/medix_sample/{name}/mean@1": value for name, value in mean.items()}

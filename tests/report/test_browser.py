@@ -306,7 +306,7 @@ def test_curve_is_saved_as_csv_and_png(open_page: Callable[..., Any]) -> None:
 def test_a_served_page_follows_the_run(browser: Any, make_synthetic_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_synthetic_run(tmp_path / "live", steps=4)
     with make_server(run, 0, pace=0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/")
         page.wait_for_selector("html[data-ready=yes]")

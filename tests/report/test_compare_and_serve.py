@@ -48,7 +48,7 @@ def test_two_runs_of_one_name_are_told_apart(synthetic_run: Path) -> None:
 @pytest.fixture
 def address(synthetic_run: Path) -> Iterator[str]:
     with make_server(synthetic_run, 0, pace=0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         assert server.server_address[0] == "127.0.0.1"
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

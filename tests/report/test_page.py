@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,17 @@ def test_everything_of_a_response_is_in_the_page(synthetic_run: Path) -> None:
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts/scored.jsonl", "config.yaml", "versions.json"])
 @pytest.mark.parametrize("fate", ["missing", "empty", "cut", "noise", "a list"])
-def test_any_file_may_be_missing_or_broken(synthetic_run: Path, name: str, fate: str) -> None:
-    path = synthetic_run / name
+def test_any_file_may_be_missing_or_broken(
+    make_synthetic_run: Callable[..., Path], tmp_path: Path, name: str, fate: str
+) -> None:
+    run = make_synthetic_run(tmp_path, steps=4, groups=1, size=2)
+    path = run / name
     content = path.read_bytes()
     if fate == "missing":
         path.unlink()
     else:
         path.write_bytes({"empty": b"", "cut": content[:-7], "noise": b"\xff\x00{" * 9, "a list": b"[1, 2]\n"}[fate])
-    page = write_report(synthetic_run).read_text(encoding="utf-8")
+    page = write_report(run).read_text(encoding="utf-8")
     assert "Hacking monitors" in page
     if fate == "missing":
         assert f"{name}: not there (yet)" in page

@@ -54,6 +54,15 @@ def test_a_response_scored_again_after_a_resume_counts_once_as_scored_last(tmp_p
     assert [r.reward for r in groups[0].responses] == [0.9, 0.2]
 
 
+def test_a_step_done_again_after_a_resume_counts_once(tmp_path: Path) -> None:
+    groups, notes = read(
+        tmp_path, row(0, 0.1), row(0, 0.2, step=2), row(0, 0.9, step=2, group="v"), row(0, 0.5, group="w", gold="other")
+    )
+    # Step 2 was asked twice; the group "w" has another reference, so it is another prompt.
+    assert [(group.uid, group.mean) for group in groups] == [("u", 0.1), ("w", 0.5), ("v", 0.9)]
+    assert notes == ["scored.jsonl: 1 groups of steps that were done again are left out"]
+
+
 MISFITS = {
     "no response": {"drop": "response"},
     "response is no text": {"response": None},
