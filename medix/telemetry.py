@@ -11,7 +11,11 @@ NOT_OFFERED = -1.0
 """Value of what was not given: a component that did not apply, a judge without log-probabilities."""
 
 ANSWER_HASH = "answer_hash"
+JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED = "judge_asked", "judge_cached", "judge_shared"
+"""1 or 0 a response: the judge was needed; its verdict came from the cache; it came from another response's call."""
+
 _LATENCIES = ("judge_seconds", "embed_seconds")
+_FLAGS = (JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED)
 
 
 def reward_metrics(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -23,14 +27,14 @@ def reward_metrics(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]
 
     Returns:
         `reward/<key>/{mean,std,zero_std_group_fraction}` for every score-like key, `reward/<key>/{p50,p95}` for
-        latencies, and the shares named in `_shares`.
+        latencies, judge calls with cache and coalescing rates, and the shares named in `_shares`.
     """
     if not rewards:
         return {}
     metrics: dict[str, float] = {}
     for key in rewards[0]:
         values = [row[key] for row in rewards if row[key] != NOT_OFFERED]
-        if key == ANSWER_HASH or not values:
+        if key == ANSWER_HASH or key in _FLAGS or not values:
             continue
         if key in _LATENCIES:
             metrics[f"reward/{key}/p50"], metrics[f"reward/{key}/p95"] = percentile(values, 50), percentile(values, 95)
@@ -50,7 +54,7 @@ def _zero_spread_share(groups: Sequence[str], values: Sequence[float]) -> float:
 
 
 def _shares(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    shares: dict[str, float] = {}
+    shares = _judge_counts(rewards) if JUDGE_ASKED in rewards[0] else {}
     if ANSWER_HASH in rewards[0]:
         counts = Counter((group, row[ANSWER_HASH]) for group, row in zip(groups, rewards, strict=True))
         # A response is a duplicate when a sibling of its group gave the same answer before it.
@@ -64,6 +68,16 @@ def _shares(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> di
         if disagree:
             shares["reward/judge_embedder_disagreement"] = fmean(disagree)
     return shares
+
+
+def _judge_counts(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Calls that left this process, and the shares of needed verdicts that cost no call."""
+    asked, cached, shared = (sum(row[key] for row in rewards) for key in _FLAGS)
+    return {
+        "reward/judge_calls": asked - cached - shared,
+        "reward/judge_cache_hit_rate": cached / asked if asked else 0.0,
+        "reward/judge_coalesced_rate": shared / asked if asked else 0.0,
+    }
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

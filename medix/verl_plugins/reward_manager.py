@@ -19,7 +19,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from medix.errors import ConfigError
 from medix.response import parse_response
 from medix.scored_log import ScoredLog
-from medix.telemetry import ANSWER_HASH
+from medix.telemetry import ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED
 from reward_fns import ScoringInput, build_composite
 
 
@@ -63,6 +63,9 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         flat = score.flat()
         record = score.record()
         flat[ANSWER_HASH] = answer_hash(scoring_input.response)
+        flat[JUDGE_ASKED] = float(score.verdict is not None)
+        flat[JUDGE_CACHED] = float(score.verdict is not None and score.verdict.cached)
+        flat[JUDGE_SHARED] = float(score.verdict is not None and score.verdict.coalesced)
         row = item.non_tensor_batch
         self.log.write(
             {
