@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,12 +37,12 @@ def training_steps(run: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def two_rank_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def two_rank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three GRPO steps on two FSDP2 ranks and two vLLM replicas, to the closing table."""
     run = tmp_path_factory.mktemp("two_ranks") / "run"
     finished = run_recipe(run, "trainer.n_gpus_per_node=2", STEPS="3")
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
-    yield run
+    return run
 
 
 def test_two_ranks_train_checkpoint_export_and_evaluate(two_rank_run: Path) -> None:
