@@ -126,6 +126,7 @@ def open_backend(
     timeout_s: float,
     retries: int,
     batch_size: int,
+    out: Path,
 ) -> Backend:
     """The backend asked for; nothing is loaded or started before the first question.
 
@@ -151,7 +152,7 @@ def open_backend(
         return EndpointBackend(options, model, decoding, deadline_s=3 * timeout_s)
     from evaluation.backends.vllm_server import VllmBackend
 
-    return VllmBackend(options, model, decoding, deadline_s=3 * timeout_s)
+    return VllmBackend(options, model, decoding, deadline_s=3 * timeout_s, log=out / "vllm.log")
 
 
 def judge_options(

@@ -41,7 +41,7 @@ def generate(
 
     options = a.generate_options(tasks, prompt.value, max_tokens, temperature, seed, limit, data or [], in_flight)
     opened = a.open_backend(
-        backend, model, model_url or [], model_key_env, options.decoding, in_flight, timeout_s, retries, batch_size
+        backend, model, model_url or [], model_key_env, options.decoding, in_flight, timeout_s, retries, batch_size, out
     )
     counts = asyncio.run(stage(RunFolder(out), opened, options))
     typer.echo(

@@ -81,7 +81,8 @@ class ServerProcess:
 class VllmBackend:
     """Started at the first question, so that a run with nothing left to ask starts nothing."""
 
-    def __init__(self, options: EndpointOptions, model: str, decoding: Decoding, deadline_s: float) -> None:
+    def __init__(self, options: EndpointOptions, model: str, decoding: Decoding, deadline_s: float, log: Path) -> None:
+        self.log = log
         self.model, self._options, self._decoding, self._deadline_s = model, options, decoding, deadline_s
         self._server: ServerProcess | None = None
         self._client: EndpointBackend | None = None
@@ -108,7 +109,7 @@ class VllmBackend:
             "--served-model-name", SERVED_NAME, "--host", "127.0.0.1", "--port", str(port),
             *os.environ.get("MEDIX_VLLM_ARGS", "").split(),
         ]  # fmt: skip
-        self._server = ServerProcess(command, port, Path("outputs") / "eval-vllm.log")
+        self._server = ServerProcess(command, port, self.log)
         self._server.wait_until_healthy()
         options = replace(self._options, urls=(self._server.url,))
         self._client = EndpointBackend(options, SERVED_NAME, self._decoding, self._deadline_s)
