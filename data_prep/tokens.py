@@ -24,6 +24,8 @@ _DEFAULT_PIXELS: Final = (56 * 56, 28 * 28 * 1280)
 """Bounds of `Qwen2VLImageProcessor` where its configuration file names none."""
 _SLOT: Final = re.compile(f"({re.escape(IMAGE_SLOT)})")
 
+_MAX_KNOWN_PIECES: Final = 20_000
+
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
@@ -106,6 +108,8 @@ class TokenCounter:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._control = _splitter(self._tokenizer)
+        self._lengths: dict[str, int] = {}
         self._render = load_chat_template(model)
         self.geometry = read_geometry(model)
         self._image_token = _image_token(model)
@@ -125,12 +129,34 @@ class TokenCounter:
                     f"{text.count(self._image_token)} for {len(row_sizes)} images",
                     "use the chat template of a vision-language model",
                 )
-        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         # The template writes one placeholder an image, which the processor replaces by the image's tokens.
         return [
-            len(e.ids) + sum(self.geometry.tokens(size) - 1 for size in row_sizes)
-            for e, row_sizes in zip(encoded, sizes, strict=True)
+            length + sum(self.geometry.tokens(size) - 1 for size in row_sizes)
+            for length, row_sizes in zip(self._text_lengths(texts), sizes, strict=True)
         ]
+
+    def _text_lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text.
+
+        A tokenizer cuts a text at its control tokens before anything else, so the pieces between them are counted on
+        their own, and those that every row has (the prompt's wording) once.
+        """
+        pieces = [[piece for piece in self._control.split(text) if piece] for text in texts]
+        new = sorted({piece for row in pieces for piece in row if piece not in self._lengths})
+        if len(self._lengths) > _MAX_KNOWN_PIECES:
+            self._lengths.clear()
+            new = sorted({piece for row in pieces for piece in row})
+        encoded = self._tokenizer.encode_batch(new, add_special_tokens=False)
+        self._lengths.update((piece, len(one.ids)) for piece, one in zip(new, encoded, strict=True))
+        return [sum(self._lengths[piece] for piece in row) for row in pieces]
+
+
+def _splitter(tokenizer: Any) -> re.Pattern[str]:
+    """Matches, and in a split keeps, the control tokens that take no white space from beside them."""
+    tokens = tokenizer.get_added_tokens_decoder().values()
+    plain = [t.content for t in tokens if t.special and not (t.lstrip or t.rstrip or t.single_word or t.normalized)]
+    alternatives = "|".join(re.escape(content) for content in sorted(plain, key=len, reverse=True))
+    return re.compile(f"({alternatives})" if alternatives else "(?!)")
 
 
 def _with_parts(message: dict[str, Any], has_images: bool) -> dict[str, Any]:
