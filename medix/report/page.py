@@ -24,7 +24,7 @@ from medix.report.run_folder import RunFolder, load_run, lookup
 from medix.report.settings import flatten, what_ran
 from medix.report.thumbnails import thumbnails
 
-SCRIPTS: Final = ("rollouts.js", "charts.js")
+SCRIPTS: Final = ("text.js", "rollouts.js", "charts.js")
 
 
 def write_report(run_dir: Path) -> Path:

@@ -46,7 +46,7 @@ def test_only_our_own_scripts_are_allowed(synthetic_run: Path) -> None:
     page = write_report(synthetic_run).read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     library = gzip.decompress(base64.b64decode(script(page, "library"))).decode()
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     for code in (*scripts, library):
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         assert f"&#39;sha256-{digest}&#39;" in page or f"&#39;sha256-{digest.replace('+', '&#43;')}&#39;" in page
