@@ -241,3 +241,18 @@ def test_two_writers_of_one_folder_are_refused(tmp_path, questions, fake_server)
 
     with RowWriter(tmp_path / "run" / "generations.jsonl"), pytest.raises(EvaluationError, match="only writer"):
         ask(tmp_path / "run", questions, fake_server.url)
+
+
+def test_results_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    """What a kill or a full disk in `score` or `report` meets: the old result, not half a new one."""
+    folder = RunFolder(tmp_path)
+    folder.write_text("scores.json", "old")
+
+    def no_room(self: Path, *arguments: Any, **more: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", no_room)
+    with pytest.raises(EvaluationError, match="No space left"):
+        folder.write_text("scores.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+    assert (tmp_path / "scores.json").read_text() == "old"
