@@ -57,12 +57,18 @@ def check_batch_sizes(config: Any) -> str:
     if min(batch, mini, processes) < 1:
         found = f"{batch}, {mini} and {processes}"
         raise ConfigError("train_batch_size, ppo_mini_batch_size and processes above 0", found, "raise what is 0")
+    actor = config.actor_rollout_ref.actor
+    per_process, micro = mini * group // processes, actor.ppo_micro_batch_size_per_gpu
+    if actor.use_dynamic_bsz:
+        micro = None
     for expected, good in {
         f"data.train_batch_size ({batch}) to be a multiple of actor.ppo_mini_batch_size ({mini})": batch % mini == 0,
         f"train_batch_size x rollout.n ({batch * group}) to be a multiple of the {processes} processes": (
             batch * group % processes == 0
         ),
         "rollout.n to be at least 2 (a group of one has no advantage)": group >= 2,
+        f"a process's responses per update ({per_process}) to be a multiple of "
+        f"actor.ppo_micro_batch_size_per_gpu ({micro})": micro is None or per_process % micro == 0,
     }.items():
         if not good:
             raise ConfigError(expected, "it is not", "change one of these settings")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,16 @@ def build_tiny_vlm(
     prompt_template = load_prompt()
     tokenizer = train_tokenizer(_corpus(samples, rng), prompt_template)
     model = build_model(tokenizer, seed)
-    save(out, model, tokenizer)
-    processor = AutoProcessor.from_pretrained(out)
+    # Renamed when it is whole: a recipe that finds the folder takes the model in it for finished.
+    part = out.with_name(out.name + ".part")
+    save(part, model, tokenizer)
+    processor = AutoProcessor.from_pretrained(part)
     warm_start = WarmStart(model, processor, prompt_template, careless_share=careless_share, lr=lr, steps=steps)
     loss = _train(warm_start, samples, rng, steps, batch_size)
-    save(out, model, tokenizer)
+    save(part, model, tokenizer)
+    if out.exists():
+        shutil.rmtree(out)
+    part.rename(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": parameters, "vocabulary": len(tokenizer), "steps": steps, "final_loss": loss}
 
