@@ -31,6 +31,7 @@ def test_the_readme_has_the_two_commands() -> None:
     assert set(COMMANDS) >= MAKE_TARGETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in MAKE_TARGETS])
 def test_a_readme_command_works(command: str) -> None:
     finished = run(command)

@@ -173,6 +173,7 @@ def test_a_server_that_refuses_constraints_is_asked_without(tmp_path, questions,
     assert have_judged(tmp_path / "run", fake_judge.url).judged == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["generate", "judge"])
 def test_kill_minus_nine_loses_and_repeats_nothing(tmp_path, questions, fake_server, fake_judge, stage):
     fake_server.reply = lambda prompt, asked: (time.sleep(0.05), "It surely helps.")[1]

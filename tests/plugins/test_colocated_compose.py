@@ -15,6 +15,8 @@ from medix.preflight.colocated import check_colocated_judge
 from medix.run_config import compose_config
 from medix.scorer.service import ScorerService
 
+pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration each time
+
 
 def make_judge(folder: Path) -> Path:
     """A folder that looks like a chat model; nothing opens its weights."""

@@ -15,6 +15,8 @@ from medix.errors import ConfigError
 from medix.preflight import training
 from medix.run_config import CONFIG_DIR, compose_config
 
+pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration each time
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in CONFIG_DIR.glob("medix_*.yaml"))
 ALGORITHMS = sorted(path.stem for path in (CONFIG_DIR / "algorithm").glob("*.yaml"))
