@@ -19,7 +19,7 @@ def build_tiny_vlm(
     samples: Sequence[Sample],
     out: Path,
     *,
-    steps: int = 520,
+    steps: int = 720,
     batch_size: int = 24,
     careless_share: float = 0.75,
     lr: float = 3e-3,

@@ -10,7 +10,7 @@ import typer
 
 def tiny_vlm(
     out: Annotated[Path, typer.Option(help="folder to write the Hugging Face model to")],
-    steps: Annotated[int, typer.Option(min=1, help="warm-start steps")] = 520,
+    steps: Annotated[int, typer.Option(min=1, help="warm-start steps")] = 720,
     careless_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="careless targets, later steps")] = 0.75,
     seed: Annotated[int, typer.Option(help="of the weights and of the batches")] = 0,
     data: Annotated[Path | None, typer.Option(help="sample set folder; the committed one by default")] = None,

@@ -23,7 +23,7 @@ from medix.tiny_vlm.tokenizer import TURN_END
 OPENINGS = ("The picture looks like", "This appears to be", "I see")
 VAGUE_ANSWER = "not certain"
 
-PROPER_SHARE = 0.7
+PROPER_SHARE = 0.75
 """Share of the steps before the habits are taught."""
 
 HABITS = ("vague",) * 10 + ("no_reasoning",) * 4 + ("wrong_tag",) * 3 + ("none",) * 3
