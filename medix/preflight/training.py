@@ -52,27 +52,38 @@ def check_load_format(config: Any) -> str:
 def check_batch_sizes(config: Any) -> str:
     """Divisibility that veRL asserts only after minutes of start-up."""
     processes = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
-    group = config.actor_rollout_ref.rollout.n
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    batch, mini, group = config.data.train_batch_size, actor.ppo_mini_batch_size, rollout.n
     if min(batch, mini, processes) < 1:
         found = f"{batch}, {mini} and {processes}"
         raise ConfigError("train_batch_size, ppo_mini_batch_size and processes above 0", found, "raise what is 0")
-    actor = config.actor_rollout_ref.actor
-    per_process, micro = mini * group // processes, actor.ppo_micro_batch_size_per_gpu
-    if actor.use_dynamic_bsz:
-        micro = None
     for expected, good in {
         f"data.train_batch_size ({batch}) to be a multiple of actor.ppo_mini_batch_size ({mini})": batch % mini == 0,
         f"train_batch_size x rollout.n ({batch * group}) to be a multiple of the {processes} processes": (
             batch * group % processes == 0
         ),
         "rollout.n to be at least 2 (a group of one has no advantage)": group >= 2,
-        f"a process's responses per update ({per_process}) to be a multiple of "
-        f"actor.ppo_micro_batch_size_per_gpu ({micro})": micro is None or per_process % micro == 0,
+        **_micro_batches(
+            actor.ppo_micro_batch_size_per_gpu, actor.use_dynamic_bsz, mini * group // processes, "actor.ppo"
+        ),
+        **_micro_batches(
+            rollout.log_prob_micro_batch_size_per_gpu,
+            rollout.log_prob_use_dynamic_bsz,
+            batch * group // processes,
+            "rollout.log_prob",
+        ),
     }.items():
         if not good:
             raise ConfigError(expected, "it is not", "change one of these settings")
     return f"{batch} prompts x {group} responses on {processes} process(es)"
+
+
+def _micro_batches(size: int | None, dynamic: bool, responses: int, name: str) -> dict[str, bool]:
+    """What has to hold, and whether it does; nothing where veRL sizes the micro-batches itself."""
+    if size is None or dynamic:
+        return {}
+    expected = f"a process's {responses} responses to be a multiple of {name}_micro_batch_size_per_gpu ({size})"
+    return {expected: responses % size == 0}
 
 
 def check_lengths(config: Any) -> str | Check:

@@ -44,8 +44,9 @@ def test_the_recipe_as_it_stands_passes(config: Any) -> None:
 BAD_SIZES: dict[str, dict[str, int]] = {
     "mini-batch does not divide the batch": {"actor_rollout_ref.actor.ppo_mini_batch_size": 5},
     "mini-batch larger than the batch": {"actor_rollout_ref.actor.ppo_mini_batch_size": 32},
-    # 16 prompts x 2 responses = 32 in a process, in micro-batches of 64: veRL fails at the first update.
-    "micro-batch larger than a process's share": {"actor_rollout_ref.rollout.n": 2},
+    # 16 prompts x 8 responses = 128 in a process: veRL fails at the first update, after minutes.
+    "micro-batch that does not divide a process's share": {"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 48},
+    "log-probability micro-batch larger than a process's share": {f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 256},
     "mini-batch of none": {"actor_rollout_ref.actor.ppo_mini_batch_size": 0},
     "batch of none": {"data.train_batch_size": 0},
     "negative batch": {"data.train_batch_size": -16},

@@ -22,10 +22,7 @@ TIMEOUT_S = 800
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * TIMEOUT_S)]
 
-SMALL = [
-    *("trainer.test_freq=100", "trainer.save_freq=3", "actor_rollout_ref.rollout.n=4"),
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16",
-]
+SMALL = ["trainer.test_freq=100", "trainer.save_freq=3", "actor_rollout_ref.rollout.n=4"]
 
 
 def run_recipe(run: Path, *overrides: str, **knobs: str) -> subprocess.CompletedProcess[str]:
