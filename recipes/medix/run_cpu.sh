@@ -44,6 +44,7 @@ fi
 if [[ -z $JUDGE_URL && $JUDGE != colocated ]]; then
   judge_address=$(mktemp)
   medix serve rule-judge --port 0 --parent-pid $$ >"$judge_address" &
+  trap 'kill '$!' 2>/dev/null || true' EXIT
   until JUDGE_URL=$(grep -om1 'http://[0-9.:]*' "$judge_address"); do sleep 0.2; done
   rm -f "$judge_address"
 fi
