@@ -113,7 +113,7 @@ async def _wait_for_end_of(pid: int) -> None:
 def _alive(pid: int) -> bool:
     """A process that has ended but was not waited for is gone: its starter may be waiting for our open pipes first."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
