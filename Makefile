@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-unit test-engine lint clean
+.PHONY: help setup demo test test-unit test-engine test-drill lint clean
 
 help:
 	@echo "make setup   the environment (.venv), CPU profile"
 	@echo "make demo    a vision-language model learns by medical RL, on two CPU cores"
 	@echo "make test    unit tests, then the engine tests (real veRL, Ray, vLLM, FSDP2)"
+	@echo "make test-drill   kill drills and large files, for minutes each; not part of make test"
 	@echo "make lint    ruff, mypy, shellcheck"
 
 setup: $(BIN)/.ready
@@ -31,6 +32,9 @@ test-unit: setup
 
 test-engine: setup
 	$(BIN)/python -m pytest -m engine --timeout 900
+
+test-drill: setup
+	$(BIN)/python -m pytest -m drill --timeout 1800
 
 lint: setup
 	$(BIN)/ruff check .
