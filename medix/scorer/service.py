@@ -22,6 +22,7 @@ from medix.scorer.encoders import Encoder
 from medix.scorer.judge import Judge, JudgeOptions
 from medix.scorer.options import read_options
 from medix.scorer.types import JudgeRequest, Similarity, Verdict
+from medix.telemetry import percentile
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class ScorerService:
             "judge_peak_in_flight": judge.client.pool.peak_in_flight if judge else 0,
             "judge_prompt_tokens": judge.prompt_tokens if judge else 0,
             "judge_completion_tokens": judge.completion_tokens if judge else 0,
-            **{f"judge_p{rank}_s": percentile(latencies, rank) for rank in (50, 95, 99)},
+            **{f"judge_p{rank}_s": percentile(latencies, rank) if latencies else 0.0 for rank in (50, 95, 99)},
             **_breaker_stats("judge", judge.breaker if judge else None),
             "cache_entries": len(self._cache) if self._cache else 0,
             "embed_texts": embedder.texts if embedder else 0,
@@ -121,11 +122,6 @@ def relax_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
-
-
-def percentile(ordered: list[float], rank: int) -> float:
-    """Nearest-rank percentile of ascending values; 0 for none."""
-    return ordered[min(len(ordered) - 1, len(ordered) * rank // 100)] if ordered else 0.0
 
 
 def _breaker_stats(name: str, breaker: CircuitBreaker | None) -> dict[str, float]:

@@ -48,11 +48,12 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
                 f"reward.num_workers={config.reward.num_workers}",
                 "set reward.num_workers=1; raise medix.scorer.judge.max_in_flight for more concurrency",
             )
-        from medix.scorer.service import ScorerService
+        from medix.scorer.service import ScorerService, relax_collector
 
         settings = OmegaConf.to_container(config.medix, resolve=True)
         scorer_settings = with_colocated_judge(settings["scorer"], config, reward_router_address)
         self.composite = build_composite(settings["reward"], ScorerService(scorer_settings))
+        relax_collector()  # veRL's reward worker does nothing but score
         self.log = ScoredLog(Path(settings["run_dir"]) / "rollouts" / "scored.jsonl")
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
