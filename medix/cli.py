@@ -12,8 +12,8 @@ from evaluation.command import eval_app
 from medix.errors import MedixError
 from medix.preflight.command import preflight
 from medix.report.command import report
-from medix.rule_judge.cli import serve_app
 from medix.scorer.command import score
+from medix.serve.command import serve_app
 from medix.tiny_vlm.command import tiny_vlm
 from medix.training.command import config, train
 from medix.training.summary_command import summary

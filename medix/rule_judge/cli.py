@@ -9,15 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-serve_app = typer.Typer(no_args_is_help=True, help="Serve a scorer over HTTP.")
 
-
-@serve_app.callback()
-def _serve() -> None:
-    """Serve a scorer over HTTP."""
-
-
-@serve_app.command("rule-judge")
 def rule_judge(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-import psutil
 from aiohttp import web
 
 from medix.errors import ScorerError
 from medix.rule_judge import MODEL
 from medix.rule_judge.verdict import RuleJudge
+from medix.supervise.processes import is_alive
 
 _FIELD = re.compile(r"\[\[([A-Z ]+)\]\]\n(.*?)\n\[\[/\1\]\]", re.DOTALL)
 _ABSENT: Final = "(nothing else)"
@@ -106,18 +106,8 @@ async def serve(app: RuleJudgeApp, host: str, port: int, parent_pid: int | None,
 
 
 async def _wait_for_end_of(pid: int) -> None:
-    while _alive(pid):  # noqa: ASYNC110 - another process sets no event of ours
+    while is_alive(pid):  # noqa: ASYNC110 - another process sets no event of ours
         await asyncio.sleep(0.5)
-
-
-def _alive(pid: int) -> bool:
-    """A process that has ended but was not waited for is gone: its starter may be waiting for our open pipes first."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 @contextmanager

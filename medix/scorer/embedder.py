@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,8 @@ class EmbedderOptions(EndpointOptions):
     """Longer texts are cut: encoders read a few hundred tokens."""
     tries: int = 3
     deadline_s: float = 180.0
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Of `kind: endpoint`: further fields of the request body, e.g. {truncate_prompt_tokens: -1} for vLLM."""
 
 
 def open_encoder(options: EmbedderOptions) -> Encoder:
@@ -51,7 +53,7 @@ def open_encoder(options: EmbedderOptions) -> Encoder:
         ConfigError: none is configured, or it can not be loaded.
     """
     if options.kind == "endpoint":
-        return EndpointEncoder(options, options.model)
+        return EndpointEncoder(options, options.model, options.extra)
     if options.kind == "sentence_transformers":
         return LocalEncoder(options.model, options.device, options.batch_size)
     fix = "set medix.scorer.embedder.kind, or give embed_accuracy the weight 0"

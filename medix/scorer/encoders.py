@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,14 +72,14 @@ class LocalEncoder:
 
 
 class EndpointEncoder:
-    """Vectors from `/v1/embeddings`."""
+    """Vectors from `/v1/embeddings`. `extra` goes into the request body as it is."""
 
-    def __init__(self, options: EndpointOptions, model: str) -> None:
+    def __init__(self, options: EndpointOptions, model: str, extra: Mapping[str, Any] | None = None) -> None:
         self.pool = EndpointPool(options, "medix.scorer.embedder")
-        self._model = model
+        self._fields = {"model": model, **(extra or {})}
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
-        reply = await self.pool.post("/v1/embeddings", {"model": self._model, "input": list(texts)})
+        reply = await self.pool.post("/v1/embeddings", {**self._fields, "input": list(texts)})
         try:
             rows = sorted(reply.data["data"], key=lambda row: row["index"])
             vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
+import sys
 
 import psutil
 
 RUN_MARK = "MEDIX_RUN_MARK"
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """For `preexec_fn`: the kernel asks the child to end when the thread that started it is gone, by kill -9 too."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def is_alive(pid: int) -> bool:
+    """A process that has ended but was not waited for is gone: its starter may be waiting for our open pipes first."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
