@@ -1,0 +1,53 @@
+"""generation_config.json: every token that ends a turn in the base model ends one in the export."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from medix.errors import ExportError
+from medix.export.json_files import read_json_if_there
+from medix.export.token_files import TokenFiles
+
+NAME: Final = "generation_config.json"
+TURN_END: Final = "<|im_end|>"
+
+
+def settle_generation_config(folder: Path, base: Path | None, tokens: TokenFiles) -> dict[str, Any]:
+    """See to it that the folder's generation config ends turns as the base model's does; what was found.
+
+    Merging tools have written defaults over this file, and generation then ran past the end of a turn. So where the
+    base model is known, its file counts.
+
+    Raises:
+        ExportError: a token that ends a turn is not among those that end generation.
+    """
+    ours = stop_ids(folder)
+    record: dict[str, Any] = {}
+    if base is not None and (base / NAME).is_file() and (wanted := stop_ids(base)) != ours:
+        shutil.copyfile(base / NAME, folder / NAME)
+        record["generation_config"] = f"the base model's, which ends turns by {wanted}; the checkpoint's named {ours}"
+        ours = wanted
+    if not ours:
+        raise ExportError(
+            "a generation_config.json that names the tokens which end a turn",
+            "none in the checkpoint nor beside the base model",
+            "name the base model's folder: --base FOLDER",
+        )
+    ends = {tokens.named.get("eos_token", "")} | ({TURN_END} & tokens.special_in_template)
+    for token in sorted(ends - {""}):
+        if tokens.ids.get(token) not in ours:
+            raise ExportError(
+                f"{token} (id {tokens.ids.get(token)}) among the tokens that end generation",
+                f"{ours} in {NAME}: the model would never stop",
+                "name the base model's folder: --base FOLDER",
+            )
+    return record | {"end_of_turn_ids": ours}
+
+
+def stop_ids(folder: Path) -> list[int]:
+    """The ids in a folder's generation config, sorted; empty where it names none."""
+    value = read_json_if_there(folder, NAME).get("eos_token_id")
+    listed = value if isinstance(value, list) else [value]
+    return sorted({number for number in listed if isinstance(number, int)})

@@ -1,0 +1,139 @@
+"""A folder's tokenizer and chat template, read as data: no tokenizer is built."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from medix.errors import ExportError
+from medix.export.json_files import read_json, read_json_if_there
+
+NAMED: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
+_MARK: Final = re.compile(r"<\|[a-z_]+\|>")
+"""How the Qwen families write their special tokens."""
+
+
+@dataclass(frozen=True)
+class TokenFiles:
+    """`ids`: token -> id, with the `added` ones. `named`: eos_token and its like -> text. `template`: of the chat."""
+
+    folder: Path
+    ids: Mapping[str, int]
+    added: frozenset[int]
+    merges: tuple[str, ...]
+    named: Mapping[str, str]
+    template: str
+
+    @classmethod
+    def read(cls, folder: Path) -> TokenFiles:
+        """The tokenizer in a folder.
+
+        Raises:
+            ExportError: there is none, it has no chat template, or a file is damaged.
+        """
+        if not (folder / "tokenizer.json").is_file():
+            raise ExportError(
+                "a tokenizer.json beside the weights",
+                f"none in {folder}",
+                "name the base model's folder: --base FOLDER (a tokenizer of vocab.json and merges.txt alone has to be "
+                "saved once by transformers)",
+            )
+        tokenizer = read_json(folder / "tokenizer.json")
+        model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        if not isinstance(model, dict) or not isinstance(vocabulary, dict):
+            raise ExportError("a vocabulary in tokenizer.json", "none", f"look at {folder / 'tokenizer.json'}")
+        config = read_json_if_there(folder, "tokenizer_config.json")
+        extra = {str(token["content"]): int(token["id"]) for token in added or []}
+        return cls(
+            folder,
+            {**vocabulary, **extra},
+            frozenset(extra.values()),
+            tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or []),
+            {name: text for name in NAMED if (text := _text(config.get(name)))},
+            _template(folder, config),
+        )
+
+    @property
+    def size(self) -> int:
+        """One more than the greatest id."""
+        return max(self.ids.values()) + 1
+
+    @property
+    def special_in_template(self) -> set[str]:
+        return set(_MARK.findall(self.template))
+
+    def template_digest(self) -> str:
+        return hashlib.sha256(self.template.encode()).hexdigest()
+
+    def refuse_unless_they_fit(self, rows: int, config: Mapping[str, Any]) -> None:
+        """The vocabulary against the embedding, and the config's image tokens against the vocabulary."""
+        if self.size > rows:
+            raise ExportError(
+                f"token ids below {rows}, the rows of the embedding",
+                f"ids up to {self.size - 1} in the tokenizer: it is another model's",
+                "put the tokenizer that the model was trained with into the checkpoint's huggingface/ folder",
+            )
+        by_id = {number: token for token, number in self.ids.items()}
+        for key in ("image_token_id", "vision_start_token_id", "vision_end_token_id"):
+            if isinstance(config.get(key), int) and config[key] not in self.added:
+                raise ExportError(
+                    f"the special token that config.json calls {key}, {config[key]}",
+                    f"{by_id.get(config[key])!r} in the tokenizer: it is another model's",
+                    "put the tokenizer that the model was trained with into the checkpoint's huggingface/ folder",
+                )
+        if unknown := sorted(token for token in self.special_in_template if token not in self.ids):
+            raise ExportError(
+                "every special token of the chat template in the tokenizer",
+                f"{', '.join(unknown)} missing",
+                "tokenizer and chat template are of two models: restore the base model's",
+            )
+
+
+def refuse_other_tokens(ours: TokenFiles, base: TokenFiles) -> None:
+    """Hold a tokenizer and its chat template against the base model's.
+
+    Raises:
+        ExportError: vocabulary, merges, a special token or the chat template differs.
+    """
+    restore = f"restore the base model's file in {ours.folder.name}'s checkpoint, or name the right --base"
+    other = [token for token in {*ours.ids, *base.ids} if ours.ids.get(token) != base.ids.get(token)]
+    if other:
+        example = min(other)
+        raise ExportError(
+            f"the base model's vocabulary ({len(base.ids)} tokens)",
+            f"{len(ours.ids)} tokens, {len(other)} of them other: {example[:40]!r} is {ours.ids.get(example)}, "
+            f"was {base.ids.get(example)}",
+            restore,
+        )
+    if ours.merges != base.merges:
+        raise ExportError("the base model's merges in tokenizer.json", "other ones", restore)
+    for name, text in base.named.items():
+        # The trainer gives a tokenizer without a padding token one; it takes none away.
+        if ours.named.get(name) != text:
+            raise ExportError(f"the base model's {name}, {text!r}", repr(ours.named.get(name)), restore)
+    if ours.template.strip() != base.template.strip():
+        raise ExportError(
+            "the base model's chat template",
+            f"another one ({len(ours.template)} characters, the base model's has {len(base.template)})",
+            "a template changed on purpose belongs into the folder given as --base; otherwise restore it",
+        )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else ""
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> str:
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    for value in (read_json_if_there(folder, "chat_template.json").get("chat_template"), config.get("chat_template")):
+        if isinstance(value, str) and value:
+            return value
+    raise ExportError("a chat template", f"none in {folder}", "name the base model's folder: --base FOLDER")
