@@ -1,4 +1,4 @@
-"""What the two halves of the export hand each other: the weights (this folder's readers and writers) and all the rest."""
+"""What the two halves of the export hand each other: the weights, and all that stands beside them."""
 
 from __future__ import annotations
 
