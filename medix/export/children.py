@@ -84,5 +84,7 @@ class Child:
         return found_or_skipped
 
     def _last_words(self) -> str:
-        lines = self._log.read_bytes()[-8000:].decode(errors="replace").strip().splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")[-LAST_WORDS_CHARS:]
+        """The last line that names an error, else the last line."""
+        lines = self._log.read_bytes()[-40_000:].decode(errors="replace").strip().splitlines()
+        named = [line for line in lines if "Error" in line]
+        return (named or lines or [""])[-1].strip()[-LAST_WORDS_CHARS:]
