@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# A Ray cluster over several nodes, for any recipe with NNODES: docs/cluster.md. From the same checkout on every node:
+#   NODE_IP=10.0.0.1 bash recipes/medix/ray_cluster.sh head                        # prints the exports to use
+#   NODE_IP=10.0.0.2 HEAD=10.0.0.1:6379 bash recipes/medix/ray_cluster.sh worker
+#   bash recipes/medix/ray_cluster.sh wait 2                                       # until two nodes have joined
+#   bash recipes/medix/ray_cluster.sh status | stop                                # stop: what it started on this node
+# Workers inherit the environment of this command: export keys (the judge's, W&B's) before it, on every node.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+NODE_IP=${NODE_IP:-127.0.0.1}  # this node's address among the nodes, or `auto`; 127.0.0.1: nobody else can join
+if [[ $NODE_IP == auto ]]; then NODE_IP=$(hostname --ip-address | awk '{print $1}'); fi
+RAY_PORT=${RAY_PORT:-6379}     # of the head
+HEAD=${HEAD:-$NODE_IP:$RAY_PORT}
+NUM_GPUS=${NUM_GPUS:-}         # empty: as many as Ray finds; with HARDWARE=cpu: slots for workers, 1
+NUM_CPUS=${NUM_CPUS:-}         # empty: as many as Ray finds; veRL needs at least 10 over all nodes
+HARDWARE=${HARDWARE:-gpu}      # gpu | cpu
+CLUSTER_DIR=${CLUSTER_DIR:-outputs/ray}  # on the shared file system: the cluster's token, and marks of its processes
+
+if [[ $HARDWARE == cpu ]]; then
+  source recipes/medix/lib/cpu_env.sh
+  NUM_GPUS=${NUM_GPUS:-1} NUM_CPUS=${NUM_CPUS:-8}
+elif [[ -x .venv/bin/python ]]; then
+  export PATH="$PWD/.venv/bin:$PATH"
+fi
+mkdir -p "$CLUSTER_DIR"
+CLUSTER_DIR=$(cd "$CLUSTER_DIR" && pwd)
+mark_file=$CLUSTER_DIR/node-$NODE_IP-$RAY_PORT.mark
+export RAY_USAGE_STATS_ENABLED=0 RAY_DEDUP_LOGS=0
+# Ray runs whatever a client sends it. Only who can read this file is a client.
+export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token} RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$CLUSTER_DIR/token}
+
+start() {
+  if [[ -f $mark_file ]]; then
+    echo "expected no Ray of this cluster on $NODE_IP; found $mark_file. Fix: bash recipes/medix/ray_cluster.sh stop" >&2
+    exit 2
+  fi
+  local options=(--node-ip-address "$NODE_IP" --disable-usage-stats)
+  if [[ -n $NUM_GPUS ]]; then options+=(--num-gpus "$NUM_GPUS"); fi
+  if [[ -n $NUM_CPUS ]]; then options+=(--num-cpus "$NUM_CPUS"); fi
+  if [[ $NODE_IP == 127.* ]]; then
+    echo "bound to $NODE_IP: this machine alone. Set NODE_IP to an address that the other nodes reach." >&2
+  else
+    # Else gloo and NCCL may take the interface of another network.
+    local interface
+    interface=$(ip -o addr show | awk -v ip="$NODE_IP" '{split($4, a, "/")} a[1] == ip {print $2; exit}')
+    export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-$interface}
+    echo "open to the network of $NODE_IP: keep it private; Ray, vLLM and TransferQueue listen on many ports there." >&2
+  fi
+  MEDIX_RUN_MARK=$(python -c 'import uuid; print(uuid.uuid4().hex)')
+  export MEDIX_RUN_MARK
+  echo "$MEDIX_RUN_MARK" >"$mark_file"
+  if ! ray start "${options[@]}" "$@" >"$CLUSTER_DIR/node-$NODE_IP-$RAY_PORT.log" 2>&1; then
+    tail -n 15 "$CLUSTER_DIR/node-$NODE_IP-$RAY_PORT.log" >&2
+    stop
+    exit 1
+  fi
+}
+
+stop() {
+  # `ray stop` would end every Ray of this user on this node, another run's too.
+  [[ -f $mark_file ]] || { echo "nothing of this cluster was started on $NODE_IP:$RAY_PORT"; return; }
+  python -c 'import sys; from medix.supervise.processes import end_processes; print("ended", end_processes(sys.argv[1]))' \
+    "$(cat "$mark_file")"
+  rm -f "$mark_file"
+}
+
+alive() {
+  python -c 'import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print(sum(node["Alive"] for node in ray.nodes()))' "$HEAD"
+}
+
+case ${1:-} in
+  head)
+    if [[ $RAY_AUTH_MODE == token && ! -f $RAY_AUTH_TOKEN_PATH ]]; then
+      (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
+    fi
+    start --head --port "$RAY_PORT" --include-dashboard=false
+    echo "export RAY_ADDRESS=$HEAD RAY_AUTH_MODE=$RAY_AUTH_MODE RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH"
+    ;;
+  worker) start --address "$HEAD" ;;
+  wait)
+    for _ in $(seq "${WAIT_S:-600}"); do
+      if (($(alive 2>/dev/null || echo 0) >= ${2:-1})); then exit 0; fi
+      sleep 1
+    done
+    echo "expected ${2:-1} nodes within ${WAIT_S:-600} s; found $(alive || echo none). Fix: see the logs in $CLUSTER_DIR" >&2
+    exit 1
+    ;;
+  status) ray status --address "$HEAD" ;;
+  stop) stop ;;
+  *)
+    sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 2
+    ;;
+esac
