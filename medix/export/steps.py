@@ -36,7 +36,7 @@ def prove_one_save(checkpoint: Checkpoint, archives: Sequence[Archive]) -> tuple
     if counts:
         proved.append(f"{' and '.join(counts)} of all ranks are at the same step")
     if manifest is None:
-        unproved.append(f"that all model shards are of one save: the run wrote no {MANIFEST}")
+        unproved.append(f"that every model shard is of the step that the folder names: the run wrote no {MANIFEST}")
         times = sorted(modified_s(archive.path) for archive in archives)
         if times[-1] - times[0] > _FAR_APART_S:
             unproved.append(
