@@ -30,6 +30,13 @@ STATED: dict[str, dict[str, Any]] = {
         "algorithm.filter_groups.enable": False,
         "trainer.v1.sampler.sampler_kwargs.filter_groups.enable": False,
     },
+    "grpo_kl": {
+        f"{ACTOR}.policy_loss.loss_mode": "vanilla",
+        f"{ACTOR}.clip_ratio_high": 0.3,
+        f"{ACTOR}.use_kl_loss": True,
+        f"{ACTOR}.kl_loss_type": "low_var_kl",
+        f"{ACTOR}.kl_loss_coef": 0.01,
+    },
     "gspo": {
         "algorithm.adv_estimator": "grpo",
         f"{ACTOR}.policy_loss.loss_mode": "gspo",
