@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-NODE_IP=${NODE_IP:-127.0.0.1}  # this node's address among the nodes, or `auto`; 127.0.0.1: nobody else can join
+NODE_IP=${NODE_IP:-auto}       # this node's address among the nodes; auto: the one its host name stands for
 if [[ $NODE_IP == auto ]]; then NODE_IP=$(hostname --ip-address | awk '{print $1}'); fi
 RAY_PORT=${RAY_PORT:-6379}     # of the head
 HEAD=${HEAD:-$NODE_IP:$RAY_PORT}
@@ -23,6 +23,7 @@ if [[ $HARDWARE == cpu ]]; then
 elif [[ -x .venv/bin/python ]]; then
   export PATH="$PWD/.venv/bin:$PATH"
 fi
+TEMP_DIR=${TEMP_DIR:-/tmp/medix-ray-$UID-$RAY_PORT}  # of the head, on its own disk
 mkdir -p "$CLUSTER_DIR"
 CLUSTER_DIR=$(cd "$CLUSTER_DIR" && pwd)
 mark_file=$CLUSTER_DIR/node-$NODE_IP-$RAY_PORT.mark
@@ -35,22 +36,19 @@ start() {
     echo "expected no Ray of this cluster on $NODE_IP; found $mark_file. Fix: bash recipes/medix/ray_cluster.sh stop" >&2
     exit 2
   fi
-  local options=(--node-ip-address "$NODE_IP" --disable-usage-stats)
+  local options=(--node-ip-address "$NODE_IP" --disable-usage-stats "$@")
   if [[ -n $NUM_GPUS ]]; then options+=(--num-gpus "$NUM_GPUS"); fi
   if [[ -n $NUM_CPUS ]]; then options+=(--num-cpus "$NUM_CPUS"); fi
-  if [[ $NODE_IP == 127.* ]]; then
-    echo "bound to $NODE_IP: this machine alone. Set NODE_IP to an address that the other nodes reach." >&2
-  else
-    # Else gloo and NCCL may take the interface of another network.
-    local interface
-    interface=$(ip -o addr show | awk -v ip="$NODE_IP" '{split($4, a, "/")} a[1] == ip {print $2; exit}')
-    export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-$interface}
-    echo "open to the network of $NODE_IP: keep it private; Ray, vLLM and TransferQueue listen on many ports there." >&2
-  fi
+  # Else gloo and NCCL may take the interface of another network.
+  local interface
+  interface=$(ip -o addr show | awk -v ip="$NODE_IP" '{split($4, a, "/")} a[1] == ip {print $2; exit}')
+  export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-$interface}
+  echo "Ray listens on every interface of this node, with NODE_IP=127.0.0.1 too, and answers who has the token in" \
+    "$RAY_AUTH_TOKEN_PATH; vLLM and TransferQueue listen on $NODE_IP and ask for none: keep the network private." >&2
   MEDIX_RUN_MARK=$(python -c 'import uuid; print(uuid.uuid4().hex)')
   export MEDIX_RUN_MARK
   echo "$MEDIX_RUN_MARK" >"$mark_file"
-  if ! ray start "${options[@]}" "$@" >"$CLUSTER_DIR/node-$NODE_IP-$RAY_PORT.log" 2>&1; then
+  if ! ray start "${options[@]}" >"$CLUSTER_DIR/node-$NODE_IP-$RAY_PORT.log" 2>&1; then
     tail -n 15 "$CLUSTER_DIR/node-$NODE_IP-$RAY_PORT.log" >&2
     stop
     exit 1
@@ -62,7 +60,7 @@ stop() {
   [[ -f $mark_file ]] || { echo "nothing of this cluster was started on $NODE_IP:$RAY_PORT"; return; }
   python -c 'import sys; from medix.supervise.processes import end_processes; print("ended", end_processes(sys.argv[1]))' \
     "$(cat "$mark_file")"
-  rm -f "$mark_file"
+  rm -f "$mark_file" "$TEMP_DIR/ray_current_cluster"
 }
 
 alive() {
@@ -75,7 +73,9 @@ case ${1:-} in
     if [[ $RAY_AUTH_MODE == token && ! -f $RAY_AUTH_TOKEN_PATH ]]; then
       (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
     fi
-    start --head --port "$RAY_PORT" --include-dashboard=false
+    # A folder of its own: in Ray's default one it would leave word of itself, and any `ray.init()` on this node, another
+    # user's too, would join this cluster in place of starting its own.
+    start --head --port "$RAY_PORT" --include-dashboard=false --temp-dir "$TEMP_DIR"
     echo "export RAY_ADDRESS=$HEAD RAY_AUTH_MODE=$RAY_AUTH_MODE RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH"
     ;;
   worker) start --address "$HEAD" ;;
