@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -20,9 +19,13 @@ from rich.progress import Progress
 
 from medix.errors import TrainingGuardError
 from medix.scored_log import end_half_written_line
-from medix.supervise.guards import Finding, Guard, default_guards
-from medix.supervise.metrics_file import AttemptReader
+from medix.supervise.checkpoints import CheckpointKeeper, validation_values
+from medix.supervise.guards import Finding
+from medix.supervise.metrics_file import AttemptReader, read_metrics
 from medix.supervise.processes import RUN_MARK, end_processes
+from medix.supervise.stop import clear_stop, record_stop
+from medix.supervise.watch import Watch
+from medix.supervise.watchdog import WatchdogOptions
 
 POLL_S = 0.5
 LOG_TAIL_LINES = 15
@@ -37,16 +40,18 @@ class Supervisor:
     """Watches one attempt of a run.
 
     Args:
-        run_dir: gets `metrics.jsonl`, `train.log`, `attempts/`.
+        run_dir: gets `metrics.jsonl`, `train.log`, `attempts/`, `guards.jsonl`, and `stop_reason.json` if stopped.
         total_steps: for the progress bar only.
-        stall_minutes: end the run when neither a step was logged nor a response scored for so long.
+        options: `medix.watchdog`.
+        keeper: the run's checkpoints; with it a stopped run is asked to save first, and `best.json` is kept.
     """
 
     run_dir: Path
     total_steps: int | None = None
-    stall_minutes: float = 30.0
-    guards: list[Guard] = field(default_factory=default_guards)
+    options: WatchdogOptions = field(default_factory=WatchdogOptions)
+    keeper: CheckpointKeeper | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True))
+    _watch: Watch = field(init=False)
     _log_start: int = field(default=0, init=False)
     """Bytes of `train.log` that earlier attempts wrote."""
 
@@ -60,8 +65,24 @@ class Supervisor:
         attempts = self.run_dir / "attempts"
         attempts.mkdir(parents=True, exist_ok=True)
         attempt_file = attempts / f"{len(list(attempts.iterdir())):03d}.jsonl"
+        clear_stop(self.run_dir)
+        self._watch = Watch(self.run_dir, self.options, self.console)
+        try:
+            self._run(command, AttemptReader(attempt_file))
+        except TrainingGuardError as error:
+            checkpoint = self._checkpoint()
+            record_stop(self.run_dir, error, self._watch.stopped_at, checkpoint)
+            resume = f"{error.fix}. The same command resumes from {checkpoint or 'the start: no checkpoint yet'}"
+            raise TrainingGuardError(error.expected, error.found, resume) from None
+        finally:
+            if self.keeper is not None:
+                # The last step was validated after its checkpoint was saved.
+                self.keeper.update(self._validated())
+                self.keeper.prune()
+
+    def _run(self, command: Sequence[str], reader: AttemptReader) -> None:
         mark = uuid.uuid4().hex
-        environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(attempt_file.resolve()), RUN_MARK: mark}
+        environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(reader.path.resolve()), RUN_MARK: mark}
         previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with (self.run_dir / "train.log").open("ab") as log:
@@ -69,7 +90,7 @@ class Supervisor:
                 process = subprocess.Popen(
                     list(command), stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
                 )
-                self._watch(process, AttemptReader(attempt_file))
+                self._follow(process, reader)
         finally:
             # A second Ctrl-C must not cut the clean-up short.
             for number in previous:
@@ -78,10 +99,8 @@ class Supervisor:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _watch(self, process: subprocess.Popen[bytes], reader: AttemptReader) -> None:
-        last_sign, metrics_path = time.monotonic(), self.run_dir / "metrics.jsonl"
-        scored = self.run_dir / "rollouts" / "scored.jsonl"
-        scored_size = _size(scored)
+    def _follow(self, process: subprocess.Popen[bytes], reader: AttemptReader) -> None:
+        metrics_path, watch = self.run_dir / "metrics.jsonl", self._watch
         end_half_written_line(metrics_path)
         progress = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)
         with progress, metrics_path.open("a") as metrics_file:
@@ -89,44 +108,45 @@ class Supervisor:
             while True:
                 ended = process.poll() is not None
                 for row in reader.new_rows():
-                    last_sign = time.monotonic()
                     metrics_file.write(json.dumps(row) + "\n")
                     metrics_file.flush()
                     progress.update(task, completed=row["step"], description=_headline(row))
-                    self._apply_guards(row)
-                if _size(scored) != scored_size:
-                    scored_size, last_sign = _size(scored), time.monotonic()
-                if ended:
+                    self._look_at(row)
+                if ended or watch.save_is_overdue():
                     break
-                if time.monotonic() - last_sign > 60 * self.stall_minutes:
+                if watch.has_stalled():
                     raise TrainingGuardError(
-                        f"a logged step or a scored response every {self.stall_minutes:g} minutes",
+                        f"a logged step or a scored response every {self.options.stall_minutes:g} minutes",
                         f"neither for that long; last lines of the log:\n{self._log_tail()}",
-                        "see the log above; starting the same command again resumes from the last checkpoint",
+                        "see the log above",
                     )
                 time.sleep(POLL_S)
+        if watch.stop is not None:
+            raise _stopped_by(watch.stop)
         if process.returncode != 0:
             raise TrainingGuardError(
                 "veRL to end with exit code 0",
                 f"exit code {process.returncode}; what it said:\n{self._log_tail()}",
-                f"read {self.run_dir / 'train.log'}; starting the same command again resumes",
+                f"read {self.run_dir / 'train.log'}",
             )
 
-    def _apply_guards(self, row: dict[str, Any]) -> None:
-        # veRL's file logger writes null where a figure is not finite.
-        data = {key: math.nan if value is None else value for key, value in row["data"].items()}
-        for guard in self.guards:
-            finding = guard.check(int(row["step"]), data)
-            if finding is None:
-                continue
-            self._record(finding)
-            if finding.level == "stop":
-                raise TrainingGuardError("a healthy run", f"at step {finding.step}: {finding.message}", finding.fix)
-            self.console.print(f"warning, step {finding.step}: {finding.message}", style="yellow", markup=False)
+    def _look_at(self, row: dict[str, Any]) -> None:
+        """Apply the guards to a logged step, and choose the best checkpoint anew after a validation."""
+        finding = self._watch.look_at(row)
+        if self.keeper is not None and validation_values([row], self.keeper.options.metric):
+            self.keeper.update(self._validated())
+        if finding is not None:
+            if self.keeper is None or not finding.save:
+                raise _stopped_by(finding)
+            self._watch.ask_to_save(finding)
 
-    def _record(self, finding: Finding) -> None:
-        with (self.run_dir / "guards.jsonl").open("a") as file:
-            file.write(json.dumps(finding.__dict__) + "\n")
+    def _validated(self) -> dict[int, float]:
+        assert self.keeper is not None
+        return validation_values(read_metrics(self.run_dir / "metrics.jsonl"), self.keeper.options.metric)
+
+    def _checkpoint(self) -> Path | None:
+        latest = self.keeper.latest() if self.keeper else None
+        return self.keeper.path(latest) if self.keeper and latest is not None else None
 
     def _log_tail(self) -> str:
         """Of what this attempt wrote: the lines that name an error, else the last ones."""
@@ -137,8 +157,8 @@ class Supervisor:
         return "\n".join((errors or lines)[-LOG_TAIL_LINES:])
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _stopped_by(finding: Finding) -> TrainingGuardError:
+    return TrainingGuardError("a healthy run", f"at step {finding.step}: {finding.message}", finding.fix)
 
 
 def _headline(row: dict[str, Any]) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from medix.supervise.checkpoints import CheckpointKeeper
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides, after --")]
 ConfigName = Annotated[str, typer.Option(help="a file of recipes/medix/config, without .yaml")]
@@ -21,31 +25,41 @@ def config(config_name: Annotated[str, typer.Argument()], overrides: Overrides =
     print(OmegaConf.to_yaml(compose_config(config_name, overrides or [])))
 
 
-def train(
-    overrides: Overrides = None,
-    config_name: ConfigName = "medix_cpu",
-    stall_minutes: Annotated[float, typer.Option(help="end the run after so long without a sign of life")] = 30.0,
-) -> None:
+def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") -> None:
     """Train: records the run, starts veRL, follows its metrics, and stops it for a stated reason if need be."""
     from rich.console import Console
     from rich.table import Table
 
     from medix.run_config import CONFIG_DIR, compose_config
     from medix.supervise.supervisor import Interrupted, Supervisor
+    from medix.supervise.watchdog import read_watchdog
+    from medix.training.cluster import entry_point
     from medix.training.record import write_record
 
     composed = compose_config(config_name, overrides or [])
+    options, keeper = read_watchdog(composed.medix.watchdog), keeper_of(composed)
     run_dir = write_record(composed)
     rewards = Table("component", "weight", "effective", title="reward")
     for row in json.loads((run_dir / "reward_table.json").read_text()):
         rewards.add_row(row["component"], f"{row['weight']:g}", f"{row['effective']:.4f}")
     Console().print(rewards)
     command = [
-        *(sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(CONFIG_DIR)),
+        *(sys.executable, "-m", entry_point(composed), "--config-dir", str(CONFIG_DIR)),
         *("--config-name", config_name, *(overrides or []), f"hydra.run.dir={run_dir}/hydra"),
     ]
     try:
-        Supervisor(run_dir, composed.trainer.total_training_steps, stall_minutes).run(command)
+        Supervisor(run_dir, composed.trainer.total_training_steps, options, keeper).run(command)
     except Interrupted as signal_name:
         print(f"stopped by {signal_name}; every process of the run has ended", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def keeper_of(composed: Any) -> CheckpointKeeper | None:
+    """Who looks after the run's checkpoints; None where the recipe names another checkpoint callback than ours."""
+    from medix.supervise.checkpoints import CheckpointKeeper, read_checkpoint_options
+
+    if not str(composed.trainer.checkpoint_callback_class).endswith(".MedixCheckpointCallback"):
+        return None
+    return CheckpointKeeper(
+        Path(composed.trainer.default_local_dir), read_checkpoint_options(composed.medix.checkpoints)
+    )

@@ -18,10 +18,12 @@ from rich.console import Console
 
 from medix.errors import TrainingGuardError
 from medix.supervise import supervisor as module
+from medix.supervise.checkpoints import CheckpointKeeper, CheckpointOptions
 from medix.supervise.guards import PEARSON
 from medix.supervise.metrics_file import read_metrics
 from medix.supervise.processes import end_processes, processes_of
 from medix.supervise.supervisor import Interrupted, Supervisor
+from medix.supervise.watchdog import read_watchdog
 
 # What veRL's file logger does: it empties its file, then writes a line a step; NaN becomes null.
 FAKE_TRAINER = """
@@ -54,10 +56,13 @@ def fake(script: str) -> list[str]:
     return [sys.executable, "-S", "-c", FAKE_TRAINER + script]
 
 
-def supervise(run_dir: Path, command: list[str], stall_minutes: float = 1.0) -> str:
-    """Run the command under watch; returns what was shown on a stderr that is no terminal."""
+def supervise(run_dir: Path, command: list[str], keep: bool = False, **watchdog: float) -> str:
+    """Run the command under watch, with a keeper of its checkpoints or without; returns what was shown on a stderr that
+    is no terminal."""
     shown = io.StringIO()
-    Supervisor(run_dir, 10, stall_minutes, console=Console(file=shown)).run(command)
+    keeper = CheckpointKeeper(run_dir / "checkpoints", CheckpointOptions(keep_last=1)) if keep else None
+    options = read_watchdog({"stall_minutes": 1.0, **watchdog})
+    Supervisor(run_dir, 10, options, keeper, Console(file=shown, width=200)).run(command)
     return shown.getvalue()
 
 
@@ -120,8 +125,9 @@ def test_a_warning_is_shown_and_the_run_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["reward/score/mean", "actor/grad_norm"])
 def test_a_figure_that_verl_logged_as_null_is_not_finite(key: str, tmp_path: Path) -> None:
     # veRL logs by orjson, which writes NaN and infinities as null.
+    script = f"step(1, **{{'{key}': None, 'reward/score/std': None}}); time.sleep(60)"
     with pytest.raises(TrainingGuardError, match=f"{key} is nan"):
-        supervise(tmp_path, fake(f"step(1, **{{'{key}': None, 'reward/score/std': None}}); time.sleep(60)"))
+        supervise(tmp_path, fake(script), nonfinite_steps=1)
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
 
@@ -129,6 +135,92 @@ def test_a_run_without_a_sign_of_life_is_ended(tmp_path: Path) -> None:
     with pytest.raises(TrainingGuardError, match=r"every 0\.01 minutes") as caught:
         supervise(tmp_path, fake("print('waiting for the judge', flush=True); time.sleep(60)"), stall_minutes=0.01)
     assert "waiting for the judge" in caught.value.found
+
+
+def first_line(log: Path) -> str:
+    return log.read_text().splitlines()[0]
+
+
+def test_the_reason_stands_first_in_the_log_and_in_a_file_of_its_own(tmp_path: Path) -> None:
+    supervise(tmp_path, fake("print('an attempt that went well')"))
+    with pytest.raises(TrainingGuardError):
+        supervise(tmp_path, fake(f"print('starting'); step(3, **{{'{PEARSON}': 0.5}}); time.sleep(60)"))
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert lines[0].startswith("STOPPED: expected a healthy run; found at step 3: rollout and actor probabilities")
+    assert lines[1] == "an attempt that went well"
+    reason = json.loads((tmp_path / "stop_reason.json").read_text())
+    assert (reason["step"], reason["checkpoint"]) == (3, None)
+    assert "correlate at 0.5000" in reason["reason"]
+    supervise(tmp_path, fake("print('mended')"))
+    assert not (tmp_path / "stop_reason.json").exists()  # a run that goes on is not a stopped one
+    assert not (tmp_path / "stop_request.json").exists()
+
+
+def test_a_crash_has_its_error_first_in_the_log(tmp_path: Path) -> None:
+    with pytest.raises(TrainingGuardError):
+        supervise(tmp_path, fake("print('noise'); print('ScorerError: no judge'); sys.exit(3)"))
+    assert "ScorerError: no judge" in first_line(tmp_path / "train.log")
+    assert json.loads((tmp_path / "stop_reason.json").read_text())["step"] is None
+
+
+# What the driver does with MedixCheckpointCallback: once the request is there, the step under way is saved and logged.
+FAKE_SAVING_TRAINER = """
+def save(number):
+    os.makedirs(f"checkpoints/global_step_{number}")
+    open(f"checkpoints/global_step_{number}/data.pt", "w").close()
+    open("checkpoints/latest_checkpointed_iteration.txt", "w").write(str(number))
+save(1)
+step(1, **{"val-aux/x/reward/mean@1": 0.7})
+step(2, **{"training/rollout_actor_probs_pearson_corr": 0.5})
+while not os.path.exists("stop_request.json"): time.sleep(0.02)
+"""
+
+
+def test_a_stopped_run_is_saved_first_and_says_where_it_resumes(tmp_path: Path) -> None:
+    with pytest.raises(TrainingGuardError, match=r"resumes from .*global_step_3") as caught:
+        supervise(tmp_path, fake(FAKE_SAVING_TRAINER + "save(3); step(3)"), keep=True)
+    assert "at step 2" in caught.value.found
+    reason = json.loads((tmp_path / "stop_reason.json").read_text())
+    assert reason["checkpoint"] == str(tmp_path / "checkpoints/global_step_3")
+    assert "Checkpoint: " + reason["checkpoint"] in first_line(tmp_path / "train.log")
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    # keep_last=1, and step 1 is the only one that was validated.
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("global_*")) == [
+        "global_step_1",
+        "global_step_3",
+    ]
+    assert json.loads((tmp_path / "checkpoints/best.json").read_text())["step"] == 1
+
+
+def test_weights_that_may_be_broken_are_not_saved_over_a_good_checkpoint(tmp_path: Path) -> None:
+    script = FAKE_SAVING_TRAINER.replace('probs_pearson_corr": 0.5', 'x": 1, "actor/grad_norm": None')
+    with pytest.raises(TrainingGuardError, match=r"grad_norm is nan.*resumes from .*global_step_1"):
+        supervise(tmp_path, fake(script), keep=True, nonfinite_steps=1)
+    assert not (tmp_path / "stop_request.json").exists()
+
+
+def test_a_driver_that_hangs_instead_of_saving_is_ended_and_the_last_checkpoint_is_named(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(TrainingGuardError, match=r"resumes from .*global_step_1"):
+        supervise(tmp_path, fake(FAKE_SAVING_TRAINER + "time.sleep(60)"), keep=True, save_minutes=0.005)
+    assert time.monotonic() - start < 20
+    assert json.loads((tmp_path / "stop_reason.json").read_text())["step"] == 2
+
+
+def test_the_last_step_is_validated_after_its_save_and_can_still_be_best(tmp_path: Path) -> None:
+    script = FAKE_SAVING_TRAINER.split("step(2")[0] + "save(2); step(2, **{'val-aux/x/reward/mean@1': 0.8})"
+    supervise(tmp_path, fake(script), keep=True)
+    best = json.loads((tmp_path / "checkpoints/best.json").read_text())
+    assert (best["step"], best["value"]) == (2, 0.8)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("global_*")] == ["global_step_2"]
+
+
+def test_before_it_ends_a_quiet_run_is_warned_about_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    supervisor = Supervisor(tmp_path, 10, read_watchdog({"stall_minutes": 0.02}), console=Console(file=shown))
+    with pytest.raises(TrainingGuardError, match=r"every 0\.02 minutes"):
+        supervisor.run(fake("time.sleep(60)"))
+    assert shown.getvalue().count("no response scored and no step logged") == 1
 
 
 def test_scored_responses_are_a_sign_of_life(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from medix.errors import TrainingGuardError
+from medix.errors import ConfigError, TrainingGuardError
 from medix.telemetry import ANSWER_HASH
 
 pytestmark = pytest.mark.slow  # imports torch, veRL and Ray
@@ -54,15 +54,22 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> FakeTransferQueue:
     return fake
 
 
-def make_buffer(filtering: bool = False, refill: Any = None, max_filtered_batches: int = 2) -> Any:
+def make_buffer(
+    filtering: bool = False,
+    refill: Any = None,
+    max_filtered_batches: int = 2,
+    band: tuple[float | None, float | None] = (None, None),
+    metric: str = "reward",
+) -> Any:
     """As veRL's trainer makes a custom sampler, with batches of two groups."""
     from medix.verl_plugins.replay_buffer import MedixReplayBuffer
 
     settings = {
         "poll_interval_s": 0.001,
         "train_batch_size": 2,
-        "filter_groups": {"enable": filtering, "metric": "reward", "max_inflight_gen_batches": 1},
+        "filter_groups": {"enable": filtering, "metric": metric, "max_inflight_gen_batches": 1},
         "max_filtered_batches": max_filtered_batches,
+        "mean_band": {"low": band[0], "high": band[1]},
     }
     return MedixReplayBuffer(
         trainer_mode="sync",
@@ -127,6 +134,60 @@ def test_groups_without_spread_are_replaced(queue: FakeTransferQueue) -> None:
     assert "bbb" not in {key.split("_")[0] for key in batch.keys}
     assert metrics["training/filter_groups/evicted_samples"] == 1
     assert metrics["reward/score/zero_std_group_fraction"] == 0.0
+
+
+# Five responses each; see tests/core/test_mean_band.py for the arithmetic.
+PLANTED = {
+    "wrong": [0.145] * 5,  # no spread: veRL's rule
+    "perfect": [1.0] * 5,  # no spread: veRL's rule
+    "nearly": [1.0] * 4 + [0.955],  # mean 0.991: the band
+    "hopeless": [0.02] + [0.0] * 4,  # mean 0.004: the band
+    "good": [1.0, 1.0, 0.145, 0.145, 0.145],
+    "fair": [1.0, 0.0, 0.0, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("metric", ["reward", "score"], ids=["veRL's own reward", "a component"])
+@pytest.mark.parametrize(
+    ("band", "dropped"),
+    [((None, None), {"wrong", "perfect"}), ((0.01, 0.99), {"wrong", "perfect", "nearly", "hopeless"})],
+    ids=["no spread", "no spread, or out of the band"],
+)
+def test_the_mean_band_drops_groups_beside_those_without_spread(
+    band: tuple[float | None, float | None], dropped: set[str], metric: str, queue: FakeTransferQueue
+) -> None:
+    for uid, scores in PLANTED.items():
+        queue.add_group(uid, scores)
+    kept = len(PLANTED) - len(dropped)
+    buffer = make_buffer(filtering=True, refill=lambda number: None, band=band, max_filtered_batches=9, metric=metric)
+    batch, metrics = buffer.sample(1, "train", kept)
+    assert {key.split("_")[0] for key in batch.keys} == PLANTED.keys() - dropped
+    assert metrics["training/filter_groups/evicted_samples"] == len(dropped)
+
+
+def test_groups_dropped_by_the_band_count_towards_the_limit(queue: FakeTransferQueue) -> None:
+    made = 0
+
+    def refill_with_easy_ones(number: int) -> None:
+        nonlocal made
+        for _ in range(number):
+            made += 1
+            queue.add_group(f"easy{made}", PLANTED["nearly"])
+
+    refill_with_easy_ones(2)
+    with pytest.raises(TrainingGuardError, match="within 4 groups"):
+        make_buffer(filtering=True, refill=refill_with_easy_ones, band=(0.01, 0.99)).sample(1, "train", 2)
+
+
+def test_validation_is_never_filtered(queue: FakeTransferQueue) -> None:
+    queue.add_group("easy", PLANTED["nearly"], partition="val")
+    batch, _ = make_buffer(filtering=True, refill=lambda number: None, band=(0.01, 0.99)).sample(1, "val", 1)
+    assert len(batch.keys) == 5
+
+
+def test_a_band_without_filtering_is_refused(queue: FakeTransferQueue) -> None:
+    with pytest.raises(ConfigError, match="filter_groups"):
+        make_buffer(band=(0.01, 0.99))
 
 
 def test_filtering_that_finds_nothing_ends_with_an_error(queue: FakeTransferQueue) -> None:
