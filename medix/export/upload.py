@@ -62,7 +62,7 @@ def push(folder: Path, repo: str, public: bool, sent: Sent = lambda name, kept: 
     """
     refuse_what_cannot_be_pushed(repo)
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     # HF_ENDPOINT is read when called, so that a hub of one's own can be named after the import.

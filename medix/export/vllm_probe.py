@@ -16,6 +16,7 @@ ROOM: Final = 64
 
 def probe_vllm(request: dict[str, Any]) -> dict[str, Any]:
     """Greedy tokens of each probe."""
+    import torch
     import vllm
 
     folder = Path(request["folder"])
@@ -26,7 +27,8 @@ def probe_vllm(request: dict[str, Any]) -> dict[str, Any]:
     length = longest + request["max_new_tokens"] + ROOM
     engine = vllm.LLM(
         model=str(folder),
-        dtype="auto",
+        # Some processors advertise bfloat16 and then refuse the instruction.
+        dtype="auto" if torch.cuda.is_available() else "float32",
         load_format="auto",
         enforce_eager=True,
         max_model_len=length,
