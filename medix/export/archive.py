@@ -95,11 +95,16 @@ class Archive:
         with self.path.open("rb", buffering=0) as file:
             file.seek(begin)
             while length > 0:
-                count = file.readinto(memoryview(buffer)[: min(length, len(buffer))])
-                if not count:
-                    raise ExportError("a whole shard", f"an early end of {self.path}", _SAVE_AGAIN)
-                length -= count
-                yield memoryview(buffer)[:count]
+                chunk = memoryview(buffer)[: min(length, len(buffer))]
+                filled = 0
+                # A network file system may answer with less than was asked for, which could cut an item in two.
+                while filled < len(chunk):
+                    count = file.readinto(chunk[filled:])
+                    if not count:
+                        raise ExportError("a whole shard", f"an early end of {self.path}", _SAVE_AGAIN)
+                    filled += count
+                length -= filled
+                yield chunk
 
     def _begin(self, name: str) -> int:
         """Offset of a record's first byte: its local header may be longer than the table of contents tells."""
