@@ -10,6 +10,7 @@ from rich.console import Console
 from data_prep.command import prepare_command
 from evaluation.command import eval_app
 from medix.errors import MedixError
+from medix.export.command import export
 from medix.preflight.command import preflight
 from medix.report.command import report
 from medix.scorer.command import score
@@ -33,6 +34,7 @@ app.command("tiny-vlm")(tiny_vlm)
 app.command("preflight")(preflight)
 app.command("config")(config)
 app.command("train")(train)
+app.command("export")(export)
 app.command("summary")(summary)
 app.command("report")(report)
 app.add_typer(eval_app, name="eval")

@@ -12,6 +12,7 @@ from medix.export.agreement import agree_log_probs, agree_tokens
 from medix.export.base_model import BaseModel
 from medix.export.children import Child, available_bytes
 from medix.export.contract import Checkpoint
+from medix.export.loading import is_adapter
 
 FLOAT32_BYTES: Final = 4
 OVERHEAD_BYTES: Final = 1 << 30
@@ -70,7 +71,7 @@ class _Plan:
 
 
 def _plan(folder: Path, checkpoint: Checkpoint, base: BaseModel, options: BehaviourOptions) -> _Plan:
-    adapter = (folder / "adapter_config.json").is_file()
+    adapter = is_adapter(folder)
     skipped = {} if options.check_vllm else {"vLLM": "not asked for: --check-vllm"}
     if adapter and base.folder is None:
         return _Plan({}, {"all": f"an adapter works on its base model, and {base.why_not}"})

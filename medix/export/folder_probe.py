@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from medix.errors import ExportError
-from medix.export.loading import load_model, load_processor, response_log_probs, sees_images
+from medix.export.loading import is_adapter, load_model, load_processor, response_log_probs, sees_images
 from medix.export.probes import Probe, model_inputs, probe_image, probes_for
 
 
 def probe_folder(request: dict[str, Any]) -> dict[str, Any]:
     """What the folder's model does: keys, generations, and the log-probabilities of the fixed responses."""
     folder, base = Path(request["folder"]), Path(request["base"]) if request["base"] else None
-    with_images = sees_images(folder)
-    processor = load_processor(folder)
+    with_images = sees_images(base if is_adapter(folder) and base is not None else folder)
+    processor = load_processor(folder, with_images)
     model, keys = load_model(folder, base, request["dtype"])
     probes = probes_for(with_images)
     return {

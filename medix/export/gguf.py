@@ -13,6 +13,7 @@ from medix.errors import ExportError
 from medix.export.behaviour import stored
 from medix.export.image_processor import image_settings
 from medix.export.json_files import read_json, read_json_if_there
+from medix.export.loading import is_adapter
 from medix.export.token_files import TokenFiles
 
 ARCHITECTURES: Final = (
@@ -42,7 +43,7 @@ def check_gguf_ready(folder: Path) -> dict[str, Any]:
     Raises:
         ExportError: something that the converter reads is not there.
     """
-    if (folder / "adapter_config.json").is_file():
+    if is_adapter(folder):
         raise ExportError("a whole model for --gguf-ready", "an adapter", "leave --adapter-only out")
     config = read_json(folder / "config.json")
     names = config.get("architectures") or []

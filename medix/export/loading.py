@@ -12,16 +12,20 @@ from medix.export.json_files import read_json
 from medix.export.probes import Probe, model_inputs
 
 
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
 def sees_images(folder: Path) -> bool:
     return "vision_config" in read_json(folder / "config.json")
 
 
-def load_processor(folder: Path) -> Any:
+def load_processor(folder: Path, with_images: bool) -> Any:
     """Processor, or the tokenizer of a text-only model."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoProcessor, AutoTokenizer
 
-    return (AutoProcessor if sees_images(folder) else AutoTokenizer).from_pretrained(folder)
+    return (AutoProcessor if with_images else AutoTokenizer).from_pretrained(folder)
 
 
 def auto_class(folder: Path) -> Any:
@@ -43,8 +47,7 @@ def load_model(folder: Path, base: Path | None, dtype: str) -> tuple[Any, dict[s
     """
     import torch
 
-    adapter = (folder / "adapter_config.json").is_file()
-    source = base if adapter and base is not None else folder
+    source = base if is_adapter(folder) and base is not None else folder
     model, info = auto_class(source).from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
     counts = {name: len(info.get(name) or ()) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     for name, number in counts.items():
@@ -54,7 +57,7 @@ def load_model(folder: Path, base: Path | None, dtype: str) -> tuple[Any, dict[s
                 f"{number} {name.replace('_', ' ')}, such as {min(map(str, info[name]))}",
                 "this is a fault of the export: report it with export.json's part of the checkpoint",
             )
-    if adapter:
+    if source is not folder:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(folder))

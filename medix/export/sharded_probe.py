@@ -53,7 +53,7 @@ def _rank(rank: int, ranks: int, store: str, request: dict[str, Any], answer: Pa
 def _log_probs(rank: int, mesh: Any, request: dict[str, Any]) -> dict[str, Any]:
     folder = Path(request["folder"])
     with_images = sees_images(folder)
-    processor = load_processor(folder)
+    processor = load_processor(folder, with_images)
     model, alpha = load_sharded(Path(request["actor"]), request, rank, mesh)
     probes = probes_for(with_images)
     found = {

@@ -21,7 +21,7 @@ def probe_vllm(request: dict[str, Any]) -> dict[str, Any]:
 
     folder = Path(request["folder"])
     with_images = sees_images(folder)
-    processor = load_processor(folder)
+    processor = load_processor(folder, with_images)
     probes = probes_for(with_images)
     longest = max(model_inputs(processor, probe, with_images)["input_ids"].shape[1] for probe in probes)
     length = longest + request["max_new_tokens"] + ROOM
