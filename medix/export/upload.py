@@ -134,4 +134,4 @@ def _failures_without(token: str | None, folder: Path, repo: str) -> Iterator[No
         f"the hub to take {folder.name} as {repo}",
         re.sub(r"hf_\w{8,}", HIDDEN, found)[:600],
         f"run `medix export {folder} --push {repo}` again: it goes on where this ended",
-    )
+    ) from None

@@ -74,7 +74,7 @@ def write_side_files(folder: Path) -> None:
     write_json(folder / "processor_config.json", {"image_processor": newer})
 
 
-@pytest.fixture()
+@pytest.fixture
 def base(tmp_path: Path) -> Path:
     """As transformers 4 wrote it: an image processor in its own file, the template inside JSON."""
     folder = tmp_path / "base"
@@ -86,7 +86,7 @@ def base(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def checkpoint(tmp_path: Path, base: Path) -> Checkpoint:
     """Step 7 of a run whose config.yaml names the base model."""
     run = tmp_path / "runs" / "first"
@@ -96,7 +96,7 @@ def checkpoint(tmp_path: Path, base: Path) -> Checkpoint:
     return Checkpoint(actor, 7, run, 1, actor / "huggingface")
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the weights half has just written: an embedding and config.json."""
     import numpy as np
@@ -104,6 +104,8 @@ def folder(tmp_path: Path) -> Path:
 
     target = tmp_path / "out.part-1"
     target.mkdir()
-    save_file({"model.language_model.embed_tokens.weight": np.zeros((ROWS, 8), "float32")}, target / "model.safetensors")
+    save_file(
+        {"model.language_model.embed_tokens.weight": np.zeros((ROWS, 8), "float32")}, target / "model.safetensors"
+    )
     write_json(target / "config.json", config())
     return target

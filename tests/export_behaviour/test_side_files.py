@@ -158,7 +158,7 @@ class TestFindingTheBase:
         assert find_base(checkpoint, other).folder == other
 
     def test_an_option_that_names_no_model_is_refused(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
-        with pytest.raises(ExportError, match="a model folder at --base; found no config.json"):
+        with pytest.raises(ExportError, match=r"a model folder at --base; found no config\.json"):
             find_base(checkpoint, tmp_path)
 
     def test_a_moved_run_finds_the_model_inside_it(self, checkpoint: Checkpoint, base: Path) -> None:

@@ -1,0 +1,182 @@
+"""Uploads against a fake hub on the loopback interface: visibility, resuming, and a token that shows nowhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medix.errors import ExportError
+from medix.export.upload import files_to_push, push, refuse_what_cannot_be_pushed
+from tests.export_behaviour.fake_hub import FakeHub
+
+TOKEN = "hf_" + "S3cret" * 5
+REPO = "someone/model"
+FILES = {
+    "model-00001-of-00002.safetensors": b"first" * 99,
+    "model-00002-of-00002.safetensors": b"second" * 99,
+    "config.json": b"{}",
+    "README.md": b"# card",
+    "export.json": b'{"checks": {}}',
+}
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    fake = FakeHub()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
+    """The real client, pointed at the fake hub. Its own settings are read once, at import."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its storage protocol is beyond a fake
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_a_repository_is_private_unless_public_is_asked_for(hub: FakeHub, exported: Path) -> None:
+    pushed = push(exported, REPO, public=False)
+    assert hub.private is True
+    assert pushed.private is True
+    assert hub.files == FILES
+    assert hub.tokens == {TOKEN}  # it did come from the environment
+
+
+def test_public_is_a_choice(hub: FakeHub, exported: Path) -> None:
+    assert push(exported, REPO, public=True).private is False
+    assert hub.private is False
+
+
+def test_an_existing_public_repository_gets_nothing_without_public(hub: FakeHub, exported: Path) -> None:
+    hub.private = False
+    with pytest.raises(ExportError, match="a private repository someone/model; found one that exists and is public"):
+        push(exported, REPO, public=False)
+    assert hub.files == {}
+
+
+def test_weights_are_sent_before_what_would_load_them(hub: FakeHub, exported: Path) -> None:
+    push(exported, REPO, public=False)
+    weights = [name for name in FILES if name.endswith(".safetensors")]
+    assert hub.commits == [[weights[0]], [weights[1]], ["README.md", "config.json", "export.json"]]
+
+
+def test_a_failed_upload_goes_on_where_it_ended(hub: FakeHub, exported: Path) -> None:
+    hub.allowed_uploads = 1
+    with pytest.raises(ExportError, match=r"medix export .*my-model --push someone/model` again") as failure:
+        push(exported, REPO, public=False)
+    assert list(hub.files) == ["model-00001-of-00002.safetensors"]
+    assert TOKEN not in str(failure.value)
+    hub.allowed_uploads = 10
+    seen: list[tuple[str, bool]] = []
+    pushed = push(exported, REPO, public=False, sent=lambda name, kept: seen.append((name, kept)))
+    assert pushed.kept == ["model-00001-of-00002.safetensors"]
+    assert len(hub.uploads) == 2  # each large file once, in all
+    assert hub.files == FILES
+    assert dict(seen) == {name: name in pushed.kept for name in FILES}
+
+
+def test_a_changed_file_is_sent_again(hub: FakeHub, exported: Path) -> None:
+    push(exported, REPO, public=False)
+    (exported / "README.md").write_bytes(b"# Card")  # the same size
+    assert push(exported, REPO, public=False).sent == ["README.md"]
+    assert hub.files["README.md"] == b"# Card"
+
+
+def test_a_hub_that_repeats_the_token_is_not_quoted(hub: FakeHub, exported: Path) -> None:
+    hub.allowed_uploads, hub.echo_token = 0, True
+    with pytest.raises(ExportError) as failure:
+        push(exported, REPO, public=False)
+    shown = "".join(traceback.format_exception(failure.value))
+    assert "403" in str(failure.value)
+    assert TOKEN not in shown
+    assert failure.value.__cause__ is None
+
+
+def test_an_unreachable_hub_is_one_message(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ExportError, match="the hub to take my-model as someone/model; found ConnectError"):
+        push(exported, REPO, public=False)
+
+
+@pytest.mark.parametrize("name", ["model", "a/b/c", "../secret", "a/..", "a b/c", "", "a/b--c", "a/" + "x" * 200])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ExportError, match="--push USER/REPO"):
+        refuse_what_cannot_be_pushed(name)
+
+
+def test_no_token_is_known_before_the_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(ExportError, match="a token of the hub, for --push; found none"):
+        refuse_what_cannot_be_pushed(REPO)
+
+
+def test_offline_is_known_before_the_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ExportError, match="unset HF_HUB_OFFLINE"):
+        refuse_what_cannot_be_pushed(REPO)
+
+
+def test_hidden_files_stay_here(exported: Path) -> None:
+    (exported / ".env").write_text("TOKEN=x")
+    assert [name for name, _ in files_to_push(exported)][-1] == "export.json"
+
+
+def medix(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = "from medix.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_a_dry_run_lists_and_asks_no_network(exported: Path) -> None:
+    found = medix("export", str(exported), "--push", REPO, "--dry-run", HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="")
+    assert found.returncode == 0, found.stderr
+    assert "visibility: private" in found.stdout
+    for name, content in FILES.items():
+        assert f"{len(content):>15,}  {name}" in found.stdout
+    public = medix("export", str(exported), "--push", REPO, "--public", "--dry-run")
+    assert "visibility: public" in public.stdout
+
+
+@pytest.mark.slow
+def test_the_token_is_in_no_output_of_the_command(hub: FakeHub, exported: Path) -> None:
+    settings = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HUB_VERBOSITY": "debug"}
+    hub.allowed_uploads, hub.echo_token = 1, True
+    failed = medix("export", str(exported), "--push", REPO, **settings)
+    assert failed.returncode == 2
+    hub.allowed_uploads = 10
+    worked = medix("export", str(exported), "--push", REPO, **settings)
+    assert worked.returncode == 0, worked.stderr
+    assert f"{hub.url}/someone/model is private" in worked.stdout
+    assert "there already  model-00001-of-00002.safetensors" in worked.stdout
+    for output in (failed, worked):
+        assert TOKEN not in output.stdout + output.stderr
+    assert hub.files == FILES
