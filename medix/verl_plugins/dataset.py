@@ -17,6 +17,7 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from data_prep import manifest
 from data_prep.schema import ROW_SCHEMA
 from medix.errors import DataError
+from medix.verl_plugins import agent_loop as agent_loop  # registers `medix_agent` in every agent worker
 
 _PREPARE = "prepare the data with `medix prepare SOURCE --out DIR --model MODEL` and name its parquet files"
 
