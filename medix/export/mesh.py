@@ -79,7 +79,10 @@ def read_placements(raw: RawSharded, archive: Archive) -> tuple[int | None, ...]
     placements: list[int | None] = []
     for placement in raw.spec.get("placements", ()):
         if type(placement) is Shard:
-            placements.append(int(placement.fields["dim"]))
+            dim = placement.fields.get("dim", placement.values[0] if placement.values else None)
+            if not isinstance(dim, int) or not 0 <= dim < len(raw.shape):
+                raise _unknown(archive, f"a tensor of {len(raw.shape)} dimensions cut along {dim!r}")
+            placements.append(dim)
         elif type(placement) is Replicate:
             placements.append(None)
         else:

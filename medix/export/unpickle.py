@@ -67,17 +67,20 @@ class Inert:
     """Stands for any class whose instances only carry fields (DeviceMesh, Shard, ...): keeps them, does nothing."""
 
     fields: dict[str, Any]
+    values: tuple[Any, ...]
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
         # Unpickling makes objects without calling __init__.
         self = super().__new__(cls)
-        self.fields = {}
+        self.fields, self.values = {}, ()
         return self
 
     def __setstate__(self, state: Any) -> None:
         for part in state if isinstance(state, tuple) else (state,):
             if isinstance(part, dict):
                 self.fields.update(part)
+            else:
+                self.values += (part,)
 
 
 class Shard(Inert):
