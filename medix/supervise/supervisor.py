@@ -22,7 +22,7 @@ from medix.scored_log import end_half_written_line
 from medix.supervise.checkpoints import CheckpointKeeper, validation_values
 from medix.supervise.guards import Finding
 from medix.supervise.metrics_file import AttemptReader, read_metrics
-from medix.supervise.processes import RUN_MARK, end_processes
+from medix.supervise.processes import RUN_MARK, die_with_parent, end_processes
 from medix.supervise.stop import clear_stop, record_stop
 from medix.supervise.watch import Watch
 from medix.supervise.watchdog import WatchdogOptions
@@ -88,7 +88,12 @@ class Supervisor:
             with (self.run_dir / "train.log").open("ab") as log:
                 self._log_start = log.tell()
                 process = subprocess.Popen(
-                    list(command), stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                    list(command),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,  # should this process be killed, nobody would end the run's
                 )
                 self._follow(process, reader)
         finally:
@@ -126,7 +131,7 @@ class Supervisor:
         if process.returncode != 0:
             raise TrainingGuardError(
                 "veRL to end with exit code 0",
-                f"exit code {process.returncode}; what it said:\n{self._log_tail()}",
+                f"{_how_it_ended(process.returncode)}; what it said:\n{self._log_tail()}",
                 f"read {self.run_dir / 'train.log'}",
             )
 
@@ -153,8 +158,16 @@ class Supervisor:
         with (self.run_dir / "train.log").open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()[-400:]
-        errors = [line for line in lines if "Error" in line and "Traceback" not in line]
+        # veRL warns of each engine that is not installed.
+        errors = [line for line in lines if "Error" in line and "Traceback" not in line and "Warning" not in line]
         return "\n".join((errors or lines)[-LOG_TAIL_LINES:])
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name}{' (kill -9, or the kernel was out of memory)' if name == 'SIGKILL' else ''}"
 
 
 def _stopped_by(finding: Finding) -> TrainingGuardError:

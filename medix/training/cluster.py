@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,16 @@ def entry_point(config: Any) -> str:
             "start one with recipes/medix/ray_cluster.sh (docs/cluster.md) and export the RAY_ADDRESS it prints",
         )
     return "verl.trainer.main_ppo"
+
+
+def own_ray_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """A token for the Ray that a run starts itself: it listens on every interface, and runs what a client sends it.
+
+    Empty where the run joins a cluster, or the user has chosen Ray's authentication.
+    """
+    if environment.get("RAY_ADDRESS") or environment.get("RAY_AUTH_MODE"):
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def handed_over(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

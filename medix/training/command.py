@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,11 +34,13 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
     from medix.run_config import CONFIG_DIR, compose_config
     from medix.supervise.supervisor import Interrupted, Supervisor
     from medix.supervise.watchdog import read_watchdog
-    from medix.training.cluster import entry_point
+    from medix.training.cluster import entry_point, own_ray_environment
+    from medix.training.loggers import logger_environment, logger_names
     from medix.training.record import write_record
 
     composed = compose_config(config_name, overrides or [])
     options, keeper = read_watchdog(composed.medix.watchdog), keeper_of(composed)
+    loggers = logger_names(composed)
     run_dir = write_record(composed)
     rewards = Table("component", "weight", "effective", title="reward")
     for row in json.loads((run_dir / "reward_table.json").read_text()):
@@ -47,6 +50,7 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
         *(sys.executable, "-m", entry_point(composed), "--config-dir", str(CONFIG_DIR)),
         *("--config-name", config_name, *(overrides or []), f"hydra.run.dir={run_dir}/hydra"),
     ]
+    os.environ.update(own_ray_environment() | logger_environment(run_dir, loggers))
     try:
         Supervisor(run_dir, composed.trainer.total_training_steps, options, keeper).run(command)
     except Interrupted as signal_name:

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
-from medix.training.cluster import entry_point, handed_over
+from medix.training.cluster import entry_point, handed_over, own_ray_environment
 
 
 def config(nnodes: int) -> object:
@@ -51,3 +51,15 @@ def test_several_nodes_need_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_handed_over(name: str, over: bool) -> None:
     assert (name in handed_over({name: "x"})) == over
+
+
+def test_a_ray_of_the_runs_own_asks_for_a_token_that_no_other_run_has() -> None:
+    first, second = own_ray_environment({}), own_ray_environment({})
+    assert first["RAY_AUTH_MODE"] == "token"
+    assert len(first["RAY_AUTH_TOKEN"]) == 64
+    assert first != second
+
+
+@pytest.mark.parametrize("name", ["RAY_ADDRESS", "RAY_AUTH_MODE"])
+def test_a_clusters_authentication_is_left_alone(name: str) -> None:
+    assert own_ray_environment({name: "x"}) == {}
