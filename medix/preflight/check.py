@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from rich.table import Table
@@ -33,7 +33,7 @@ def run_check(name: str, check: Callable[[], str | Check]) -> Check:
         result = check()
     except MedixError as error:
         return Check(name, "fail", f"expected {error.expected}; found {error.found}", error.fix)
-    return result if isinstance(result, Check) else Check(name, "pass", result)
+    return replace(result, name=name) if isinstance(result, Check) else Check(name, "pass", result)
 
 
 def failed(checks: Iterable[Check]) -> list[Check]:

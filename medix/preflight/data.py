@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medix.errors import DataError
+from medix.preflight.check import Check
 from medix.sample import count_image_slots
 
 COLUMNS = ("data_source", "prompt", "images", "ability", "reward_model", "extra_info")
@@ -15,7 +16,7 @@ MAX_DECODED = 2000
 MAX_PIXELS = 64_000_000
 
 
-def check_parquet(path: str, max_prompt_length: int) -> str:
+def check_parquet(path: str, max_prompt_length: int) -> str | Check:
     """Columns, image slots, decodable images and token counts of one file.
 
     Raises:
@@ -37,13 +38,18 @@ def check_parquet(path: str, max_prompt_length: int) -> str:
     rows = file.metadata.num_rows
     if rows == 0:
         raise DataError(f"rows in {path}", "none", remedy)
-    stride, index, images = max(1, rows // MAX_DECODED), 0, 0
+    stride, index, images, uncounted = max(1, rows // MAX_DECODED), 0, 0, 0
     for batch in file.iter_batches(batch_size=256, columns=["prompt", "images", "extra_info"]):
         for row in batch.to_pylist():
             _check_row(path, index, row, max_prompt_length, decode=index % stride == 0)
             images += len(row["images"] or [])
+            uncounted += not row["extra_info"].get("n_tokens")
             index += 1
-    return f"{path}: {rows} rows, {images} images"
+    found = f"{path}: {rows} rows, {images} images"
+    if uncounted:
+        remedy = "prepare the file again with --model, which counts"
+        return Check("data", "warn", f"{found}; the tokens of {uncounted} rows were not counted", remedy)
+    return found
 
 
 def _check_row(path: str, index: int, row: dict[str, Any], max_prompt_length: int, decode: bool) -> None:

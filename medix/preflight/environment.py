@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import math
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from medix.errors import ConfigError
 from medix.preflight.check import Check
@@ -74,33 +70,3 @@ def check_model_folder(path: str) -> str:
     if missing:
         raise ConfigError(f"a whole model in {path}", f"no {', '.join(missing)}", "build or download the model again")
     return f"{path} holds weights, tokenizer and processor"
-
-
-def check_disk(config: Any) -> str | Check:
-    """Room for the checkpoints to come: each holds the weights and two Adam moments, all in fp32.
-
-    Raises:
-        ConfigError: a file of weights can not be read.
-    """
-    model = Path(str(config.actor_rollout_ref.model.path))
-    parameters = sum(_parameters(file) for file in model.glob("*.safetensors")) if model.is_dir() else 0
-    save_freq, steps = config.trainer.save_freq, config.trainer.total_training_steps or 100
-    written = math.ceil(steps / save_freq) if save_freq > 0 else 0
-    kept = min(written, config.trainer.max_actor_ckpt_to_keep or written)
-    needed, folder = 3 * 4 * parameters * kept, Path(str(config.medix.run_dir))
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    found = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.2f} GB needed for {kept} checkpoint(s)"
-    return found if free > needed else Check("disk", "fail", found, "set trainer.max_actor_ckpt_to_keep, or free room")
-
-
-def _parameters(weights: Path) -> int:
-    """Number of parameters that the header of a safetensors file names; the weights themselves are not read."""
-    try:
-        with weights.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length) if length < weights.stat().st_size else b"")
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError("readable weights", f"{weights}: {error}", "build or download the model again") from error

@@ -51,7 +51,9 @@ def check_load_format(config: Any) -> str:
 
 def check_batch_sizes(config: Any) -> str:
     """Divisibility that veRL asserts only after minutes of start-up."""
-    processes = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    # Processes of one sequence-parallel group work on the same responses.
+    processes = gpus // max(1, config.actor_rollout_ref.actor.ulysses_sequence_parallel_size)
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     batch, mini, group = config.data.train_batch_size, actor.ppo_mini_batch_size, rollout.n
     if min(batch, mini, processes) < 1:
@@ -61,6 +63,9 @@ def check_batch_sizes(config: Any) -> str:
         f"data.train_batch_size ({batch}) to be a multiple of actor.ppo_mini_batch_size ({mini})": batch % mini == 0,
         f"train_batch_size x rollout.n ({batch * group}) to be a multiple of the {processes} processes": (
             batch * group % processes == 0
+        ),
+        f"ppo_mini_batch_size x rollout.n ({mini * group}) to be a multiple of the {processes} processes": (
+            mini * group % processes == 0
         ),
         "rollout.n to be at least 2 (a group of one has no advantage)": group >= 2,
         **_micro_batches(
@@ -91,6 +96,24 @@ def check_lengths(config: Any) -> str | Check:
     limit = config.actor_rollout_ref.rollout.max_model_len
     if limit is None:
         return Check("lengths", "warn", "rollout.max_model_len is not set: the model's own", f"set it to {wanted}")
+    batched, chunked = rollout_limits(config)
+    if not chunked and batched < limit:
+        raise ConfigError(
+            f"rollout.max_num_batched_tokens of at least max_model_len={limit}, as chunked prefill is off",
+            str(batched),
+            f"set actor_rollout_ref.rollout.max_num_batched_tokens={limit}",
+        )
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    for name, dynamic, most in (
+        ("actor.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu),
+        (
+            "rollout.log_prob_max_token_len_per_gpu",
+            rollout.log_prob_use_dynamic_bsz,
+            rollout.log_prob_max_token_len_per_gpu,
+        ),
+    ):
+        if dynamic and most < wanted:
+            raise ConfigError(f"{name} of at least one whole sequence, {wanted}", str(most), f"set {name}={wanted}")
     if limit < wanted:
         raise ConfigError(
             f"rollout.max_model_len of at least prompt + response = {wanted}",
@@ -98,3 +121,36 @@ def check_lengths(config: Any) -> str | Check:
             f"set actor_rollout_ref.rollout.max_model_len={wanted}",
         )
     return f"prompt {config.data.max_prompt_length} + response {config.data.max_response_length} within {limit}"
+
+
+def rollout_limits(config: Any) -> tuple[int, bool]:
+    """(tokens that vLLM batches at most, whether it may cut a prompt in pieces)."""
+    rollout = config.actor_rollout_ref.rollout
+    return int(rollout.max_num_batched_tokens), bool(rollout.enable_chunked_prefill)
+
+
+def check_replicas(config: Any) -> str:
+    """Rollout engines of `tensor_model_parallel_size` GPUs each, on all the trainer's GPUs."""
+    gpus, parallel = config.trainer.n_gpus_per_node, config.actor_rollout_ref.rollout.tensor_model_parallel_size
+    if gpus % parallel:
+        raise ConfigError(
+            f"rollout.tensor_model_parallel_size ({parallel}) to divide trainer.n_gpus_per_node ({gpus})",
+            "it does not",
+            f"set actor_rollout_ref.rollout.tensor_model_parallel_size to one of {_divisors(gpus)}",
+        )
+    return f"{gpus * config.trainer.nnodes // parallel} engine(s) of {parallel} GPU slot(s)"
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def check_guards(config: Any) -> str:
+    """Watchdog and group filter: their settings are read, as the run will read them."""
+    from medix.mean_band import read_mean_band
+    from medix.supervise.watchdog import read_watchdog
+
+    options = read_watchdog(config.medix.watchdog)
+    band = read_mean_band(config.medix.filter, bool(config.algorithm.filter_groups.enable))
+    bounds = "" if band.is_off else f"; groups kept with a mean between {band.low} and {band.high}"
+    return f"a silence of {options.stall_minutes:g} minutes ends the run{bounds}"

@@ -15,7 +15,7 @@ from medix.preflight import environment, training
 from medix.preflight.check import Check, failed, run_check
 from medix.run_config import compose_config
 
-ROLLOUT = "actor_rollout_ref.rollout"
+ROLLOUT, ACTOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,15 @@ BAD_SIZES: dict[str, dict[str, int]] = {
     # 16 prompts x 8 responses = 128 in a process: veRL fails at the first update, after minutes.
     "micro-batch that does not divide a process's share": {"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 48},
     "log-probability micro-batch larger than a process's share": {f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 256},
+    # 10 x 9 = 90 responses a step are a multiple of 6 processes; 5 x 9 = 45 an update are not.
+    "processes do not divide an update": {
+        "trainer.n_gpus_per_node": 6,
+        "data.train_batch_size": 10,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 5,
+        f"{ROLLOUT}.n": 9,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 1,
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 1,
+    },
     "mini-batch of none": {"actor_rollout_ref.actor.ppo_mini_batch_size": 0},
     "batch of none": {"data.train_batch_size": 0},
     "negative batch": {"data.train_batch_size": -16},
@@ -77,6 +86,40 @@ def test_a_context_that_is_too_short_is_refused_with_the_length_needed(config: A
         training.check_lengths(config)
     OmegaConf.update(config, f"{ROLLOUT}.max_model_len", None)
     assert status("lengths", training.check_lengths(config)) == "warn"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        # Prompt 96 + response 40 = 136 within 192; the recipe batches 2048 tokens and cuts prompts where it must.
+        ({f"{ROLLOUT}.enable_chunked_prefill": False, f"{ROLLOUT}.max_num_batched_tokens": 191}, "max_num_batched"),
+        ({"actor_rollout_ref.actor.use_dynamic_bsz": True, f"{ACTOR}.ppo_max_token_len_per_gpu": 135}, "136"),
+        ({f"{ROLLOUT}.log_prob_use_dynamic_bsz": True, f"{ROLLOUT}.log_prob_max_token_len_per_gpu": 135}, "log_prob"),
+    ],
+    ids=["vLLM could not take a prompt whole", "no sequence in an update", "no sequence in a log-probability pass"],
+)
+def test_a_batch_that_holds_no_whole_sequence_is_refused(changes: dict[str, Any], named: str, config: Any) -> None:
+    for key, value in changes.items():
+        OmegaConf.update(config, key, value)
+    with pytest.raises(ConfigError, match=named):
+        training.check_lengths(config)
+
+
+def test_rollout_engines_must_fill_the_gpus(config: Any) -> None:
+    assert training.check_replicas(config) == "1 engine(s) of 1 GPU slot(s)"
+    OmegaConf.update(config, "trainer.n_gpus_per_node", 6)
+    OmegaConf.update(config, f"{ROLLOUT}.tensor_model_parallel_size", 4)
+    with pytest.raises(ConfigError, match=r"one of \[1, 2, 3, 6\]"):
+        training.check_replicas(config)
+
+
+def test_settings_of_the_guards_are_read_before_the_run(config: Any) -> None:
+    assert training.check_guards(config) == "a silence of 30 minutes ends the run"
+    OmegaConf.update(config, "medix.filter", {"low": 0.01, "high": 0.99})
+    with pytest.raises(ConfigError, match="algorithm=dapo"):
+        training.check_guards(config)
+    OmegaConf.update(config, "algorithm.filter_groups.enable", True)
+    assert training.check_guards(config).endswith("groups kept with a mean between 0.01 and 0.99")
 
 
 def test_another_reward_manager_and_the_old_reward_key_are_refused(config: Any) -> None:
@@ -130,55 +173,6 @@ def test_a_missing_model_folder_says_how_to_make_one(path: str) -> None:
 
 def test_a_hub_name_is_passed_through() -> None:
     assert "hub name" in environment.check_model_folder("Qwen/Qwen2.5-VL-7B-Instruct")
-
-
-def disk_config(folder: Path, **trainer: Any) -> Any:
-    settings = {"max_actor_ckpt_to_keep": None, "total_training_steps": 40, "save_freq": 20, **trainer}
-    return OmegaConf.create(
-        {
-            "actor_rollout_ref": {"model": {"path": str(folder)}},
-            "trainer": settings,
-            "medix": {"run_dir": str(folder.parent / "not" / "yet")},
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("trainer", "checkpoints"),
-    [
-        ({}, 2),  # steps 20 and 40
-        ({"save_freq": 1}, 40),
-        ({"save_freq": 15}, 3),  # steps 15 and 30, and veRL saves the last
-        ({"save_freq": -1}, 0),
-        ({"max_actor_ckpt_to_keep": 3, "save_freq": 1}, 3),
-        ({"max_actor_ckpt_to_keep": 3, "save_freq": 20}, 2),
-    ],
-)
-def test_room_is_reckoned_for_the_checkpoints_that_will_be_kept(
-    trainer: dict[str, Any], checkpoints: int, tmp_path: Path
-) -> None:
-    found = environment.check_disk(disk_config(model_folder(tmp_path / "model"), **trainer))
-    # 10^6 parameters x 4 bytes x (weights + two moments) = 0.012 GB a checkpoint, whatever the file's own precision.
-    assert isinstance(found, str)
-    assert f"about {0.012 * checkpoints:.2f} GB needed for {checkpoints} checkpoint(s)" in found
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", (10**9).to_bytes(8, "little"), (2).to_bytes(8, "little") + b"[]"])
-def test_weights_that_are_none_are_told(content: bytes, tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "model")
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"model\.safetensors"):
-        environment.check_disk(disk_config(folder))
-
-
-def test_a_full_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class FakeUsage:
-        free = 1_000_000
-
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: FakeUsage)
-    found = environment.check_disk(disk_config(model_folder(tmp_path / "model")))
-    assert isinstance(found, Check)
-    assert found.status == "fail"
 
 
 def test_a_version_off_its_pin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
