@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
+
+from medix.errors import ConfigError
 
 RUN_MARK = "MEDIX_RUN_MARK"
 _PR_SET_PDEATHSIG = 1
@@ -29,6 +34,28 @@ def is_alive(pid: int) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def mark_of(run_dir: Path) -> str:
+    """The mark of a run is its folder, so that the next attempt finds what an earlier one left."""
+    return str(run_dir.resolve())
+
+
+@contextlib.contextmanager
+def hold_run(run_dir: Path) -> Iterator[None]:
+    """Be the only one at work in a run's folder. The kernel lets go for a process that is killed.
+
+    Raises:
+        ConfigError: somebody else is.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "run.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            fix = "wait for it or stop it, or name another folder (RUN=...)"
+            raise ConfigError(f"one run at a time in {run_dir}", "another one at work there", fix) from error
+        yield
 
 
 def processes_of(mark: str) -> list[psutil.Process]:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from medix.scored_log import end_half_written_line
 from medix.supervise.checkpoints import CheckpointKeeper, validation_values
 from medix.supervise.guards import Finding
 from medix.supervise.metrics_file import AttemptReader, read_metrics
-from medix.supervise.processes import RUN_MARK, die_with_parent, end_processes
+from medix.supervise.processes import RUN_MARK, die_with_parent, end_processes, hold_run, mark_of
 from medix.supervise.stop import clear_stop, record_stop
 from medix.supervise.watch import Watch
 from medix.supervise.watchdog import WatchdogOptions
@@ -59,9 +58,16 @@ class Supervisor:
         """Run the command to its end.
 
         Raises:
+            ConfigError: another `medix train` is at work in this folder.
             TrainingGuardError: a guard stopped it, it stalled, or it failed by itself.
             Interrupted: on Ctrl-C or SIGTERM, after every process of the run has ended.
         """
+        with hold_run(self.run_dir):
+            # Of an attempt whose `medix train` was killed; two drivers would write the same checkpoints.
+            end_processes(mark_of(self.run_dir))
+            self._attempt(command)
+
+    def _attempt(self, command: Sequence[str]) -> None:
         attempts = self.run_dir / "attempts"
         attempts.mkdir(parents=True, exist_ok=True)
         attempt_file = attempts / f"{len(list(attempts.iterdir())):03d}.jsonl"
@@ -81,7 +87,7 @@ class Supervisor:
                 self.keeper.prune()
 
     def _run(self, command: Sequence[str], reader: AttemptReader) -> None:
-        mark = uuid.uuid4().hex
+        mark = mark_of(self.run_dir)
         environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(reader.path.resolve()), RUN_MARK: mark}
         previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,12 +17,12 @@ import psutil
 import pytest
 from rich.console import Console
 
-from medix.errors import TrainingGuardError
+from medix.errors import ConfigError, TrainingGuardError
 from medix.supervise import supervisor as module
 from medix.supervise.checkpoints import CheckpointKeeper, CheckpointOptions
 from medix.supervise.guards import PEARSON
 from medix.supervise.metrics_file import read_metrics
-from medix.supervise.processes import end_processes, processes_of
+from medix.supervise.processes import RUN_MARK, end_processes, hold_run, mark_of, processes_of
 from medix.supervise.supervisor import Interrupted, Supervisor
 from medix.supervise.watchdog import read_watchdog
 
@@ -229,6 +230,28 @@ def test_scored_responses_are_a_sign_of_life(tmp_path: Path) -> None:
         ["for _ in range(12):", "    open('rollouts/scored.jsonl', 'a').write('x')", "    time.sleep(0.1)"]
     )
     supervise(tmp_path, fake(script), stall_minutes=0.6 / 60)  # 1.2 s of work, each pause a sixth of the limit
+
+
+@pytest.mark.parametrize(("number", "said"), [(9, "SIGKILL (kill -9, or the kernel was"), (6, "SIGABRT; what")])
+def test_a_driver_that_a_signal_ended_is_reported_as_that(number: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingGuardError) as caught:
+        supervise(tmp_path, fake(f"print('UserWarning: ImportError', flush=True); os.kill(os.getpid(), {number})"))
+    assert said in caught.value.found
+
+
+def test_what_a_killed_attempt_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    left = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import time; time.sleep(60)"], env={**os.environ, RUN_MARK: mark_of(tmp_path)}
+    )
+    supervise(tmp_path, fake("step(1, a=1.0)"))
+    assert not alive(left.pid)
+    left.wait(5)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with hold_run(tmp_path), pytest.raises(ConfigError, match="another one at work"):
+        supervise(tmp_path, fake("step(1, a=1.0)"))
+    assert not (tmp_path / "attempts").exists()
 
 
 def alive(pid: int) -> bool:
