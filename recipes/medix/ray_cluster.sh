@@ -39,10 +39,11 @@ start() {
   local options=(--node-ip-address "$NODE_IP" --disable-usage-stats "$@")
   if [[ -n $NUM_GPUS ]]; then options+=(--num-gpus "$NUM_GPUS"); fi
   if [[ -n $NUM_CPUS ]]; then options+=(--num-cpus "$NUM_CPUS"); fi
-  # Else gloo and NCCL may take the interface of another network.
+  # Else gloo, NCCL and vLLM may take the interface of another network.
   local interface
   interface=$(ip -o addr show | awk -v ip="$NODE_IP" '{split($4, a, "/")} a[1] == ip {print $2; exit}')
   export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-$interface}
+  export VLLM_HOST_IP=$NODE_IP
   echo "Ray listens on every interface of this node, with NODE_IP=127.0.0.1 too, and answers who has the token in" \
     "$RAY_AUTH_TOKEN_PATH; vLLM and TransferQueue listen on $NODE_IP and ask for none: keep the network private." >&2
   MEDIX_RUN_MARK=$(python -c 'import uuid; print(uuid.uuid4().hex)')
