@@ -14,6 +14,9 @@ ANSWER_HASH = "answer_hash"
 JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED = "judge_asked", "judge_cached", "judge_shared"
 """1 or 0 a response: the judge was needed; its verdict came from the cache; it came from another response's call."""
 
+JUDGE_FAULTS = "judge_faults"
+"""Requests to the judge that failed since the response before this one was scored."""
+
 _LATENCIES = ("judge_seconds", "embed_seconds")
 _FLAGS = (JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED)
 
@@ -34,7 +37,7 @@ def reward_metrics(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]
     metrics: dict[str, float] = {}
     for key in rewards[0]:
         values = [row[key] for row in rewards if row[key] != NOT_OFFERED]
-        if key == ANSWER_HASH or key in _FLAGS or not values:
+        if key in (ANSWER_HASH, JUDGE_FAULTS, *_FLAGS) or not values:
             continue
         if key in _LATENCIES:
             metrics[f"reward/{key}/p50"], metrics[f"reward/{key}/p95"] = percentile(values, 50), percentile(values, 95)
@@ -71,10 +74,13 @@ def _shares(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> di
 
 
 def _judge_counts(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Calls that left this process, and the shares of needed verdicts that cost no call."""
+    """Calls that left this process, how many failed on the way, and the shares of needed verdicts that cost no call."""
     asked, cached, shared = (sum(row[key] for row in rewards) for key in _FLAGS)
+    faults, calls = sum(row.get(JUDGE_FAULTS, 0.0) for row in rewards), asked - cached - shared
     return {
-        "reward/judge_calls": asked - cached - shared,
+        "reward/judge_calls": calls,
+        "reward/judge_failures": faults,
+        "reward/judge_failure_rate": faults / (faults + calls) if faults else 0.0,
         "reward/judge_cache_hit_rate": cached / asked if asked else 0.0,
         "reward/judge_coalesced_rate": shared / asked if asked else 0.0,
     }

@@ -77,6 +77,11 @@ class ScorerService:
         assert self._embedder is not None
         return await self._embedder.similarity(gold, answer)
 
+    @property
+    def judge_faults(self) -> int:
+        """Requests to the judge that failed, or whose reply was no verdict, since the start; all were repeated."""
+        return self._judge.patience.failures + self._judge.client.pool.retried if self._judge else 0
+
     def stats(self) -> dict[str, float]:
         """Counts since the start, seconds, and latency percentiles of recent calls; always the same keys."""
         judge, embedder = self._judge, self._embedder

@@ -19,7 +19,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from medix.errors import ConfigError
 from medix.response import parse_response
 from medix.scored_log import ScoredLog
-from medix.telemetry import ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED
+from medix.telemetry import ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_FAULTS, JUDGE_SHARED
 from reward_fns import ScoringInput, build_composite
 
 
@@ -52,7 +52,8 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
 
         settings = OmegaConf.to_container(config.medix, resolve=True)
         scorer_settings = with_colocated_judge(settings["scorer"], config, reward_router_address)
-        self.composite = build_composite(settings["reward"], ScorerService(scorer_settings))
+        self.scorers, self._faults_seen = ScorerService(scorer_settings), 0
+        self.composite = build_composite(settings["reward"], self.scorers)
         relax_collector()  # veRL's reward worker does nothing but score
         self.log = ScoredLog(Path(settings["run_dir"]) / "rollouts" / "scored.jsonl")
 
@@ -67,6 +68,8 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         flat[JUDGE_ASKED] = float(score.verdict is not None)
         flat[JUDGE_CACHED] = float(score.verdict is not None and score.verdict.cached)
         flat[JUDGE_SHARED] = float(score.verdict is not None and score.verdict.coalesced)
+        flat[JUDGE_FAULTS] = float(self.scorers.judge_faults - self._faults_seen)
+        self._faults_seen = self.scorers.judge_faults
         row = item.non_tensor_batch
         self.log.write(
             {

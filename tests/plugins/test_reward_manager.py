@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from medix.errors import ConfigError, ScorerError
 from medix.run_config import compose_config
-from medix.telemetry import ANSWER_HASH
+from medix.telemetry import ANSWER_HASH, JUDGE_FAULTS
 from reward_fns import AssumedScorers
 from reward_fns.contracts import JudgeRequest, Similarity, Verdict
 
@@ -33,7 +33,13 @@ class FakeTokenizer:
 
 
 class FakeScorers(AssumedScorers):
-    """Says YES and 0.9 to everything, in place of the scorer service."""
+    """Says YES and 0.9 to everything, in place of the scorer service; each verdict takes it two requests."""
+
+    judge_faults = 0
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        self.judge_faults += 1
+        return await super().judge(request)
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(judge_says=True, cosine=0.9)
@@ -41,6 +47,8 @@ class FakeScorers(AssumedScorers):
 
 class FakeBrokenScorers:
     """A judge that gave up."""
+
+    judge_faults = 0
 
     def __init__(self, settings: dict[str, Any]) -> None:
         pass
@@ -143,6 +151,12 @@ async def test_wordings_that_differ_in_case_only_count_as_one_answer(
     assert hashes[0] == hashes[1] != hashes[2]
     assert hashes[0] == zlib.crc32(b"lung infection")
     assert hashes[3] != hashes[4]  # two responses without an answer are no repetition of each other
+
+
+async def test_failed_requests_are_told_once(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = make_manager(config, monkeypatch)
+    texts = [RIGHT, RIGHT.replace("lung infection", "pneumonia"), RIGHT]  # the second needs no judge: it is exact
+    assert [(await manager.run_single(batch(text)))["reward_extra_info"][JUDGE_FAULTS] for text in texts] == [1, 0, 1]
 
 
 async def test_a_scorer_that_gave_up_is_never_a_score(
