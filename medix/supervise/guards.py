@@ -55,6 +55,7 @@ class FiniteGuard:
     steps: int = 2
     keys: tuple[str, ...] = (REWARD_MEAN, "actor/pg_loss", "actor/loss", "actor/grad_norm")
     _streak: int = field(default=0, init=False)
+    _first: int = field(default=0, init=False)
 
     def check(self, step: int, metrics: Mapping[str, float]) -> Finding | None:
         present = [key for key in self.keys if key in metrics]
@@ -63,8 +64,13 @@ class FiniteGuard:
             self._streak = 0 if present else self._streak
             return None
         self._streak += 1
+        self._first = step if self._streak == 1 else self._first
         message = f"{bad[0]} is {metrics[bad[0]]}, in {self._streak} step(s) running; veRL skips such updates"
-        fix = "look at rollouts/scored.jsonl and the reward, then resume with a smaller actor.optim.lr"
+        fix = (
+            "look at rollouts/scored.jsonl and the reward, or take a smaller actor_rollout_ref.actor.optim.lr; the "
+            f"weights of step {self._first - 1} and later may be broken: resume from an earlier checkpoint by "
+            "trainer.resume_mode=resume_path trainer.resume_from_path=.../global_step_N"
+        )
         return Finding("stop" if self._streak >= self.steps else "warn", step, message, fix, save=False)
 
 

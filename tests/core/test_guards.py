@@ -56,8 +56,9 @@ def test_what_is_optimised_must_be_finite(key: str, value: float) -> None:
     assert levels(FiniteGuard(), [{key: value}, {key: value}]) == ["warn", "stop"]
     finding = FiniteGuard(steps=1).check(3, {key: value})
     assert finding is not None
-    assert (finding.level, finding.step) == ("stop", 3)
+    assert (finding.level, finding.step, finding.save) == ("stop", 3, False)
     assert key in finding.message
+    assert "weights of step 2 and later may be broken" in finding.fix  # they gave step 3 its figures
 
 
 def test_a_finite_step_between_starts_the_count_anew_and_a_validation_row_does_not() -> None:
