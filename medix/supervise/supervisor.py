@@ -123,9 +123,10 @@ class Supervisor:
                     metrics_file.flush()
                     progress.update(task, completed=row["step"], description=_headline(row))
                     self._look_at(row)
-                if ended or watch.save_is_overdue():
+                stalled = watch.has_stalled()
+                if ended or watch.save_is_overdue() or (stalled and watch.stop is not None):
                     break
-                if watch.has_stalled():
+                if stalled:
                     raise TrainingGuardError(
                         f"a logged step or a scored response every {self.options.stall_minutes:g} minutes",
                         f"neither for that long; last lines of the log:\n{self._log_tail()}",

@@ -200,10 +200,15 @@ def test_weights_that_may_be_broken_are_not_saved_over_a_good_checkpoint(tmp_pat
     assert not (tmp_path / "stop_request.json").exists()
 
 
-def test_a_driver_that_hangs_instead_of_saving_is_ended_and_the_last_checkpoint_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "limit", [{"save_minutes": 0.005}, {"stall_minutes": 0.04}], ids=["time to save is over", "it is silent"]
+)
+def test_a_driver_that_hangs_instead_of_saving_is_ended_and_the_last_checkpoint_is_named(
+    limit: dict[str, float], tmp_path: Path
+) -> None:
     start = time.monotonic()
-    with pytest.raises(TrainingGuardError, match=r"resumes from .*global_step_1"):
-        supervise(tmp_path, fake(FAKE_SAVING_TRAINER + "time.sleep(60)"), keep=True, save_minutes=0.005)
+    with pytest.raises(TrainingGuardError, match=r"at step 2.*resumes from .*global_step_1"):
+        supervise(tmp_path, fake(FAKE_SAVING_TRAINER + "time.sleep(60)"), keep=True, **limit)
     assert time.monotonic() - start < 20
     assert json.loads((tmp_path / "stop_reason.json").read_text())["step"] == 2
 
