@@ -55,7 +55,9 @@ def load_sharded(actor: Path, request: dict[str, Any], rank: int, mesh: Any) -> 
         local = (saved.to_local() if isinstance(saved, DTensor) else saved).to(rounded).float()
         target = wanted[key]
         if isinstance(target, DTensor):
-            if not isinstance(saved, DTensor) or saved.placements[-1] != target.placements[-1]:
+            # FSDP1 on one rank saves plain tensors.
+            same = saved.placements[-1] == target.placements[-1] if isinstance(saved, DTensor) else mesh.size() == 1
+            if not same:
                 raise NotComparable(f"{key} is laid out in another way than FSDP2 does")
             wanted[key] = DTensor.from_local(
                 local, mesh, target.placements, run_check=False, shape=target.shape, stride=target.stride()

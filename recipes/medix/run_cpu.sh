@@ -53,10 +53,8 @@ if [[ $JUDGE != colocated ]]; then overrides+=("medix.scorer.judge.urls=[$JUDGE_
 medix preflight --config-name medix_cpu -- "${overrides[@]}"
 medix train --config-name medix_cpu -- "${overrides[@]}"
 
-last=$(cat "$RUN/checkpoints/latest_checkpointed_iteration.txt")
-rm -rf "$RUN/export"
-python -m verl.model_merger merge --backend fsdp --local_dir "$RUN/checkpoints/global_step_$last/actor" \
-  --target_dir "$RUN/export" >>"$RUN/train.log" 2>&1
+# Written beside and renamed last; its proofs are in export.json.
+medix export "$RUN" --out "$RUN/export" --base "$model" --overwrite
 
 # The exported folder, and the model that training began with, each loaded by transformers, on the held-out task.
 # A colocated judge has ended with the run, so there is nobody to ask.

@@ -6,7 +6,6 @@ Minutes each. Run by `make test` (`pytest -m engine`).
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -15,34 +14,13 @@ import pytest
 from medix.supervise.guards import PEARSON
 from medix.supervise.metrics_file import read_metrics
 from medix.training.summary import read_scored
-
-ROOT = Path(__file__).resolve().parents[2]
-RECIPE = ["bash", "recipes/medix/run_cpu.sh"]
-TIMEOUT_S = 800
+from tests.engine.conftest import TIMEOUT_S, run_recipe
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * TIMEOUT_S)]
-
-SMALL = ["trainer.test_freq=100", "trainer.save_freq=3", "actor_rollout_ref.rollout.n=4"]
-
-
-def run_recipe(run: Path, *overrides: str, **knobs: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "RUN": str(run), "TINY_STEPS": "30", **knobs}
-    return subprocess.run(
-        [*RECIPE, *SMALL, *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
-    )
 
 
 def training_steps(run: Path) -> list[int]:
     return [row["step"] for row in read_metrics(run / "metrics.jsonl") if "timing_s/step" in row["data"]]
-
-
-@pytest.fixture(scope="module")
-def two_rank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three GRPO steps on two FSDP2 ranks and two vLLM replicas, to the closing table."""
-    run = tmp_path_factory.mktemp("two_ranks") / "run"
-    finished = run_recipe(run, "trainer.n_gpus_per_node=2", STEPS="3")
-    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
-    return run
 
 
 def test_two_ranks_train_checkpoint_export_and_evaluate(two_rank_run: Path) -> None:

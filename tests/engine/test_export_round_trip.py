@@ -1,0 +1,121 @@
+"""Export for real: sharded checkpoints back to the living model's weights, and to the trainer's own answers.
+
+Minutes each. Run by `make test` (`pytest -m engine`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medix.supervise.guards import PEARSON
+from medix.supervise.metrics_file import read_metrics
+from medix.training.summary import read_scored
+from tests.engine.conftest import ROOT, TIMEOUT_S, run_recipe
+from tests.engine.greedy import greedy_answers
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * TIMEOUT_S)]
+
+LORA_RANK, ANSWERS, RESPONSE_TOKENS = 4, 24, 40
+SAVED = {f"{kind} {ranks}": (ranks, kind == "LoRA") for ranks in (1, 2, 4) for kind in ("full", "LoRA")}
+
+
+@pytest.fixture(scope="module")
+def saved(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Name -> run folder of a checkpoint that veRL's manager saved from a living model on so many gloo ranks."""
+    folder = tmp_path_factory.mktemp("saved")
+    runs = {name: folder / name.replace(" ", "_") for name in SAVED}
+    wanted = [
+        f"{runs[name]}/checkpoints/global_step_2/actor:{ranks}:{LORA_RANK if lora else 0}"
+        for name, (ranks, lora) in SAVED.items()
+    ]
+    command = [sys.executable, "tests/engine/live_checkpoint.py", str(two_rank_run / "tiny-vlm"), *wanted]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return runs
+
+
+def export(source: Path, out: Path, *options: str) -> dict[str, Any]:
+    """`medix export`; returns export.json."""
+    medix = [sys.executable, "-c", "from medix.cli import main; main()"]
+    command = [*medix, "export", str(source), "--out", str(out), "--json", *options]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    record: dict[str, Any] = json.loads(finished.stdout)
+    return record
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_the_export_is_the_living_model(case: str, saved: dict[str, Path], two_rank_run: Path, tmp_path: Path) -> None:
+    """Bit by bit, in fp32; with LoRA, what peft's own merge makes of the living model."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForImageTextToText
+
+    ranks, lora = SAVED[case]
+    record = export(saved[case], tmp_path / "out", "--base", str(two_rank_run / "tiny-vlm"))
+    step = saved[case] / "checkpoints" / "global_step_2"
+    live = load_file(step / ("merged.safetensors" if lora else "live.safetensors"))
+    exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
+    base = AutoModelForImageTextToText.from_pretrained(two_rank_run / "tiny-vlm", dtype=torch.float32).state_dict()
+    assert exported.keys() == live.keys()
+    assert [name for name in live if not torch.equal(exported[name], live[name])] == []
+    assert any(not torch.equal(base[name], live[name]) for name in live)  # it did learn something
+    sharded = record["checks"]["behaviour"]["sharded_model"]
+    assert sharded["by"].startswith(f"FSDP2 over {ranks} gloo")
+    assert sharded["largest_difference"] <= sharded["allowed"] == 1e-3
+    if lora:
+        assert sharded["lora_moves_by"] > 10 * sharded["allowed"]  # so that an unfolded export would have been seen
+
+
+def validation_answers(run: Path, step: int) -> dict[str, str]:
+    """Sample id -> what the trainer's own rollout engine answered, greedily, after that step."""
+    records = read_scored(run / "rollouts" / "scored.jsonl")
+    return {r["sample_id"]: r["response"] for r in records if r["split"] != "train" and r["step"] == step}
+
+
+def differing(exported: Path, run: Path, data: Path, step: int) -> dict[str, tuple[str, str]]:
+    trained = validation_answers(run, step)
+    answers = greedy_answers(exported, data / "val.parquet", ANSWERS, RESPONSE_TOKENS)
+    shared = answers.keys() & trained.keys()
+    assert len(shared) >= 16
+    return {sample: (answers[sample], trained[sample]) for sample in shared if answers[sample] != trained[sample]}
+
+
+def test_the_export_answers_as_the_trainer_did(two_rank_run: Path, tmp_path: Path) -> None:
+    """Two ranks, full weights: vLLM's greedy validation answers, again from the exported folder by transformers."""
+    export(two_rank_run / "checkpoints" / "global_step_3", tmp_path / "out")
+    assert differing(tmp_path / "out", two_rank_run, two_rank_run / "data", 3) == {}
+
+
+def test_a_lora_run_exports_what_it_trained(two_rank_run: Path, tmp_path: Path) -> None:
+    """The recipe with LoRA, one rank: its export folds the adapter, and answers as its last validation did."""
+    run = tmp_path / "run"
+    finished = run_recipe(
+        run,
+        f"actor_rollout_ref.model.lora_rank={LORA_RANK}",
+        "actor_rollout_ref.model.lora_alpha=16",
+        "actor_rollout_ref.model.target_modules=all-linear",
+        "actor_rollout_ref.actor.optim.lr=3e-3",
+        "data.val_max_samples=16",
+        STEPS="2",
+        MODEL=str(two_rank_run / "tiny-vlm"),
+        DATA=str(two_rank_run / "data"),
+    )
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    assert min(row["data"][PEARSON] for row in read_metrics(run / "metrics.jsonl") if PEARSON in row["data"]) >= 0.999
+    record = json.loads((run / "export" / "export.json").read_text())
+    assert record["step"] == 2
+    assert record["weights"]["lora"]["rank"] == LORA_RANK
+    assert record["weights"]["lora"]["changed"] > 0
+    assert differing(run / "export", run, two_rank_run / "data", 2) == {}
+    adapter = export(run, tmp_path / "adapter", "--adapter-only")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert adapter["checks"]["behaviour"]["generations"] == record["checks"]["behaviour"]["generations"]
