@@ -9,6 +9,7 @@ from typing import Final
 import yaml
 
 from medix.errors import ExportError
+from medix.export.card_text import hub_name
 from medix.export.contract import Checkpoint
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -22,6 +23,13 @@ class BaseModel:
     name: str | None
     folder: Path | None
     why_not: str = ""
+
+    @property
+    def shown(self) -> str | None:
+        """The name for others to read: of a local folder its last part, where it lay is nobody's business."""
+        if self.name is None or hub_name(self.name):
+            return self.name
+        return Path(self.name).name
 
 
 def find_base(checkpoint: Checkpoint, override: Path | None) -> BaseModel:
@@ -45,7 +53,7 @@ def find_base(checkpoint: Checkpoint, override: Path | None) -> BaseModel:
     cached = _in_hub_cache(name)
     if cached is not None:
         return BaseModel(name, cached)
-    return BaseModel(name, None, f"{name} is neither a folder here nor in the local hub cache; --base names a folder")
+    return BaseModel(name, None, f"{name} is neither a folder here nor in the local hub cache; name one by --base")
 
 
 def _named(checkpoint: Checkpoint) -> str | None:

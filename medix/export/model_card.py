@@ -111,10 +111,9 @@ def model_card(
 
 
 def _base_name(base: BaseModel) -> str:
-    """The name, of a local folder its last part: where it lay is nobody's business."""
     if not base.name:
         return ""
-    return plain(base.name) if hub_name(base.name) else f"A local folder called {plain(Path(base.name).name)}."
+    return plain(base.shown) if hub_name(base.name) else f"A local folder called {plain(base.shown)}."
 
 
 def _front_matter(base: BaseModel) -> str:

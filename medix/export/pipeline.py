@@ -58,7 +58,8 @@ def export(options: ExportOptions, *, checks: Sequence[Check]) -> Path:
 def _record(checkpoint: Checkpoint, proof: WeightProof) -> dict[str, Any]:
     return {
         "format": 1,
-        "checkpoint": str(checkpoint.actor),
+        # From the run's folder on: the record goes to the hub, and where the run lay is nobody's business.
+        "checkpoint": "/".join(checkpoint.actor.parts[-4:]),
         "step": checkpoint.step,
         "weights": proof.as_dict(),
         "weights_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -58,7 +58,7 @@ def complete_side_files(folder: Path, checkpoint: Checkpoint, base: BaseModel) -
     record: dict[str, Any] = {
         "from_checkpoint": sorted(name for name, origin in taken.items() if origin == "checkpoint"),
         "from_base": sorted(name for name, origin in taken.items() if origin == "base"),
-        "base": base.name,
+        "base": base.shown,
         "compared_with_base": base.folder is not None,
         "vocabulary": tokens.size,
         "chat_template_sha256": tokens.template_digest(),
