@@ -53,7 +53,8 @@ if [[ $JUDGE != colocated ]]; then overrides+=("medix.scorer.judge.urls=[$JUDGE_
 medix preflight --config-name medix_cpu -- "${overrides[@]}"
 medix train --config-name medix_cpu -- "${overrides[@]}"
 
-# Written beside and renamed last; its proofs are in export.json.
+# Written beside and renamed last; its proofs are in export.json. What an earlier release left has none: it goes.
+if [[ ! -f $RUN/export/export.json ]]; then rm -rf "$RUN/export"; fi
 medix export "$RUN" --out "$RUN/export" --base "$model" --overwrite
 
 # The exported folder, and the model that training began with, each loaded by transformers, on the held-out task.
