@@ -29,7 +29,7 @@ def thumbnails(run: RunFolder) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     missing, spent, left_out = set(wanted), 0, 0
     for path in _data_files(run):
-        for sample_id, encoded in _rows(path, missing, run.notes):
+        for sample_id, encoded in sample_images(path, missing, run.notes):
             missing.discard(sample_id)
             uris = [uri for data in encoded[:MAX_PER_SAMPLE] if (uri := thumbnail(data, side))]
             size = sum(map(len, uris))
@@ -46,6 +46,12 @@ def thumbnails(run: RunFolder) -> dict[str, list[str]]:
 
 def thumbnail(data: bytes, side: int) -> str | None:
     """A data URI of at most `side` x `side` pixels, or None for what is no fit picture."""
+    small = small_jpeg(data, side)
+    return None if small is None else "data:image/jpeg;base64," + base64.b64encode(small).decode()
+
+
+def small_jpeg(data: bytes, side: int) -> bytes | None:
+    """The picture as JPEG of at most `side` x `side` pixels, or None for what is no fit picture."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_SOURCE_PIXELS:
@@ -57,7 +63,7 @@ def thumbnail(data: bytes, side: int) -> str | None:
         return None
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _data_files(run: RunFolder) -> list[Path]:
@@ -70,7 +76,7 @@ def _data_files(run: RunFolder) -> list[Path]:
     return list({path.resolve(): path for path in files if path.is_file()}.values())
 
 
-def _rows(path: Path, wanted: set[str], notes: list[str]) -> Iterator[tuple[str, list[bytes]]]:
+def sample_images(path: Path, wanted: set[str], notes: list[str]) -> Iterator[tuple[str, list[bytes]]]:
     """(sample id, encoded images) of the wanted rows of a prepared parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq

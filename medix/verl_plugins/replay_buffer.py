@@ -17,12 +17,13 @@ from verl.trainer.ppo.v1.replay_buffer import FILTER_GROUPS_REWARD_METRIC, Repla
 from medix.errors import TrainingGuardError
 from medix.mean_band import read_mean_band
 from medix.telemetry import reward_metrics
+from medix.verl_plugins.validation_trackers import SampleTrackers
 
 
 class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     """Settings (`sampler_kwargs`): `poll_interval_s`, `train_batch_size`, `filter_groups` (veRL's own block),
-    `max_filtered_batches` (stop after so many batches' worth of filtered groups in one step), and `mean_band`
-    (`medix.filter`: groups to drop beside those without any spread).
+    `max_filtered_batches` (stop after so many batches' worth of filtered groups in one step), `mean_band`
+    (`medix.filter`: groups to drop beside those without any spread), `validation_samples` (see `validation_trackers`).
 
     Raises:
         ConfigError: a band that is empty, or that nothing would apply.
@@ -42,6 +43,8 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
         )
         self._max_filtered_groups = settings.max_filtered_batches * settings.train_batch_size
         self._filtered_groups = 0
+        shown = settings.get("validation_samples")
+        self._shown = SampleTrackers(shown) if shown and shown.count > 0 else None
         self._band = read_mean_band(OmegaConf.to_container(settings.mean_band), bool(filters.enable))
         self._in_band: dict[str, float | None] = {}
         """Finished group -> its mean if that is out of the band, None if within: a finished group does not change."""
@@ -56,6 +59,8 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
         self._filtered_groups = 0
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         metrics.update(self._telemetry(batch))
+        if partition_id == "val" and self._shown is not None:
+            self._shown.after_batch(global_steps)
         return batch, metrics
 
     def _sync_metadata_from_transfer_queue(self) -> None:
