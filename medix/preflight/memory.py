@@ -115,8 +115,14 @@ def read_plan(config: Any) -> tuple[TrainingPlan, RolloutPlan] | tuple[None, Non
         checkpointing=model.enable_gradient_checkpointing,
         param_offload=engine.param_offload,
         optimizer_offload=engine.optimizer_offload,
+        reference_offload=config.actor_rollout_ref.ref.fsdp_config.param_offload if _has_reference(config) else None,
     )
     return plan, _rollout(shape, rollout, length)
+
+
+def _has_reference(config: Any) -> bool:
+    kl = config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward
+    return bool(kl) and not config.actor_rollout_ref.model.lora_rank
 
 
 def _rollout(shape: ModelShape, rollout: Any, length: int) -> RolloutPlan:

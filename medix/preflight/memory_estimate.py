@@ -45,6 +45,8 @@ class TrainingPlan:
     checkpointing: bool = True
     param_offload: bool = False
     optimizer_offload: bool = False
+    reference_offload: bool | None = None
+    """Whether the reference model of a KL term waits in main memory; None: there is none (adapters bring their own)."""
 
     @property
     def trainable(self) -> int:
@@ -84,7 +86,7 @@ def training_phases(plan: TrainingPlan) -> dict[str, dict[str, float]]:
     shape = plan.shape
     weights = plan.trained_bytes * plan.held / plan.gpus / GB
     optimizer = 2 * plan.trained_bytes * plan.trainable / plan.gpus / GB
-    resident = {} if plan.optimizer_offload else {"optimizer": optimizer}
+    resident = _reference(plan) | ({} if plan.optimizer_offload else {"optimizer": optimizer})
     update = {
         "weights": weights,
         "gradients": plan.trained_bytes * plan.trainable / plan.gpus / GB,
@@ -101,14 +103,14 @@ def training_phases(plan: TrainingPlan) -> dict[str, dict[str, float]]:
     }
     return {
         "update": {**update, **resident, "context": CONTEXT_GB},
-        "optimizer step": {**step, "context": CONTEXT_GB},
+        "optimizer step": {**step, **_reference(plan), "context": CONTEXT_GB},
         "log-probs": {**log_probs, **resident, "context": CONTEXT_GB},
     }
 
 
 def rollout_phase(plan: TrainingPlan, rollout: RolloutPlan, card_gb: float) -> dict[str, float]:
     """Part -> GB on one GPU while vLLM generates."""
-    parts = {"vLLM": rollout.utilization * card_gb, "context": CONTEXT_GB}
+    parts = {"vLLM": rollout.utilization * card_gb, "context": CONTEXT_GB, **_reference(plan)}
     if not plan.param_offload:
         parts["weights"] = plan.trained_bytes * plan.held / plan.gpus / GB
     if not plan.optimizer_offload:
@@ -121,12 +123,20 @@ def host_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
     share = gpus_of_node / plan.gpus
     weights = plan.trained_bytes * plan.held if plan.param_offload else 0
     optimizer = 2 * plan.trained_bytes * plan.trainable if plan.optimizer_offload else 0
-    return share * (weights + optimizer) / GB
+    reference = plan.trained_bytes * plan.shape.parameters if plan.reference_offload else 0
+    return share * (weights + optimizer + reference) / GB
 
 
 def checkpoint_gb(plan: TrainingPlan) -> float:
     """On disk: the trained copy of the weights and two moments of what is trained."""
     return plan.trained_bytes * (plan.held + 2 * plan.trainable) / GB
+
+
+def _reference(plan: TrainingPlan) -> dict[str, float]:
+    """A reference model that stays on the GPUs. An offloaded one takes the trained weights' place for its own pass."""
+    if plan.reference_offload is not False:
+        return {}
+    return {"reference": plan.trained_bytes * plan.shape.parameters / plan.gpus / GB}
 
 
 def _gathered_gb(plan: TrainingPlan, trained: bool) -> float:

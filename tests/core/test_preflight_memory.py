@@ -127,6 +127,7 @@ def make_config(model: str = QWEN_7B, **changes: Any) -> Any:
     """The released 7B setting on one node of eight; the judge beside it, if any, on two of its own."""
     config = OmegaConf.create(
         {
+            "algorithm": {"use_kl_in_reward": False},
             "data": {"max_prompt_length": 4352, "max_response_length": 4096},
             "trainer": {"n_gpus_per_node": 8, "nnodes": 1, "device": "cuda"},
             "reward": {
@@ -138,11 +139,13 @@ def make_config(model: str = QWEN_7B, **changes: Any) -> Any:
             "actor_rollout_ref": {
                 "model": {"path": model, "lora_rank": 0, "enable_gradient_checkpointing": True},
                 "actor": {
+                    "use_kl_loss": False,
                     "use_dynamic_bsz": True, "ppo_max_token_len_per_gpu": 16896, "ppo_micro_batch_size_per_gpu": 2,
                     "fsdp_config": {
                         "fsdp_size": -1, "model_dtype": "fp32", "param_offload": True, "optimizer_offload": True,
                     },
                 },
+                "ref": {"fsdp_config": {"param_offload": True}},
                 "rollout": {
                     "gpu_memory_utilization": 0.6, "tensor_model_parallel_size": 2, "max_model_len": 8448,
                     "free_cache_engine": True, "log_prob_use_dynamic_bsz": True,
@@ -167,6 +170,13 @@ CASES: dict[str, tuple[dict[str, Any], float | None, str, str]] = {
         {
             f"{ENGINE}.param_offload": False, f"{ENGINE}.optimizer_offload": False,
             f"{ROLLOUT}.gpu_memory_utilization": 0.8,
+        },
+        80.0, "warn", "gpu_memory_utilization",
+    ),
+    "80 GB, 0.9 for vLLM beside a resident reference: 72 + 2 + 4.1": (
+        {
+            "actor_rollout_ref.actor.use_kl_loss": True, "actor_rollout_ref.ref.fsdp_config.param_offload": False,
+            f"{ROLLOUT}.gpu_memory_utilization": 0.9,
         },
         80.0, "warn", "gpu_memory_utilization",
     ),
@@ -207,6 +217,13 @@ def test_a_judge_must_fit_its_own_cards() -> None:
 def test_offloaded_parts_need_main_memory(total: float, status: str) -> None:
     found = check_host_memory(make_config(), total)  # 99.5 GB
     assert (found if isinstance(found, str) else found.status) == (found if status == "pass" else status)
+
+
+def test_an_offloaded_reference_needs_main_memory_too() -> None:
+    config = make_config(**{"actor_rollout_ref.actor.use_kl_loss": True})
+    assert check_host_memory(config, 1000.0) == "133 GB offloaded, of 1000 GB"  # 16 bytes x 8.292e9
+    OmegaConf.update(config, "actor_rollout_ref.model.lora_rank", 16)  # adapters switched off are the reference
+    assert check_host_memory(config, 1000.0) == "34 GB offloaded, of 1000 GB"  # 4 x 8.292e9 + 12 x 40.4e6
 
 
 def test_the_smallest_card_counts_unless_one_is_given() -> None:
