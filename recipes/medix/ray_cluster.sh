@@ -3,13 +3,17 @@
 #   NODE_IP=10.0.0.1 bash recipes/medix/ray_cluster.sh head                        # prints the exports to use
 #   NODE_IP=10.0.0.2 HEAD=10.0.0.1:6379 bash recipes/medix/ray_cluster.sh worker
 #   bash recipes/medix/ray_cluster.sh wait 2                                       # until two nodes have joined
-#   bash recipes/medix/ray_cluster.sh status | stop                                # stop: what it started on this node
+#   bash recipes/medix/ray_cluster.sh status | stop | address                      # stop: what it started on this node
 # Workers inherit the environment of this command: export keys (the judge's, W&B's) before it, on every node.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-NODE_IP=${NODE_IP:-auto}       # this node's address among the nodes; auto: the one its host name stands for
-if [[ $NODE_IP == auto ]]; then NODE_IP=$(hostname --ip-address | awk '{print $1}'); fi
+NODE_IP=${NODE_IP:-auto}       # this node's address among the nodes; auto: the one it sends from
+if [[ $NODE_IP == auto ]]; then
+  # A host name often stands for 127.0.1.1. Nothing is sent: this only asks which way packets would go.
+  NODE_IP=$(ip -4 route get 192.0.2.254 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p')
+  NODE_IP=${NODE_IP:-127.0.0.1}
+fi
 RAY_PORT=${RAY_PORT:-6379}     # of the head
 HEAD=${HEAD:-$NODE_IP:$RAY_PORT}
 NUM_GPUS=${NUM_GPUS:-}         # empty: as many as Ray finds; with HARDWARE=cpu: slots for workers, 1
@@ -88,6 +92,7 @@ case ${1:-} in
     echo "expected ${2:-1} nodes within ${WAIT_S:-600} s; found $(alive || echo none). Fix: see the logs in $CLUSTER_DIR" >&2
     exit 1
     ;;
+  address) echo "$NODE_IP" ;;
   status) ray status --address "$HEAD" ;;
   stop) stop ;;
   *)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sqlite3
@@ -11,8 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from medix.errors import ConfigError
 from medix.training.loggers import PACKAGES, logger_environment, logger_names
@@ -20,12 +24,22 @@ from medix.training.loggers import PACKAGES, logger_environment, logger_names
 TRACKERS = ("console", "file", "tensorboard", "wandb", *(["trackio"] if find_spec("trackio") else []))
 """TensorBoard and W&B come with veRL, trackio with the extra `loggers` alone."""
 ATTEMPT = """
-import sys
+import json, sys
+from omegaconf import OmegaConf
 from verl.utils.tracking import Tracking
+from medix.verl_plugins.validation_trackers import SampleTrackers
+shown = SampleTrackers(OmegaConf.create({
+    "run_dir": ".", "files": "val.parquet", "count": 2, "most": -1, "responses": 1,
+    "trackers": sys.argv[3].split(",")}))
 first, last = int(sys.argv[1]), int(sys.argv[2])
 tracking = Tracking("medix-r1", "drill", sys.argv[3].split(","), config={"trainer": {}})
 for step in range(first, last + 1):
     tracking.log({"reward/score/mean": step / 10}, step)
+    rows = [{"step": step, "split": "val", "session": 0, "sample_id": f"s{n}", "question": "organ?", "gold": "liver",
+             "response": "<b>liver</b>", "scores": {"score": 1.0}} for n in range(2)]
+    with open("rollouts/scored.jsonl", "a") as file:
+        file.writelines(json.dumps(row) + "\\n" for row in rows)
+    shown.after_batch(step)
 tracking.finish()
 """
 
@@ -65,6 +79,11 @@ def test_the_users_own_settings_stay(tmp_path: Path) -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Steps 1 to 2, then a resume from step 1: steps 2 to 3."""
     folder = tmp_path_factory.mktemp("trackers")
+    (folder / "rollouts").mkdir()
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 0, 0)).save(picture, "PNG")
+    rows = [{"extra_info": {"sample_id": f"s{n}"}, "images": [{"bytes": picture.getvalue()}]} for n in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "val.parquet")
     for number, (first, last) in enumerate([(1, 2), (2, 3)]):
         environment = {**os.environ, **logger_environment(folder, TRACKERS, {}), "WANDB_MODE": "offline"}
         environment["VERL_FILE_LOGGER_PATH"] = str(folder / f"attempt-{number}.jsonl")
@@ -99,9 +118,28 @@ def test_wandb_goes_on_with_the_same_run(run: Path) -> None:
 
 
 @pytest.mark.slow
+def test_held_out_samples_are_shown_with_their_images(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    for number in range(2):
+        images = events.Images(f"val/samples/{number}")
+        assert {image.step for image in images} == {1, 2, 3}
+        red = Image.open(io.BytesIO(images[0].encoded_image_string)).convert("RGB").getpixel((5, 5))
+        assert red[0] > 180
+        assert red[1] < 30
+    assert list((run / "wandb").glob("offline-run-*/files/media/table/val/samples_*.table.json"))
+    kept = [path.name for path in (run / "wandb").rglob("media/*/**/*") if path.is_file()]
+    assert [name for name in kept if name.endswith((".jpg", ".jpeg", ".png"))], kept
+    assert len(list((run / "rollouts" / "validation_samples").glob("step_*.html"))) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.skipif("trackio" not in TRACKERS, reason="needs pip install -e '.[loggers]'")
 def test_trackio_has_both_attempts(run: Path) -> None:
     (database,) = (run / "trackio").glob("medix-r1*.db")
     with sqlite3.connect(database) as connection:
         rows = connection.execute("select run_name, step from metrics order by id").fetchall()
     assert {step for _, step in rows} == {1, 2, 3}
+    assert list((run / "trackio").rglob("*.jpg"))
