@@ -232,9 +232,9 @@ def test_before_it_ends_a_quiet_run_is_warned_about_once(tmp_path: Path, monkeyp
 def test_scored_responses_are_a_sign_of_life(tmp_path: Path) -> None:
     (tmp_path / "rollouts").mkdir()
     script = "\n".join(
-        ["for _ in range(12):", "    open('rollouts/scored.jsonl', 'a').write('x')", "    time.sleep(0.1)"]
+        ["for _ in range(25):", "    open('rollouts/scored.jsonl', 'a').write('x')", "    time.sleep(0.1)"]
     )
-    supervise(tmp_path, fake(script), stall_minutes=0.6 / 60)  # 1.2 s of work, each pause a sixth of the limit
+    supervise(tmp_path, fake(script), stall_minutes=1.5 / 60)  # 2.5 s of work, each pause a fifteenth of it
 
 
 @pytest.mark.parametrize(("number", "said"), [(9, "SIGKILL (kill -9, or the kernel was"), (6, "SIGABRT; what")])
