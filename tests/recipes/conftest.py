@@ -17,6 +17,6 @@ def composed() -> Callable[..., DictConfig]:
 
     @cache
     def compose(name: str, *overrides: str) -> DictConfig:
-        return compose_config(name, overrides)  # type: ignore[no-any-return]
+        return compose_config(name, overrides)
 
     return compose

@@ -22,7 +22,7 @@ launch() {
   step medix preflight --config-name "$RECIPE" -- "${overrides[@]}"
   step medix train --config-name "$RECIPE" -- "${overrides[@]}"
   stop_judge
-  if [[ $EXPORT == 1 ]]; then step medix export "$RUN" --out "$RUN/export" --overwrite; fi
+  if [[ $EXPORT == 1 || $EVAL == 1 ]]; then step medix export "$RUN" --out "$RUN/export" --overwrite; fi
   if [[ $EVAL == 1 ]]; then evaluate; fi
   step medix report "$RUN"
 }

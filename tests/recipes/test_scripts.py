@@ -1,0 +1,144 @@
+"""What a script's name says is what runs: each one dry, with every composed value from the installed veRL's schema."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "recipes" / "medix"
+MODELS = {
+    "2b": ("qwen3_vl_2b", "Qwen/Qwen3-VL-2B-Instruct"),
+    "3b": ("qwen2_5_vl_3b", "Qwen/Qwen2.5-VL-3B-Instruct"),
+    "7b": ("qwen2_5_vl_7b", "Qwen/Qwen2.5-VL-7B-Instruct"),
+    "8b": ("qwen3_vl_8b", "Qwen/Qwen3-VL-8B-Instruct"),
+    "30b": ("qwen3_vl_30b_a3b", "Qwen/Qwen3-VL-30B-A3B-Instruct"),
+}
+GSPO = {"loss_mode": "gspo", "clip": (3e-4, 4e-4), "filter": False, "kl": False}
+DAPO = {"loss_mode": "vanilla", "clip": (0.2, 0.28), "filter": True, "kl": False}
+GRPO = {"loss_mode": "vanilla", "clip": (0.2, 0.3), "filter": False, "kl": True}
+DEFAULTS = {"2b": DAPO, "3b": GSPO, "7b": GSPO, "8b": DAPO, "30b": DAPO}
+
+
+def dry_run(size: str, *overrides: str, **knobs: str) -> tuple[dict[str, Any], list[str]]:
+    """The configuration and the steps that a script shows, the steps without their `# `."""
+    environment = {**os.environ, "DRY_RUN": "1", **knobs}
+    shown = subprocess.run(
+        ["bash", f"recipes/medix/run_{size}.sh", *overrides],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert shown.returncode == 0, shown.stderr
+    steps = [line.removeprefix("# ") for line in shown.stdout.splitlines() if line.startswith("# ")]
+    return yaml.safe_load(shown.stdout), steps
+
+
+def algorithm(config: dict[str, Any]) -> dict[str, Any]:
+    actor, sampler = config["actor_rollout_ref"]["actor"], config["trainer"]["v1"]["sampler"]["sampler_kwargs"]
+    assert config["algorithm"]["adv_estimator"] == "grpo"
+    return {
+        "loss_mode": actor["policy_loss"]["loss_mode"],
+        "clip": (actor["clip_ratio_low"], actor["clip_ratio_high"]),
+        "filter": config["algorithm"]["filter_groups"]["enable"] and sampler["filter_groups"]["enable"],
+        "kl": actor["use_kl_loss"],
+    }
+
+
+def test_every_script_of_the_folder_is_looked_at() -> None:
+    assert {path.stem for path in RECIPES.glob("run_*.sh")} == {f"run_{size}" for size in [*MODELS, "cpu"]}
+
+
+@pytest.mark.parametrize("size", MODELS)
+def test_a_scripts_model_is_its_names_and_its_yaml_files(size: str) -> None:
+    group, path = MODELS[size]
+    script = (RECIPES / f"run_{size}.sh").read_text()
+    assert re.findall(r"^MODEL=\$\{MODEL:-(\S+)\}", script, re.MULTILINE) == [path]
+    assert re.findall(r"^RECIPE=(\S+)", script, re.MULTILINE) == [f"medix_{size}"]
+    assert yaml.safe_load((RECIPES / f"config/model/{group}.yaml").read_text())["actor_rollout_ref"]["model"] == {
+        "path": path
+    }
+    assert f"- model: {group}\n" in (RECIPES / f"config/medix_{size}.yaml").read_text()
+    assert script.count("\n") <= 40
+    assert script.endswith('launch "$@"\n')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", MODELS)
+def test_what_its_name_says_is_what_runs(size: str) -> None:
+    config, steps = dry_run(size)
+    assert config["actor_rollout_ref"]["model"]["path"] == MODELS[size][1]
+    assert algorithm(config) == DEFAULTS[size]
+    assert config["trainer"]["experiment_name"] == f"medix_{size}"
+    assert config["medix"]["reward"]["preset"] == "strict"
+    # Eight GPUs suffice: six train, two judge.
+    judge = config["reward"]["reward_model"]
+    assert (config["trainer"]["n_gpus_per_node"], judge["enable"], judge["n_gpus_per_node"]) == (6, True, 2)
+    assert [step.split()[:2] for step in steps] == [
+        ["medix", name] for name in ("prepare", "preflight", "train", "export", "report")
+    ]
+    assert not (ROOT / f"outputs/medix_{size}").exists()
+
+
+@pytest.mark.slow
+def test_the_released_8b_grpo_is_chosen_by_its_algorithm() -> None:
+    config, _steps = dry_run("8b", ALGO="grpo")
+    assert algorithm(config) == GRPO
+    assert config["actor_rollout_ref"]["actor"]["kl_loss_coef"] == 0.01
+    assert config["actor_rollout_ref"]["actor"]["kl_loss_type"] == "low_var_kl"
+
+
+@pytest.mark.slow
+def test_the_knobs_reach_the_configuration_and_overrides_win(tmp_path: Path) -> None:
+    knobs = {
+        "RUN": str(tmp_path / "run"), "MODEL": "/models/mine", "ALGO": "dapo", "REWARD": "paper", "DATA": "/data/mine",
+        "JUDGE_URL": "http://a:1,http://b:2", "JUDGE_MODEL": "their-judge", "LORA_RANK": "32", "NNODES": "2",
+        "STEPS": "7", "SEED": "4", "EXPORT": "0", "EVAL": "0", "LOGGER": "console,wandb",
+    }  # fmt: skip
+    config, steps = dry_run("7b", "data.seed=9", **knobs)
+    assert algorithm(config) == DAPO
+    assert config["medix"]["run_dir"] == str(tmp_path / "run")
+    assert config["medix"]["reward"]["preset"] == "paper"
+    assert config["medix"]["scorer"]["embedder"]["model"] == "abhinand/MedEmbed-large-v0.1"  # the released one
+    assert config["medix"]["scorer"]["judge"]["urls"] == ["http://a:1", "http://b:2"]
+    assert config["medix"]["scorer"]["judge"]["model"] == "their-judge"
+    assert config["reward"]["reward_model"]["enable"] is False  # a JUDGE_URL is an external judge
+    model, actor = config["actor_rollout_ref"]["model"], config["actor_rollout_ref"]["actor"]
+    assert (model["path"], model["lora_rank"], model["lora_alpha"]) == ("/models/mine", 32, 32)
+    assert (actor["optim"]["lr"], actor["ppo_mini_batch_size"]) == (1e-5, 128)
+    assert config["data"]["train_files"] == "/data/mine/train.parquet"
+    assert config["data"]["seed"] == 9  # overrides come last and win
+    assert config["actor_rollout_ref"]["rollout"]["seed"] == 4
+    trainer = config["trainer"]
+    assert (trainer["nnodes"], trainer["n_gpus_per_node"], trainer["total_training_steps"]) == (2, 8, 7)
+    assert trainer["logger"] == ["console", "wandb"]
+    assert [step.split()[1] for step in steps] == ["prepare", "preflight", "train", "report"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_one_gpu_of_24_gb_takes_adapters_short_prompts_and_a_judge_elsewhere() -> None:
+    config, steps = dry_run("3b", HARDWARE="gpu_24gb", JUDGE_URL="http://judge:8000")
+    assert (config["trainer"]["n_gpus_per_node"], config["reward"]["reward_model"]["enable"]) == (1, False)
+    assert config["actor_rollout_ref"]["model"]["lora_rank"] == 64
+    prepare = next(step for step in steps if step.startswith("medix prepare"))
+    assert "--max-prompt-tokens 2048" in prepare
+    assert "--max-pixels 1003520" in prepare  # 1,280 tokens of 28 x 28 pixels
+    assert config["medix"]["data_dir"] in prepare
+
+
+@pytest.mark.slow
+def test_the_scripts_are_clean_bash() -> None:
+    scripts = sorted(RECIPES.rglob("*.sh"))
+    checked = subprocess.run(
+        [str(ROOT / ".venv/bin/shellcheck"), "-x", *map(str, scripts)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout
