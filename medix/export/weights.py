@@ -5,37 +5,20 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from medix.errors import ConfigError, ExportError
+from medix.export.base_model import find_base
 from medix.export.contract import Checkpoint, LoraMode, LoraProof, Progress, ShardProof, WeightProof
-from medix.export.convert import FLOATS, is_streamable, stream_bytes, to_bytes, whole
 from medix.export.expected import Expected, expected_of
 from medix.export.lora import Lora, is_lora, take_apart, write_adapter_config
 from medix.export.model_config import checkpoint_dtype, write_model_config
+from medix.export.plan import Folds, plan_adapter, plan_model
 from medix.export.safetensors_file import Output, write_tensors
-from medix.export.shards import ShardSet, SourceTensor, open_shards
+from medix.export.shards import ShardSet, open_shards
 from medix.export.steps import prove_one_save
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass
-class _Folds:
-    """What folding changed, noted while the weights are written."""
-
-    changed: int = 0
-    largest: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Plan:
-    outputs: list[Output]
-    tied: list[str]
-    folds: _Folds = field(default_factory=_Folds)
 
 
 def export_weights(
@@ -62,14 +45,16 @@ def export_weights(
     _refuse_other_model(expected, shards, adapters, lora)
     wanted = dtype or checkpoint_dtype(checkpoint.base_files)
     if adapters is not None and lora == "adapter":
-        plan = _adapter_plan(adapters, wanted)
-        write_adapter_config(target, adapters, None)
+        plan = plan_adapter(adapters, wanted)
+        write_adapter_config(target, adapters, find_base(checkpoint, None).shown)
     else:
-        plan = _model_plan(shards.tensors if adapters is None else adapters.base, expected, adapters, wanted)
+        plan = plan_model(shards.tensors if adapters is None else adapters.base, expected, adapters, wanted)
         write_model_config(checkpoint.base_files, target, expected.class_name, wanted)
     _refuse_small_disk(target, plan.outputs)
     stem = "adapter_model" if adapters is not None and lora == "adapter" else "model"
     written = write_tensors(target, stem, plan.outputs, progress)
+    if adapters is not None and lora == "fold" and not plan.folds.changed:
+        unproved.append("that LoRA changed anything: every B @ A is zero, as before the first update")
     return WeightProof(
         tensors=len(plan.outputs),
         parameters=sum(math.prod(output.shape) for output in plan.outputs),
@@ -125,74 +110,6 @@ def _refuse_other_model(expected: Expected, shards: ShardSet, adapters: Lora | N
             raise ExportError(f"adapters on untied linear layers of {expected.class_name}", found, "train without it")
 
 
-def _model_plan(tensors: Mapping[str, SourceTensor], expected: Expected, adapters: Lora | None, dtype: str) -> _Plan:
-    tied = sorted(key for key in expected.tied if key in tensors)
-    for key in tied:
-        _refuse_untied(key, tensors[key], expected.tied[key], tensors[expected.tied[key]])
-    plan = _Plan([], tied)
-    for key, source in tensors.items():
-        if key in tied:
-            continue
-        to = dtype if source.dtype in FLOATS else source.dtype
-        name = expected.saved_names[key]
-        if adapters is not None and key in adapters.pairs:
-            plan.outputs.append(_folded(name, key, source, adapters, to, plan.folds))
-        elif key in expected.swapped and not expected.is_saved_layout(key, source.shape):
-            plan.outputs.append(_turned(name, key, source, to))
-        else:
-            plan.outputs.append(_plain(name, key, source, to))
-    return plan
-
-
-def _plain(name: str, key: str, source: SourceTensor, dtype: str) -> Output:
-    def chunks() -> Iterator[Any]:
-        if is_streamable(source):
-            yield from stream_bytes(key, source, dtype)
-        else:
-            yield to_bytes(key, whole(source), dtype)
-
-    return Output(name, dtype, source.shape, chunks)
-
-
-def _turned(name: str, key: str, source: SourceTensor, dtype: str) -> Output:
-    experts, rows, columns = source.shape
-
-    def chunks() -> Iterator[Any]:
-        for expert in whole(source):
-            yield to_bytes(key, expert.T, dtype)
-
-    return Output(name, dtype, (experts, columns, rows), chunks)
-
-
-def _folded(name: str, key: str, source: SourceTensor, adapters: Lora, dtype: str, folds: _Folds) -> Output:
-    def chunks() -> Iterator[Any]:
-        weight, largest = adapters.fold(key, source)
-        folds.changed += largest > 0
-        folds.largest = max(folds.largest, largest)
-        yield to_bytes(key, weight, dtype)
-
-    return Output(name, dtype, source.shape, chunks)
-
-
-def _adapter_plan(adapters: Lora, dtype: str) -> _Plan:
-    """Under peft's names: base_model.model.<module>.lora_A.weight."""
-    plan = _Plan([], [])
-    for key, pair in adapters.pairs.items():
-        module = key.removesuffix(".weight")
-        for side, source in (("A", pair.a), ("B", pair.b)):
-            name = f"base_model.model.{module}.lora_{side}.weight"
-            plan.outputs.append(_plain(name, name, source, dtype))
-    return plan
-
-
-def _refuse_untied(key: str, ours: SourceTensor, other_key: str, other: SourceTensor) -> None:
-    same = ours.shape == other.shape and len(ours.pieces) == len(other.pieces)
-    if not same or not all(a.same_bytes(b) for a, b in zip(ours.pieces, other.pieces, strict=True)):
-        found = "different values: the two were trained apart"
-        fix = "set tie_word_embeddings to false in the checkpoint's huggingface/config.json"
-        raise ExportError(f"{key} equal to {other_key}, as config.json ties them", found, fix)
-
-
 def _refuse_small_disk(target: Path, outputs: list[Output]) -> None:
     needed, free = sum(output.bytes for output in outputs), shutil.disk_usage(target).free
     if needed > free:
@@ -208,7 +125,7 @@ def _strategy(checkpoint: Checkpoint, shards: ShardSet) -> str:
     return f"{name} {shards.mesh.describe()}" if shards.mesh is not None else f"{name} unsharded"
 
 
-def _lora_proof(adapters: Lora, mode: LoraMode, folds: _Folds) -> LoraProof:
+def _lora_proof(adapters: Lora, mode: LoraMode, folds: Folds) -> LoraProof:
     return LoraProof(
         mode, adapters.rank, adapters.alpha, adapters.scale, len(adapters.pairs), folds.changed, folds.largest
     )
