@@ -57,7 +57,8 @@ def logger_environment(
         wanted["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     if "wandb" in names:
         # One run there for all attempts: W&B goes on with the id that it knows.
-        wanted |= {"WANDB_DIR": str(folder), "WANDB_RUN_ID": _kept_id(folder / "wandb_run_id"), "WANDB_RESUME": "allow"}
+        wanted |= {"WANDB_DIR": str(folder), "WANDB_DATA_DIR": str(folder / "wandb")}
+        wanted |= {"WANDB_RUN_ID": _kept_id(folder / "wandb_run_id"), "WANDB_RESUME": "allow"}
     return {name: value for name, value in wanted.items() if not environment.get(name)}
 
 

@@ -71,7 +71,13 @@ def _to_wandb(samples: Sequence[ShownSample], step: int) -> None:
     import wandb
 
     rows = [_row(sample, wandb.Image(str(sample.images[0])) if sample.images else None) for sample in samples]
-    wandb.log({KEY: wandb.Table(columns=COLUMNS, data=rows)}, step=step)
+    # W&B shows a table of the last step, and pictures with a slider over the steps.
+    pictures = [
+        wandb.Image(str(sample.images[0]), caption=f"{sample.question}\n{sample.gold}\n--\n{sample.response}")
+        for sample in samples
+        if sample.images
+    ]
+    wandb.log({KEY: wandb.Table(columns=COLUMNS, data=rows), f"{KEY}_images": pictures}, step=step)
 
 
 def _to_trackio(samples: Sequence[ShownSample], step: int) -> None:
