@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 RECORD: Final = "export.json"
+ANSWER_CHARS: Final = 200
 
 
 def export(
@@ -167,7 +168,7 @@ def _say_what_was_proved(folder: Path) -> None:
     for name in ("text", "image"):
         if generation := behaviour.get("generations", {}).get(name):
             end = "" if generation["terminated"] else f" (no end within {generation['tokens']} tokens)"
-            print(f"  {name}: {generation['answer']!r}{end}")
+            print(f"  {name}: {generation['answer'][:ANSWER_CHARS]!r}{end}")
     if sharded := behaviour.get("sharded_model"):
         print(f"  log-probabilities within {sharded['largest_difference']:.2g} nats of the sharded checkpoint's")
     if reason := side_files.get("unproved"):

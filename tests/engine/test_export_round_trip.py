@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from medix.errors import ExportError
+from medix.export.base_model import find_base
+from medix.export.behaviour import BehaviourOptions, prove_behaviour
+from medix.export.locate import locate
 from medix.supervise.guards import PEARSON
 from medix.supervise.metrics_file import read_metrics
 from medix.training.summary import read_scored
@@ -73,6 +78,20 @@ def test_the_export_is_the_living_model(case: str, saved: dict[str, Path], two_r
     assert sharded["largest_difference"] <= sharded["allowed"] == 1e-3
     if lora:
         assert sharded["lora_moves_by"] > 10 * sharded["allowed"]  # so that an unfolded export would have been seen
+
+
+@pytest.mark.parametrize(
+    ("case", "message"), [("full 2", "a difference of"), ("LoRA 2", "the adapter was not folded")], ids=["full", "LoRA"]
+)
+def test_the_base_models_weights_are_told_from_the_trained_ones(
+    case: str, message: str, saved: dict[str, Path], two_rank_run: Path, tmp_path: Path
+) -> None:
+    """The commonest wrong export of all: it loads, it answers, and it is the model that training began with."""
+    base = two_rank_run / "tiny-vlm"
+    shutil.copytree(base, tmp_path / "out")
+    checkpoint = locate(saved[case])
+    with pytest.raises(ExportError, match=message):
+        prove_behaviour(tmp_path / "out", checkpoint, find_base(checkpoint, base), BehaviourOptions(RESPONSE_TOKENS))
 
 
 def validation_answers(run: Path, step: int) -> dict[str, str]:
