@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from medix.cli import app
 from medix.preflight import checkpoints, hardware, memory, training
 from medix.preflight.check import run_check
 from medix.preflight.hardware import Gpu
@@ -44,3 +48,21 @@ def test_a_recipe_fits_its_cards(
         run_check("checkpoints", lambda: checkpoints.check_best(config)),
     ]
     assert [check for check in found if check.status != "pass"] == []
+
+
+def test_the_command_reckons_with_cards_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also the check of the platform, which would import torch, waits until there is a GPU."""
+    monkeypatch.setattr("medix.preflight.hardware.list_gpus", lambda: [])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    overrides = ["hardware=gpu_8", "judge=external", f"medix.run_dir={tmp_path}"]
+    overrides += ["medix.scorer.judge.urls=[http://127.0.0.1:1]", "medix.reward.components.embed_accuracy.weight=0"]
+    command = ["preflight", "--json", "--config-name", "medix_7b", "--gpu-memory-gb", "80", *overrides]
+    result = CliRunner().invoke(app, command)
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert result.exit_code == 2
+    assert checks["GPUs"]["status"] == "fail"
+    assert "make demo" in checks["GPUs"]["remedy"]
+    assert checks["platform"]["status"] == "warn"
+    assert checks["GPU memory"]["status"] == "pass"
+    assert "of 80 GB" in checks["GPU memory"]["found"]
+    assert all(check["remedy"] for check in checks.values() if check["status"] != "pass")
