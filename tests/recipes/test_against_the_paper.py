@@ -27,6 +27,7 @@ COMMON: dict[str, Any] = {
     f"{ROLLOUT}.max_num_batched_tokens": 4352 + 4096,
     "trainer.total_epochs": 2,
     "trainer.log_val_generations": 15,
+    "medix.validation_samples": 15,  # the same with their images
     "trainer.n_gpus_per_node": 8,
     "trainer.nnodes": 1,
     # "Inherited": data
