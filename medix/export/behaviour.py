@@ -53,7 +53,7 @@ def prove_behaviour(folder: Path, checkpoint: Checkpoint, base: BaseModel, optio
             else:
                 record["sharded_model"] = agree_log_probs(found["log_probs"], expected, plan.request["round_to"])
         if "vLLM" not in plan.skipped:
-            vllm = children.enter_context(Child("medix.export.vllm_probe", plan.request))
+            vllm = children.enter_context(Child("medix.export.vllm_probe", plan.request, gpus=True))
             record["vllm"] = agree_tokens(found["generations"], vllm.answer())
     return record | {"skipped": plan.skipped}
 

@@ -35,9 +35,12 @@ def available_bytes() -> int:
 
 
 class Child:
-    """`python -m module REQUEST ANSWER`, started at once, in a session of its own that ends with the `with` block."""
+    """`python -m module REQUEST ANSWER`, started at once, in a session of its own that ends with the `with` block.
 
-    def __init__(self, module: str, request: dict[str, Any], limit_s: float = LIMIT_S) -> None:
+    Without `gpus` it sees none: they may be busy with training, and the proofs are computed in float32 on the CPU.
+    """
+
+    def __init__(self, module: str, request: dict[str, Any], *, gpus: bool = False, limit_s: float = LIMIT_S) -> None:
         self.module, self._limit_s = module, limit_s
         self._folder = tempfile.TemporaryDirectory(prefix="medix-export-")
         place = Path(self._folder.name)
@@ -47,6 +50,8 @@ class Child:
         # A child loads local files only, so the hub's token is none of its business.
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             environment.pop(name, None)
+        if not gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         command = [sys.executable, "-m", module, str(place / "request.json"), str(self._answer)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)

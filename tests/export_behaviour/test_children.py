@@ -29,7 +29,7 @@ def write(tmp_path: Path, code: str) -> None:
 
 
 def ask(module: str, limit_s: float = 30.0) -> dict[str, object]:
-    with Child(module, {"folder": "x"}, limit_s) as child:
+    with Child(module, {"folder": "x"}, limit_s=limit_s) as child:
         return child.answer()
 
 
@@ -37,9 +37,16 @@ def test_an_answer_comes_back_and_no_token_goes_there(
     tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    write(tmp_path, "json.dump({'found': {'token': os.environ.get('HF_TOKEN'), 'asked': sys.argv[1]}}, answer)")
+    write(
+        tmp_path,
+        """
+        seen = {"token": os.environ.get("HF_TOKEN"), "gpus": os.environ["CUDA_VISIBLE_DEVICES"], "asked": sys.argv[1]}
+        json.dump({"found": seen}, answer)
+        """,
+    )
     found = ask(module)
     assert found["token"] is None
+    assert found["gpus"] == ""
     assert not Path(str(found["asked"])).exists()  # its folder is gone
 
 
