@@ -37,12 +37,13 @@ def export_weights(
         raise ConfigError(f"a dtype of {', '.join(DTYPES)}", dtype, "--dtype bfloat16")
     shards = open_shards(checkpoint)
     proved, unproved = _evidence(checkpoint, shards)
-    _check_bytes(shards, progress)
     adapters = take_apart(checkpoint, shards.tensors) if is_lora(shards.tensors) else None
     if adapters is None and lora == "adapter":
         raise ExportError("a LoRA checkpoint for an adapter", "one without adapters", "leave the adapter flag out")
+    progress("building the model class", 0, 1)
     expected = expected_of(checkpoint.base_files)
     _refuse_other_model(expected, shards, adapters, lora)
+    _check_bytes(shards, progress)
     wanted = dtype or checkpoint_dtype(checkpoint.base_files)
     if adapters is not None and lora == "adapter":
         plan = plan_adapter(adapters, wanted)
