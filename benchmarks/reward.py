@@ -61,7 +61,7 @@ def one_by_one(url: str, count: int) -> float:
 async def ours(url: str, items: list[ScoringInput], in_flight: int) -> tuple[float, dict[str, float]]:
     """Seconds to score all items at once through the composite, and the service's statistics with our CPU seconds."""
     service = ScorerService({"judge": {"urls": [url], "max_in_flight": in_flight}})
-    composite = build_composite(JUDGE_ONLY, service)
+    composite = build_composite(JUDGE_ONLY, service, service.at_once)
     start, cpu = time.monotonic(), time.process_time()
     scores = await asyncio.gather(*(composite.score(item) for item in items))
     seconds = time.monotonic() - start
@@ -137,7 +137,7 @@ def _letters(number: int) -> str:
 async def _stream(url: str, count: int, in_flight: int, cache: int) -> dict[str, float]:
     config = {"judge": {"urls": [url], "max_in_flight": in_flight}, "cache": {"max_entries": cache}}
     service = ScorerService(config)
-    composite = build_composite(JUDGE_ONLY, service)
+    composite = build_composite(JUDGE_ONLY, service, service.at_once)
     start = time.monotonic()
     for step in range(0, count, 2500):
         numbers = range(step, min(step + 2500, count))

@@ -14,7 +14,7 @@ from typing import Any
 from medix.errors import ConfigError
 from medix.scorer.options import read_options, suggest
 from reward_fns.assumed import AssumedScorers
-from reward_fns.composite import Composite, CompositeScore, Weighted
+from reward_fns.composite import AT_ONCE, Composite, CompositeScore, Weighted
 from reward_fns.contracts import Component, ComponentScore, Scorers, ScoringInput
 from reward_fns.custom import CustomComponent
 from reward_fns.embed_accuracy import EmbedAccuracy
@@ -44,13 +44,14 @@ COMPONENTS: dict[str, Any] = {
 """Name in the configuration -> class. Its dataclass fields are its options."""
 
 
-def build_composite(config: Mapping[str, Any], scorers: Scorers) -> Composite:
+def build_composite(config: Mapping[str, Any], scorers: Scorers, at_once: int = AT_ONCE) -> Composite:
     """The composite that the plain mapping under `medix.reward` describes.
 
     Args:
         config: `{preset: strict | paper, components: {name: {weight, ...options, path?}}}`. What it does not name is
             the preset's; a weight of 0, or null in place of the options, switches a component off.
         scorers: who answers for judge and embedder.
+        at_once: responses worked on at once; somewhat more than the judge's calls in flight.
 
     Raises:
         ConfigError: unknown preset, component or option (the right name is suggested), or a useless weight.
@@ -71,7 +72,7 @@ def build_composite(config: Mapping[str, Any], scorers: Scorers) -> Composite:
     if total <= 0:
         raise ConfigError("at least one weight above 0", "none", "set medix.reward.components.NAME.weight")
     parts = [_build(name, options, weights[name], total) for name, options in merged.items()]
-    return Composite(preset, parts, scorers)
+    return Composite(preset, parts, scorers, at_once)
 
 
 def _weight(name: str, options: Mapping[str, Any]) -> float:

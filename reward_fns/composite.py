@@ -27,6 +27,9 @@ from reward_fns.shared import SharedScorers
 ACCURACIES = ("llm_accuracy", "embed_accuracy")
 """`acc` is the first of these that is weighted, else the total."""
 
+AT_ONCE = 320
+"""Responses worked on at once: more than the judge's 256 calls in flight, so that no slot waits for a response."""
+
 
 @dataclass(frozen=True)
 class Weighted:
@@ -87,11 +90,16 @@ def _value(score: ComponentScore | None) -> float:
 
 
 class Composite:
-    """Scores responses. Made by `reward_fns.build_composite`, which validates."""
+    """Scores responses. Made by `reward_fns.build_composite`, which validates.
 
-    def __init__(self, preset: str, parts: Sequence[Weighted], scorers: Scorers) -> None:
+    At most `at_once` are worked on; the rest wait. Of thousands that come together, the first calls are so on their way
+    before the last response is read. Use from one event loop.
+    """
+
+    def __init__(self, preset: str, parts: Sequence[Weighted], scorers: Scorers, at_once: int = AT_ONCE) -> None:
         self.preset, self.parts, self.scorers = preset, tuple(parts), scorers
         self._active = [part for part in self.parts if part.weight > 0]
+        self._admitted = asyncio.Semaphore(at_once)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -109,7 +117,8 @@ class Composite:
             ScorerError: a scorer or a custom component failed; no component's fault is ever a score.
         """
         shared = SharedScorers(scorers or self.scorers)
-        scores = await self._components(item, shared)
+        async with self._admitted:
+            scores = await self._components(item, shared)
         weight = sum(part.weight for part in self._active if scores[part.name].applicable)
         paid = sum(part.weight * scores[part.name].value for part in self._active if scores[part.name].applicable)
         return CompositeScore(

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from medix.errors import ConfigError, ScorerError
 from medix.scorer.http import HttpClient, HttpReply, MalformedReplyError, OversizedReplyError
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 FaultKind = Literal["connect", "timeout", "busy", "server", "refused", "malformed", "oversized"]
 
 
@@ -124,7 +126,7 @@ class EndpointPool:
         Raises:
             EndpointError: after the last try, or at the deadline.
         """
-        body = json.dumps(payload, ensure_ascii=False).encode()
+        body = _encode(payload).encode()
         end: float | None = None
         for attempt in range(self.options.retries + 1):
             try:

@@ -22,6 +22,7 @@ from medix.scorer.types import JudgeRequest, Verdict
 from medix.scorer.verdict import CHOICES, VERDICT_SCHEMA, Constraint, parse_verdict, yes_probability
 
 LATENCIES_KEPT = 4096
+_encode = json.JSONEncoder(sort_keys=True).encode  # json.dumps would make an encoder for each of thousands of calls
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Judge:
         self.options, self.cache = options, cache
         self.client = ChatClient(options, options.model)
         self.prompt = load_judge_prompt(Path(options.prompt), options.max_field_chars)
+        self._settings_key = _encode([self.prompt.version, options.model, options.temperature, options.extra]).encode()
         self.breaker = CircuitBreaker(breaker, "judge")
         self.patience = Patience(self.breaker, options.tries, options.deadline_s)
         self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
@@ -66,11 +68,8 @@ class Judge:
 
     def key(self, request: JudgeRequest) -> bytes:
         """Content address: prompt version, model, sampling, and all of the request."""
-        content = [
-            self.prompt.version, self.options.model, self.options.temperature, self.options.extra,
-            request.question, request.gold, list(request.aliases), request.answer, request.parse,
-        ]  # fmt: skip
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+        asked = [request.question, request.gold, list(request.aliases), request.answer, request.parse]
+        return hashlib.sha256(self._settings_key + _encode(asked).encode()).digest()
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         """A verdict for the request.

@@ -53,6 +53,11 @@ class ScorerService:
         self._embedder: Embedder | None = None
         self._cache: VerdictCache | None = None
 
+    @property
+    def at_once(self) -> int:
+        """Responses to work on at once: a quarter more than the calls in flight, so that no slot waits for one."""
+        return self.options.judge.max_in_flight * 5 // 4 + 1
+
     def open(self, needs: Iterable[str]) -> None:
         """Open the parts named (`judge`, `similarity`), so that what is misconfigured fails now.
 

@@ -53,7 +53,7 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         settings = OmegaConf.to_container(config.medix, resolve=True)
         scorer_settings = with_colocated_judge(settings["scorer"], config, reward_router_address)
         self.scorers, self._faults_seen = ScorerService(scorer_settings), 0
-        self.composite = build_composite(settings["reward"], self.scorers)
+        self.composite = build_composite(settings["reward"], self.scorers, self.scorers.at_once)
         relax_collector()  # veRL's reward worker does nothing but score
         self.log = ScoredLog(Path(settings["run_dir"]) / "rollouts" / "scored.jsonl")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,24 @@ async def test_a_scorer_that_fails_is_raised_through() -> None:
 
 def test_component_scores_are_plain_data() -> None:
     assert ComponentScore(0.5) == ComponentScore(0.5, True, {})
+
+
+async def test_only_so_many_responses_are_worked_on_at_once() -> None:
+    """Ten responses, three at once: all are scored, and never more than three wait for the judge."""
+
+    class CountingScorers(AssumedScorers):
+        waiting = most = 0
+
+        async def judge(self, request: JudgeRequest) -> Verdict:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            await asyncio.sleep(0.001)
+            self.waiting -= 1
+            return await super().judge(request)
+
+    scorers = CountingScorers(judge_says=True, cosine=0.9)
+    composite = build_composite({"components": {"embed_accuracy": None}}, scorers, at_once=3)
+    items = [ScoringInput(f"<X_RAY><thinking>t</thinking><answer>a{n}</answer>", "gold", "q") for n in "bcdfghjklm"]
+    scores = await asyncio.gather(*(composite.score(item) for item in items))
+    assert len(scores) == 10
+    assert scorers.most == 3
