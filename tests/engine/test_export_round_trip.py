@@ -18,7 +18,9 @@ import pytest
 from medix.errors import ExportError
 from medix.export.base_model import find_base
 from medix.export.behaviour import BehaviourOptions, prove_behaviour
+from medix.export.contract import ExportOptions
 from medix.export.locate import locate
+from medix.export.pipeline import export as run_pipeline
 from medix.supervise.guards import PEARSON
 from medix.supervise.metrics_file import read_metrics
 from medix.training.summary import read_scored
@@ -28,6 +30,7 @@ from tests.engine.greedy import greedy_answers
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * TIMEOUT_S)]
 
 LORA_RANK, ANSWERS, RESPONSE_TOKENS = 4, 24, 40
+PROVED = ("full 4", "LoRA 2")
 SAVED = {f"{kind} {ranks}": (ranks, kind == "LoRA") for ranks in (1, 2, 4) for kind in ("full", "LoRA")}
 
 
@@ -65,7 +68,10 @@ def test_the_export_is_the_living_model(case: str, saved: dict[str, Path], two_r
     from transformers import AutoModelForImageTextToText
 
     ranks, lora = SAVED[case]
-    record = export(saved[case], tmp_path / "out", "--base", str(two_rank_run / "tiny-vlm"))
+    if case in PROVED:
+        record = export(saved[case], tmp_path / "out", "--base", str(two_rank_run / "tiny-vlm"))
+    else:  # the weights alone: a command of its own spends most of its time on imports
+        run_pipeline(ExportOptions(saved[case], tmp_path / "out"), checks=[])
     step = saved[case] / "checkpoints" / "global_step_2"
     live = load_file(step / ("merged.safetensors" if lora else "live.safetensors"))
     exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
@@ -73,6 +79,8 @@ def test_the_export_is_the_living_model(case: str, saved: dict[str, Path], two_r
     assert exported.keys() == live.keys()
     assert [name for name in live if not torch.equal(exported[name], live[name])] == []
     assert any(not torch.equal(base[name], live[name]) for name in live)  # it did learn something
+    if case not in PROVED:
+        return
     sharded = record["checks"]["behaviour"]["sharded_model"]
     assert sharded["by"].startswith(f"FSDP2 over {ranks} gloo")
     assert sharded["largest_difference"] <= sharded["allowed"] == 1e-3
