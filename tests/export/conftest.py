@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,10 +147,7 @@ def _sharded(recipe: Recipe, model: Any) -> tuple[dict[str, Any], Any]:
 
 def save_sharded(recipe: Recipe, actor: Path) -> Path:
     """Fork one process a rank; each saves its shard into `actor`."""
-    import torch
-    import transformers  # noqa: F401 - imported once, before the forks
-
-    torch.set_num_threads(1)
+    _import_all(recipe)
     (actor / "huggingface").mkdir(parents=True)
     rendezvous = actor.parent / "rendezvous"
     children = []
@@ -159,13 +158,34 @@ def save_sharded(recipe: Recipe, actor: Path) -> Path:
             try:
                 _save_rank(recipe, rank, actor, rendezvous)
                 code = 0
-            finally:  # An error's own text is printed by the reader of the exit code, below.
+            finally:
                 os._exit(code)
         children.append(child)
-    codes = [os.waitpid(child, 0)[1] for child in children]
+    try:
+        codes = [os.waitpid(child, 0)[1] for child in children]
+    except BaseException:  # A time-out must not leave ranks behind.
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        raise
     assert codes == [0] * recipe.world, codes
     rendezvous.unlink(missing_ok=True)
     return actor
+
+
+def _import_all(recipe: Recipe) -> None:
+    """What the ranks need, imported once, before the forks: it takes longer than all else."""
+    import torch
+    import torch.distributed.device_mesh
+    import torch.distributed.fsdp
+    import torch.testing._internal.distributed.fake_pg
+    import transformers
+
+    torch.set_num_threads(1)
+    for kind in ("Config", "ForConditionalGeneration"):
+        getattr(transformers, FAMILIES[recipe.family][0] + kind)
+    if recipe.lora:
+        import peft  # noqa: F401
 
 
 @pytest.fixture(scope="session")
