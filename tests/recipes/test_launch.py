@@ -26,6 +26,13 @@ case $1 in
     echo "gpus $CUDA_VISIBLE_DEVICES" >>"$CALLS"
     trap 'echo "judge stopped" >>"$CALLS"; kill %1; exit 0' TERM
     sleep 60 & wait ;;
+  train)
+    [[ ${FAILS:-} != train ]] || exit 2
+    if [[ ${TRAINS_LONG:-} ]]; then
+      trap 'sleep 0.3; echo "train saved" >>"$CALLS"; kill %1; exit 130' TERM
+      echo "train waits" >>"$CALLS"
+      sleep 20 & wait
+    fi ;;
   "${FAILS:-none}") exit 2 ;;
 esac
 """
@@ -40,7 +47,7 @@ class Checkout:
     root: Path
     commands: Path
 
-    def run(self, script: str, *overrides: str, **knobs: str) -> subprocess.CompletedProcess[str]:
+    def start(self, script: str, *overrides: str, **knobs: str) -> subprocess.Popen[str]:
         environment = {
             "PATH": f"{self.commands}:{Path(sys.executable).parent}:/usr/bin:/bin",
             "HOME": str(self.root),
@@ -48,7 +55,13 @@ class Checkout:
             **knobs,
         }
         command = ["bash", f"recipes/medix/{script}", *overrides]
-        return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=60)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, script: str, *overrides: str, **knobs: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(script, *overrides, **knobs)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def calls(self) -> list[str]:
         return (self.root / "calls").read_text().splitlines() if (self.root / "calls").exists() else []
@@ -196,6 +209,19 @@ def test_a_local_judge_that_does_not_come_up_ends_the_script(equipped: Checkout)
 def test_a_local_judge_is_stopped_when_training_fails(equipped: Checkout) -> None:
     assert equipped.run("run_7b.sh", FAKE_GPUS="8", JUDGE="local", FAILS="train").returncode == 2
     assert equipped.steps()[-1] == "judge stopped"
+
+
+def test_a_signal_to_the_script_reaches_the_training_which_ends_in_its_own_time(equipped: Checkout) -> None:
+    """Slurm warns the script before a job's end."""
+    process = equipped.start("run_7b.sh", FAKE_GPUS="8", JUDGE="local", TRAINS_LONG="1")
+    limit = time.monotonic() + 30
+    while "train waits" not in equipped.calls():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert equipped.calls()[-2:] == ["train saved", "judge stopped"]
 
 
 def test_evaluation_asks_both_models_with_a_judge_of_its_own(equipped: Checkout) -> None:

@@ -20,7 +20,7 @@ launch() {
   prepare_data
   start_judge
   step medix preflight --config-name "$RECIPE" -- "${overrides[@]}"
-  step medix train --config-name "$RECIPE" -- "${overrides[@]}"
+  step train --config-name "$RECIPE" -- "${overrides[@]}"
   stop_judge
   if [[ $EXPORT == 1 || $EVAL == 1 ]]; then step medix export "$RUN" --out "$RUN/export" --overwrite; fi
   if [[ $EVAL == 1 ]]; then evaluate; fi
@@ -29,7 +29,7 @@ launch() {
 
 step() {
   if [[ $DRY_RUN == 1 ]]; then
-    echo "# $*"
+    echo "# ${*/#train/medix train}"
   else
     "$@"
   fi
@@ -142,6 +142,23 @@ prepare_data() {
   if [[ -f $folder/manifest.json && $DRY_RUN != 1 ]]; then return; fi
   step medix prepare "$SOURCE" --out "$folder" --model "$model_folder" --max-prompt-tokens "${prepare[1]}" \
     --min-pixels "${prepare[2]}" --max-pixels "${prepare[3]}"
+}
+
+# In the background, as bash keeps a signal to itself while a child is in front: Slurm's warning before the end of a job
+# has to reach `medix train`, which then saves and stops.
+train() {
+  local training code=0
+  medix train "$@" &
+  training=$!
+  trap 'kill -TERM "$training" 2>/dev/null' TERM
+  trap : INT  # a terminal's Ctrl-C reaches `medix train` by itself
+  wait "$training" || code=$?
+  while kill -0 "$training" 2>/dev/null; do  # a signal ends `wait` before the child has ended
+    code=0
+    wait "$training" || code=$?
+  done
+  trap - TERM INT
+  return "$code"
 }
 
 # Both models with the bare question, as the released evaluation asks. GPU 0 answers, GPU 1 judges.
