@@ -21,7 +21,7 @@ ARRANGEMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "7b, seven and one": ("medix_7b", ("hardware=gpu_7_judge_1",)),
     "7b, seven and one on two nodes": ("medix_7b", ("hardware=gpu_7_judge_1", TWO_NODES)),
     "30b, two nodes": ("medix_30b", ("hardware=gpu_8", EXTERNAL, TWO_NODES)),
-    "8b, released GRPO": ("medix_8b", ("algorithm=grpo_kl",)),
+    "8b, released GRPO": ("medix_8b", ("hardware=gpu_8", EXTERNAL, "algorithm=grpo_kl")),
     "3b, one GPU of 24 GB": ("medix_3b", ("hardware=gpu_24gb", EXTERNAL)),
     "7b, LoRA": ("medix_7b", ("+lora=adapter",)),
 }
@@ -111,7 +111,7 @@ def test_where_six_train_only_the_batch_differs_from_the_released_one(composed: 
 
 FITS = {
     **{name: (name, (), 80.0, "pass") for name in MODELS},
-    "8b, released GRPO": ("medix_8b", ("algorithm=grpo_kl",), 80.0, "pass"),
+    "8b, released GRPO": ("medix_8b", ("hardware=gpu_8", EXTERNAL, "algorithm=grpo_kl"), 80.0, "pass"),
     "30b, eight train": ("medix_30b", ("hardware=gpu_8", EXTERNAL), 80.0, "pass"),
     "3b, one GPU of 24 GB": ("medix_3b", ("hardware=gpu_24gb", EXTERNAL), 24.0, "pass"),
     # Rollout engines of one GPU: the weights alone are more than vLLM's share.
