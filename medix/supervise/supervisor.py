@@ -20,6 +20,7 @@ from medix.errors import TrainingGuardError
 from medix.scored_log import end_half_written_line
 from medix.supervise.checkpoints import CheckpointKeeper, validation_values
 from medix.supervise.guards import Finding
+from medix.supervise.log_tail import LAST_LINES, telling_lines
 from medix.supervise.metrics_file import AttemptReader, read_metrics
 from medix.supervise.processes import RUN_MARK, die_with_parent, end_processes, hold_run, mark_of
 from medix.supervise.stop import clear_stop, record_stop
@@ -27,7 +28,6 @@ from medix.supervise.watch import Watch
 from medix.supervise.watchdog import WatchdogOptions
 
 POLL_S = 0.5
-LOG_TAIL_LINES = 15
 
 
 class Interrupted(Exception):
@@ -164,10 +164,8 @@ class Supervisor:
         """Of what this attempt wrote: the lines that name an error, else the last ones."""
         with (self.run_dir / "train.log").open("rb") as log:
             log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()[-400:]
-        # veRL warns of each engine that is not installed.
-        errors = [line for line in lines if "Error" in line and "Traceback" not in line and "Warning" not in line]
-        return "\n".join((errors or lines)[-LOG_TAIL_LINES:])
+            lines = log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+        return "\n".join(telling_lines(lines))
 
 
 def _how_it_ended(code: int) -> str:

@@ -43,6 +43,18 @@ def shell(command: str, log: Path, **environment: str) -> subprocess.Popen[bytes
         )
 
 
+def model_and_data(folder: Path) -> Path:
+    """The folder that holds `tiny-vlm` and `data`; an earlier drill's, named by MEDIX_DRILL_GROUND, saves minutes."""
+    if ready := os.environ.get("MEDIX_DRILL_GROUND"):
+        return Path(ready)
+    for command in (
+        f"medix tiny-vlm --out {folder}/tiny-vlm --steps 30",
+        f"medix prepare sample --out {folder}/data --model {folder}/tiny-vlm",
+    ):
+        assert shell(command, folder / "build.log").wait(300) == 0, (folder / "build.log").read_text()
+    return folder
+
+
 @dataclass(frozen=True)
 class Drill:
     """One run folder, and the one command that trains there. Attempts come and go."""
