@@ -78,7 +78,7 @@ def _plan(folder: Path, checkpoint: Checkpoint, base: BaseModel, options: Behavi
     parameters, dtype = stored(folder)
     if adapter and base.folder is not None:
         parameters += stored(base.folder)[0]
-        skipped |= dict.fromkeys(("sharded model", "vLLM"), "an adapter's folder does not hold the whole model")
+        skipped["vLLM"] = "an adapter's folder does not hold the whole model"
     need, room = parameters * FLOAT32_BYTES + OVERHEAD_BYTES, available_bytes()
     if need > room:
         return _Plan({}, {"all": _want_of_memory(need, room)})
@@ -88,6 +88,7 @@ def _plan(folder: Path, checkpoint: Checkpoint, base: BaseModel, options: Behavi
     request = {
         "folder": str(folder),
         "base": str(base.folder) if base.folder else None,
+        "config": str(base.folder if adapter else folder),
         "dtype": "float32",
         "round_to": dtype,
         "max_new_tokens": options.max_new_tokens,

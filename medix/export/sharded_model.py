@@ -36,10 +36,10 @@ def load_sharded(actor: Path, request: dict[str, Any], rank: int, mesh: Any) -> 
     from transformers import AutoConfig
 
     shard = _read_shard(actor, request["world_size"], rank)
-    config = AutoConfig.from_pretrained(request["folder"])
+    config = AutoConfig.from_pretrained(request["config"])
     # Parameters without memory; buffers, which no checkpoint holds, are computed.
     with init_empty_weights(include_buffers=False):
-        model = auto_class(Path(request["folder"])).from_config(config, dtype=torch.float32)
+        model = auto_class(Path(request["config"])).from_config(config, dtype=torch.float32)
     alpha = None
     if any("lora_" in key for key in shard):
         alpha = _lora_alpha(actor)

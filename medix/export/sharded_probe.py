@@ -24,7 +24,7 @@ def probe_sharded(request: dict[str, Any], answer: Path) -> None:
     # What takes seconds to import is imported here, once, before the processes part.
     import torch.multiprocessing as multiprocessing
 
-    auto_class(Path(request["folder"]))
+    auto_class(Path(request["config"]))
     ranks = mesh_size(Path(request["actor"]), request["world_size"])
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as rendezvous:
@@ -51,7 +51,7 @@ def _rank(rank: int, ranks: int, store: str, request: dict[str, Any], answer: Pa
 
 
 def _log_probs(rank: int, mesh: Any, request: dict[str, Any]) -> dict[str, Any]:
-    folder = Path(request["folder"])
+    folder = Path(request["config"])
     with_images = sees_images(folder)
     processor = load_processor(folder, with_images)
     model, alpha = load_sharded(Path(request["actor"]), request, rank, mesh)

@@ -146,3 +146,4 @@ def test_a_lora_run_exports_what_it_trained(two_rank_run: Path, tmp_path: Path) 
     adapter = export(run, tmp_path / "adapter", "--adapter-only")
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
     assert adapter["checks"]["behaviour"]["generations"] == record["checks"]["behaviour"]["generations"]
+    assert adapter["checks"]["behaviour"]["sharded_model"]["largest_difference"] <= 1e-3
