@@ -5,15 +5,10 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
-import signal
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from rich.console import Console
 
@@ -22,8 +17,8 @@ from medix.supervise import supervisor as module
 from medix.supervise.checkpoints import CheckpointKeeper, CheckpointOptions
 from medix.supervise.guards import PEARSON
 from medix.supervise.metrics_file import read_metrics
-from medix.supervise.processes import RUN_MARK, end_processes, hold_run, mark_of, processes_of
-from medix.supervise.supervisor import Interrupted, Supervisor
+from medix.supervise.processes import end_processes, hold_run
+from medix.supervise.supervisor import Supervisor
 from medix.supervise.watchdog import read_watchdog
 
 # What veRL's file logger does: it empties its file, then writes a line a step; NaN becomes null.
@@ -32,17 +27,6 @@ import json, os, signal, subprocess, sys, time
 log = open(os.environ["VERL_FILE_LOGGER_PATH"], "wb", buffering=0)
 def step(number, **data):
     log.write(json.dumps({"step": number, "data": data}).encode() + b"\\n")
-"""
-
-# Starts a grandchild in a session of its own, as Ray and vLLM do, and writes down both process ids and the run's mark.
-FAKE_STUBBORN_FAMILY = """
-import os, signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-with open("family.tmp", "w") as file:
-    print(os.getpid(), child.pid, os.environ["MEDIX_RUN_MARK"], file=file)
-os.rename("family.tmp", "family")
-time.sleep(60)
 """
 
 
@@ -244,62 +228,7 @@ def test_a_driver_that_a_signal_ended_is_reported_as_that(number: int, said: str
     assert said in caught.value.found
 
 
-def test_what_a_killed_attempt_left_is_ended_by_the_next(tmp_path: Path) -> None:
-    left = subprocess.Popen(
-        [sys.executable, "-S", "-c", "import time; time.sleep(60)"], env={**os.environ, RUN_MARK: mark_of(tmp_path)}
-    )
-    supervise(tmp_path, fake("step(1, a=1.0)"))
-    assert not alive(left.pid)
-    left.wait(5)
-
-
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     with hold_run(tmp_path), pytest.raises(ConfigError, match="another one at work"):
         supervise(tmp_path, fake("step(1, a=1.0)"))
     assert not (tmp_path / "attempts").exists()
-
-
-def alive(pid: int) -> bool:
-    """Whether the process still runs; one that has ended but that nobody has waited for does not."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def interrupt_when_family_is_there(*pauses_s: float) -> threading.Thread:
-    """A thread that sends this process one SIGINT after the family has started, and one more after each pause."""
-
-    def send() -> None:
-        while not Path("family").exists():
-            time.sleep(0.02)
-        for pause_s in (0.0, *pauses_s):
-            time.sleep(pause_s)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=send, daemon=True)
-    thread.start()
-    return thread
-
-
-@pytest.mark.parametrize("pauses_s", [(), (0.3,)], ids=["once", "twice, from an impatient user"])
-def test_ctrl_c_leaves_no_process_of_the_run(pauses_s: tuple[float, ...], tmp_path: Path) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    sender = interrupt_when_family_is_there(*pauses_s)
-    with pytest.raises(Interrupted, match="SIGINT"):
-        supervise(tmp_path, [sys.executable, "-S", "-c", FAKE_STUBBORN_FAMILY])
-    sender.join(5)
-    parent, child, mark = Path("family").read_text().split()
-    assert processes_of(mark) == []
-    assert not any(alive(int(pid)) for pid in (parent, child))
-    assert signal.getsignal(signal.SIGINT) is handler
-
-
-def test_a_daemon_that_outlives_a_good_run_is_ended(tmp_path: Path) -> None:
-    script = "child = subprocess.Popen(['sleep', '60'], start_new_session=True); print(child.pid)"
-    supervise(tmp_path, fake(script))
-    assert not alive(int((tmp_path / "train.log").read_text()))
-
-
-def test_ending_looks_at_the_mark_only() -> None:
-    assert end_processes("no process carries this mark") == 0
