@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,16 @@ from evaluation.prompting import content_parts
 
 
 def greedy_answers(
-    folder: Path, parquet: Path, limit: int, max_new_tokens: int, batch_size: int = 32
+    folder: Path, parquet: Path, samples: Collection[str], max_new_tokens: int, batch_size: int = 32
 ) -> dict[str, str]:
-    """Sample id -> answer, of the first `limit` rows."""
+    """Sample id -> answer, of the rows with these ids."""
     import pyarrow.parquet as pq
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
     processor.tokenizer.padding_side = "left"
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
-    rows = pq.read_table(parquet).slice(0, limit).to_pylist()
+    rows = [row for row in pq.read_table(parquet).to_pylist() if row["extra_info"]["sample_id"] in samples]
     answers = {}
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]

@@ -110,10 +110,10 @@ def validation_answers(run: Path, step: int) -> dict[str, str]:
 
 def differing(exported: Path, run: Path, data: Path, step: int) -> dict[str, tuple[str, str]]:
     trained = validation_answers(run, step)
-    answers = greedy_answers(exported, data / "val.parquet", ANSWERS, RESPONSE_TOKENS)
-    shared = answers.keys() & trained.keys()
-    assert len(shared) >= 16
-    return {sample: (answers[sample], trained[sample]) for sample in shared if answers[sample] != trained[sample]}
+    samples = sorted(trained)[:ANSWERS]
+    answers = greedy_answers(exported, data / "val.parquet", samples, RESPONSE_TOKENS)
+    assert len(answers) == len(samples) >= 16
+    return {sample: (answers[sample], trained[sample]) for sample in samples if answers[sample] != trained[sample]}
 
 
 def test_the_export_answers_as_the_trainer_did(two_rank_run: Path, tmp_path: Path) -> None:
