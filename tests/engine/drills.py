@@ -48,7 +48,7 @@ def model_and_data(folder: Path) -> Path:
     if ready := os.environ.get("MEDIX_DRILL_GROUND"):
         return Path(ready)
     for command in (
-        f"medix tiny-vlm --out {folder}/tiny-vlm --steps 30",
+        f"medix tiny-vlm --out {folder}/tiny-vlm --steps 160",
         f"medix prepare sample --out {folder}/data --model {folder}/tiny-vlm",
     ):
         assert shell(command, folder / "build.log").wait(300) == 0, (folder / "build.log").read_text()
