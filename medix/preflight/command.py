@@ -82,6 +82,7 @@ def _run_checks(config: Any) -> list[NamedCheck]:
         ("reward", lambda: training.check_reward(config)),
         ("reward manager", lambda: training.check_reward_manager(config)),
         ("load format", lambda: training.check_load_format(config)),
+        ("adapters", lambda: training.check_adapters(config)),
         ("batch sizes", lambda: training.check_batch_sizes(config)),
         ("rollout engines", lambda: training.check_replicas(config)),
         ("lengths", lambda: training.check_lengths(config)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from medix.errors import ConfigError
@@ -47,6 +48,21 @@ def check_load_format(config: Any) -> str:
             "set actor_rollout_ref.rollout.load_format=auto",
         )
     return str(found)
+
+
+def check_adapters(config: Any) -> str:
+    """vLLM serves no adapter on the image encoder: one trained there is in the actor and missing from the rollouts."""
+    model = config.actor_rollout_ref.model
+    if model.lora_rank < 1:
+        return "none: all weights are trained"
+    excluded = model.exclude_modules or ""
+    if model.target_modules == "all-linear" and not re.fullmatch(str(excluded), "model.visual.blocks.0.attn.qkv"):
+        raise ConfigError(
+            "adapters on the language model only",
+            f"target_modules=all-linear with exclude_modules={model.exclude_modules}",
+            "add +lora=adapter, or set actor_rollout_ref.model.exclude_modules='.*visual.*'",
+        )
+    return f"rank {model.lora_rank}"
 
 
 def check_batch_sizes(config: Any) -> str:

@@ -195,3 +195,20 @@ def test_a_check_passes_warns_or_fails_with_its_remedy() -> None:
     assert [check.status for check in checks] == ["pass", "warn", "fail"]
     assert failed(checks) == [Check("c", "fail", "expected a judge; found none", "start one")]
     assert all(bool(check.remedy) == (check.status != "pass") for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("rank", "target", "excluded", "expected"),
+    [
+        (0, "all-linear", None, "pass"),
+        (8, "all-linear", None, "fail"),  # the image encoder's adapters would train, and never be rolled out
+        (8, "all-linear", ".*merger.*", "fail"),
+        (8, "all-linear", ".*visual.*", "pass"),
+        (8, ["q_proj", "v_proj"], None, "pass"),  # names that the image encoder does not have
+    ],
+)
+def test_adapters_that_vllm_would_not_serve_are_refused(
+    rank: int, target: Any, excluded: str | None, expected: str, config: Any
+) -> None:
+    config.actor_rollout_ref.model.update({"lora_rank": rank, "target_modules": target, "exclude_modules": excluded})
+    assert run_check("adapters", lambda: training.check_adapters(config)).status == expected
