@@ -28,7 +28,7 @@ def telling_lines(lines: Iterable[str]) -> list[str]:
     for line in plain:
         dead = _OF_THE_DEAD.match(line)
         if dead and errors and "ActorDiedError" in errors[-1]:
-            errors[-1] += f" It was {dead[1]}."
+            errors[-1] += f" It was {dead[1]}"
         elif "Error" in line and not any(words in line for words in _SAYS_NOTHING):
             errors.append(line)
     # Of what was said often, the last place counts: that is where the run ended.

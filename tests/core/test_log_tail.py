@@ -21,7 +21,7 @@ def test_a_dead_actor_is_named_once_however_often_it_was_missed() -> None:
     ]
     last = "medix.errors.TrainingGuardError: expected every response of a batch; found 3 groups"
     assert telling_lines([*block * 12, "Error executing job with overrides: ['a=b']", last]) == [
-        f"{died} It was RewardLoopWorker.",
+        f"{died} It was RewardLoopWorker",
         last,
     ]
 
