@@ -81,7 +81,7 @@ def _to_wandb(samples: Sequence[ShownSample], step: int) -> None:
 
 
 def _to_trackio(samples: Sequence[ShownSample], step: int) -> None:
-    import pandas  # type: ignore[import-untyped]
+    import pandas
     import trackio
 
     rows = [_row(sample, trackio.Image(str(sample.images[0])) if sample.images else None) for sample in samples]
