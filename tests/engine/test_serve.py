@@ -17,6 +17,7 @@ import pytest
 
 from medix.scorer.service import ScorerService
 from medix.scorer.types import JudgeRequest
+from medix.supervise.processes import is_alive
 from tests.engine.drills import shell
 
 START_LIMIT_S = 400
@@ -49,7 +50,7 @@ def serving(command: str, folder: Path, **environment: str) -> Iterator[tuple[st
         yield said.read_text(), family
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-        assert [member for member in family if member.is_running()] == []
+        assert [member.pid for member in family if is_alive(member.pid)] == []
     finally:
         process.kill()
 
