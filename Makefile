@@ -40,7 +40,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck -x $$(git ls-files '*.sh') .ci/run
+	$(BIN)/shellcheck -x $$(git ls-files '*.sh' '*.sbatch') .ci/run
 
 clean:
 	rm -rf .venv outputs build *.egg-info

@@ -16,7 +16,6 @@ CORE = [
     "pyyaml>=6",
     "rapidfuzz>=3.9",
     "rich>=13",
-    "tenacity>=9",
     "tokenizers>=0.20",
     "typer>=0.15",
 ]

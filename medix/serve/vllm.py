@@ -1,6 +1,6 @@
 """The command lines of vLLM's OpenAI server, as a judge and as an embedder, and which GPUs each replica gets.
 
-Flags checked against vLLM 0.28 (the CPU profile); the GPU profile's 0.24 documents the same ones.
+Flags checked against vLLM 0.28, the CPU profile's; the GPU profile's 0.24 was not looked at.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from medix.preflight import environment, training
 from medix.preflight.check import Check, failed, run_check
 from medix.run_config import compose_config
 
+pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration
+
 ROLLOUT, ACTOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
 
 

@@ -85,6 +85,7 @@ def _no_platform(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_platform")
+@pytest.mark.slow
 def test_the_command_lists_every_fault_at_once(tmp_path: Path, judge_url: str) -> None:
     code, checks = run_json(
         f"medix.run_dir={tmp_path}",
@@ -101,6 +102,7 @@ def test_the_command_lists_every_fault_at_once(tmp_path: Path, judge_url: str) -
 
 
 @pytest.mark.usefixtures("_no_platform")
+@pytest.mark.slow
 def test_a_wrong_scorer_setting_is_one_failed_check_among_the_others(tmp_path: Path) -> None:
     code, checks = run_json(f"medix.run_dir={tmp_path}", "+medix.scorer.judge.modle=x")
     assert code == 2

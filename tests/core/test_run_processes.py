@@ -21,6 +21,8 @@ from medix.supervise.processes import RUN_MARK, end_processes, mark_of, processe
 from medix.supervise.supervisor import Interrupted, Supervisor
 from medix.supervise.watchdog import read_watchdog
 
+pytestmark = pytest.mark.slow  # each starts processes and waits for them
+
 # Starts a grandchild in a session of its own, as Ray and vLLM do, and writes down both process ids and the run's mark.
 FAKE_STUBBORN_FAMILY = """
 import os, signal, subprocess, sys, time

@@ -21,6 +21,8 @@ from medix.supervise.processes import end_processes, hold_run
 from medix.supervise.supervisor import Supervisor
 from medix.supervise.watchdog import read_watchdog
 
+pytestmark = pytest.mark.slow  # each starts processes and waits for them
+
 # What veRL's file logger does: it empties its file, then writes a line a step; NaN becomes null.
 FAKE_TRAINER = """
 import json, os, signal, subprocess, sys, time

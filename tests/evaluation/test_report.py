@@ -91,6 +91,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
         keep_thumbnail(tmp_path, "x", header + b"\0" * 100)
 
 
+@pytest.mark.slow
 def test_in_a_browser(folder, tmp_path):
     chromium = shutil.which("chromium")
     if chromium is None:
