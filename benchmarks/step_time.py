@@ -5,7 +5,6 @@
 Alone means: the same model, prompts, group size and response length as in the run; vLLM in one process without Ray,
 agent loop or reward, and a plain torch forward and backward without FSDP, TransferQueue or log-probability pass.
 Run it on an idle machine right after the run; only the ratio within one machine says anything.
-Written, and not yet run: expect to mend it at its first use.
 """
 
 from __future__ import annotations
