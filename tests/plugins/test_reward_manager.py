@@ -35,7 +35,7 @@ class FakeTokenizer:
 class FakeScorers(AssumedScorers):
     """Says YES and 0.9 to everything, in place of the scorer service; each verdict takes it two requests."""
 
-    judge_faults = 0
+    judge_faults, at_once = 0, 4
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         self.judge_faults += 1
@@ -48,7 +48,7 @@ class FakeScorers(AssumedScorers):
 class FakeBrokenScorers:
     """A judge that gave up."""
 
-    judge_faults = 0
+    judge_faults, at_once = 0, 4
 
     def __init__(self, settings: dict[str, Any]) -> None:
         pass
