@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from medix.errors import ExportError
+from medix.export.contract import RECORD
 
 if TYPE_CHECKING:
     from medix.export.contract import Check, Checkpoint, ExportOptions
 
 DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-RECORD: Final = "export.json"
 ANSWER_CHARS: Final = 200
 
 

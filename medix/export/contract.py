@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+RECORD: Final = "export.json"
+"""The proofs, in every exported folder; a folder without it is not ours."""
 LoraMode = Literal["fold", "adapter"]
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done_bytes, total_bytes)`; called often, so it must be quick."""
@@ -108,9 +110,3 @@ class ExportOptions:
 Check = Callable[[Path, Checkpoint], dict[str, Any]]
 """A step after the weights: completes or proves the folder it is given (not yet at its final name), raises
 `ExportError` where it cannot, and returns what `export.json` shall say under the function's name."""
-
-# The entry points:
-#   medix.export.locate.locate(path, *, best=False, last=False) -> Checkpoint
-#   medix.export.weights.export_weights(checkpoint, target, *, dtype, lora, progress) -> WeightProof
-#   medix.export.pipeline.export(options, *, checks) -> Path
-#   medix.export.manifest.write_manifest(actor) -> Path        at save time, torch-free

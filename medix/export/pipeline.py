@@ -16,10 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from medix.export.contract import Check, Checkpoint, ExportOptions, WeightProof
+from medix.export.contract import RECORD, Check, Checkpoint, ExportOptions, WeightProof
 from medix.export.contract import Progress as Report
 from medix.export.locate import locate
-from medix.export.swap import RECORD, part_of, refuse_target, take_final_name
+from medix.export.swap import part_of, refuse_target, take_final_name
 from medix.export.weights import export_weights
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 
 from medix.errors import ConfigError
+from medix.export.contract import RECORD
 
-RECORD = "export.json"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 

@@ -10,24 +10,6 @@ from pathlib import Path
 from typing import Any
 
 
-class AttemptReader:
-    """Reads the whole lines that have been added to an attempt's file since the last call."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._offset = path, 0
-
-    def new_rows(self) -> list[dict[str, Any]]:
-        """`{"step": int, "data": {...}}` rows, oldest first. A half-written last line waits for the next call."""
-        if not self.path.exists():
-            return []
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            content = file.read()
-        end = content.rfind(b"\n") + 1
-        self._offset += end
-        return [json.loads(line) for line in content[:end].splitlines() if line.strip()]
-
-
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a `metrics.jsonl`, one a step in order; after a resume the later attempt's row of a step counts.
 

@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from medix.errors import TrainingGuardError
+from medix.growing_file import GrowingFile
 from medix.scored_log import end_half_written_line
 from medix.supervise.checkpoints import CheckpointKeeper, validation_values
 from medix.supervise.guards import Finding
 from medix.supervise.log_tail import LAST_LINES, telling_lines
-from medix.supervise.metrics_file import AttemptReader, read_metrics
+from medix.supervise.metrics_file import read_metrics
 from medix.supervise.processes import RUN_MARK, die_with_parent, end_processes, hold_run, mark_of
 from medix.supervise.stop import clear_stop, record_stop
 from medix.supervise.watch import Watch
@@ -74,7 +75,7 @@ class Supervisor:
         clear_stop(self.run_dir)
         self._watch = Watch(self.run_dir, self.options, self.console)
         try:
-            self._run(command, AttemptReader(attempt_file))
+            self._run(command, GrowingFile(attempt_file))
         except TrainingGuardError as error:
             checkpoint = self._checkpoint()
             record_stop(self.run_dir, error, self._watch.stopped_at, checkpoint)
@@ -86,7 +87,7 @@ class Supervisor:
                 self.keeper.update(self._validated())
                 self.keeper.prune()
 
-    def _run(self, command: Sequence[str], reader: AttemptReader) -> None:
+    def _run(self, command: Sequence[str], reader: GrowingFile) -> None:
         mark = mark_of(self.run_dir)
         environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(reader.path.resolve()), RUN_MARK: mark}
         previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -110,7 +111,7 @@ class Supervisor:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _follow(self, process: subprocess.Popen[bytes], reader: AttemptReader) -> None:
+    def _follow(self, process: subprocess.Popen[bytes], reader: GrowingFile) -> None:
         metrics_path, watch = self.run_dir / "metrics.jsonl", self._watch
         end_half_written_line(metrics_path)
         progress = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)

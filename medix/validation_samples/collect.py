@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from medix.growing_file import GrowingFile
 from medix.report.thumbnails import sample_images, small_jpeg
 
 SIDE_PX = 448
@@ -46,13 +46,11 @@ class ValidationSamples:
     count: int
     most: int = -1
     responses: int = 1
-    _offset: int = field(init=False)
     _seen: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict, init=False)
     _step: int = field(default=-1, init=False)
 
     def __post_init__(self) -> None:
-        self._scored = self.run_dir / "rollouts" / "scored.jsonl"
-        self._offset = self._scored.stat().st_size if self._scored.exists() else 0
+        self._scored = GrowingFile(self.run_dir / "rollouts" / "scored.jsonl", from_end=True)
         rows = sum(pq.ParquetFile(path).metadata.num_rows for path in self.files)
         self._expected = (rows if self.most < 1 else min(rows, self.most)) * self.responses
 
@@ -60,7 +58,7 @@ class ValidationSamples:
         """The chosen samples once every response of this step's validation has been scored; till then none."""
         if step != self._step:
             self._step, self._seen = step, {}
-        for row in self._new_rows():
+        for row in self._scored.new_rows():
             if row.get("split") != "train" and row.get("step") == step:
                 self._seen[row["sample_id"], int(row["session"])] = row
         if self.count < 1 or len(self._seen) < self._expected:
@@ -74,23 +72,6 @@ class ValidationSamples:
             )
             for row in rows
         ]  # fmt: skip
-
-    def _new_rows(self) -> list[dict[str, Any]]:
-        """Whole lines only: another process writes them."""
-        if not self._scored.exists():
-            return []
-        with self._scored.open("rb") as file:
-            file.seek(self._offset)
-            content = file.read()
-        end = content.rfind(b"\n") + 1
-        self._offset += end
-        rows = []
-        for line in content[:end].splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # what a killed attempt left
-                continue
-        return rows
 
     def _chosen(self) -> list[dict[str, Any]]:
         """By the hash of their ids, so that neither order nor an added sample reshuffles them; one response each."""

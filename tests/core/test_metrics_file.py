@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from medix.supervise.metrics_file import AttemptReader, read_metrics
+from medix.growing_file import GrowingFile
+from medix.supervise.metrics_file import read_metrics
 
 
 def line(step: int, **data: float | None) -> str:
@@ -14,7 +15,7 @@ def line(step: int, **data: float | None) -> str:
 
 def test_the_reader_gives_each_whole_line_once(tmp_path: Path) -> None:
     path = tmp_path / "000.jsonl"
-    reader = AttemptReader(path)
+    reader = GrowingFile(path)
     assert reader.new_rows() == []  # not there yet
     whole, half = line(1, a=0.5), line(2, a=0.7)
     path.write_text(whole + half[:9])
@@ -30,10 +31,19 @@ def test_a_line_cut_within_a_character_waits_for_the_rest(tmp_path: Path) -> Non
     content = ('{"step": 1, "data": {"µ": 1}}' + "\n").encode()
     cut = content.index("µ".encode()) + 1
     path.write_bytes(content[:cut])
-    reader = AttemptReader(path)
+    reader = GrowingFile(path)
     assert reader.new_rows() == []
     path.write_bytes(content)
     assert reader.new_rows() == [{"step": 1, "data": {"µ": 1}}]
+
+
+def test_what_stood_there_before_is_left_out_and_spoilt_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "scored.jsonl"
+    path.write_text(line(1, a=0.5))
+    reader = GrowingFile(path, from_end=True)
+    with path.open("a") as file:
+        file.write('{"step": 2, "da\n7\n' + line(3, a=0.9))
+    assert [row["step"] for row in reader.new_rows()] == [3]
 
 
 def test_unreadable_lines_are_passed_over(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def test_a_scripts_model_is_its_names_and_its_yaml_files(size: str) -> None:
         "path": path
     }
     assert f"- model: {group}\n" in (RECIPES / f"config/medix_{size}.yaml").read_text()
-    assert script.count("\n") <= 40
+    assert script.count("\n") <= 20
     assert script.endswith('launch "$@"\n')
 
 
@@ -103,7 +104,7 @@ def test_the_knobs_reach_the_configuration_and_overrides_win(tmp_path: Path) -> 
         "JUDGE_URL": "http://a:1,http://b:2", "JUDGE_MODEL": "their-judge", "LORA_RANK": "32", "NNODES": "2",
         "STEPS": "7", "SEED": "4", "EXPORT": "0", "EVAL": "0", "LOGGER": "console,wandb",
     }  # fmt: skip
-    config, steps = dry_run("7b", "data.seed=9", **knobs)
+    config, steps = dry_run("7b", "data.seed=9", "+medix.note=two words", **knobs)
     assert algorithm(config) == DAPO
     assert config["medix"]["run_dir"] == str(tmp_path / "run")
     assert config["medix"]["reward"]["preset"] == "paper"
@@ -121,6 +122,9 @@ def test_the_knobs_reach_the_configuration_and_overrides_win(tmp_path: Path) -> 
     assert (trainer["nnodes"], trainer["n_gpus_per_node"], trainer["total_training_steps"]) == (2, 8, 7)
     assert trainer["logger"] == ["console", "wandb"]
     assert [step.split()[1] for step in steps] == ["prepare", "preflight", "train", "report"]
+    train = shlex.split(steps[2])  # a step is shown as a command that can be copied
+    assert train[:4] == ["medix", "train", "--config-name", "medix_7b"]
+    assert {"trainer.nnodes=2", "+medix.note=two words"} <= set(train)
     assert not (tmp_path / "run").exists()
 
 

