@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,8 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
     from medix.training.loggers import logger_environment, logger_names
     from medix.training.record import write_record
 
+    # The recipes run this in bash's background, where Ctrl-C is ignored from the start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     composed = compose_config(config_name, overrides or [])
     options, keeper = read_watchdog(composed.medix.watchdog), keeper_of(composed)
     loggers = logger_names(composed)

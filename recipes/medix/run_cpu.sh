@@ -18,6 +18,7 @@ JUDGE_URL=${JUDGE_URL:-}      # an OpenAI-compatible endpoint; empty: start the 
 JUDGE_MODEL=${JUDGE_MODEL:-rule-judge}
 DRY_RUN=${DRY_RUN:-0}         # 1: print the resolved configuration and start nothing
 source recipes/medix/lib/cpu_env.sh
+source recipes/medix/lib/train.sh
 
 model=${MODEL:-$RUN/tiny-vlm}
 data=${DATA:-$RUN/data}
@@ -51,7 +52,7 @@ fi
 if [[ $JUDGE != colocated ]]; then overrides+=("medix.scorer.judge.urls=[$JUDGE_URL]"); fi
 
 medix preflight --config-name medix_cpu -- "${overrides[@]}"
-medix train --config-name medix_cpu -- "${overrides[@]}"
+train --config-name medix_cpu -- "${overrides[@]}"
 
 # Written beside and renamed last; its proofs are in export.json. What an earlier release left has none: it goes.
 if [[ ! -f $RUN/export/export.json ]]; then rm -rf "$RUN/export"; fi

@@ -3,6 +3,7 @@
 # through `step`, which only names it in a dry run.
 source recipes/medix/lib/knobs.sh
 source recipes/medix/lib/judge.sh
+source recipes/medix/lib/train.sh
 
 launch() {
   choose_hardware
@@ -137,23 +138,6 @@ prepare_data() {
   if [[ -f $folder/manifest.json && $DRY_RUN != 1 ]]; then return; fi
   step medix prepare "$SOURCE" --out "$folder" --model "$model_folder" --max-prompt-tokens "${prepare[1]}" \
     --min-pixels "${prepare[2]}" --max-pixels "${prepare[3]}"
-}
-
-# In the background, as bash keeps a signal to itself while a child is in front: Slurm's warning before the end of a job
-# has to reach `medix train`, which then saves and stops.
-train() {
-  local training code=0
-  medix train "$@" &
-  training=$!
-  trap 'kill -TERM "$training" 2>/dev/null' TERM
-  trap : INT  # a terminal's Ctrl-C reaches `medix train` by itself
-  wait "$training" || code=$?
-  while kill -0 "$training" 2>/dev/null; do  # a signal ends `wait` before the child has ended
-    code=0
-    wait "$training" || code=$?
-  done
-  trap - TERM INT
-  return "$code"
 }
 
 # Both models with the bare question, as the released evaluation asks. GPU 0 answers, GPU 1 judges.
