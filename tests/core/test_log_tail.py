@@ -46,3 +46,8 @@ def test_noise_is_not_taken_for_a_reason(noise: str) -> None:
 def test_without_an_error_the_last_lines_are_shown() -> None:
     lines = [f"line {number}" for number in range(50)]
     assert telling_lines(lines) == lines[-SHOWN_LINES:]
+
+
+def test_a_line_of_all_metrics_does_not_bury_the_reason() -> None:
+    """veRL's console line of a step has thousands of characters."""
+    assert telling_lines(["step:1 - " + "a" * 5000]) == ["step:1 - " + "a" * 291 + " ..."]

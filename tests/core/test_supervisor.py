@@ -74,6 +74,17 @@ def test_a_line_that_an_earlier_kill_left_half_written_costs_no_step(tmp_path: P
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
 
 
+def test_a_step_that_a_killed_medix_train_had_not_copied_is_not_lost(tmp_path: Path) -> None:
+    """It was found in tests/engine/test_kill_drills.py: killed within a moment of the step's end."""
+    supervise(tmp_path, fake("step(1, a=1.0); step(2, a=2.0)"))
+    metrics = tmp_path / "metrics.jsonl"
+    first, second = metrics.read_text().splitlines()
+    metrics.write_text(first + "\n" + second[:9])
+    supervise(tmp_path, fake("step(3, a=3.0)"))
+    assert [row["step"] for row in read_metrics(metrics)] == [1, 2, 3]
+    assert metrics.read_text().splitlines()[2:] == [second, '{"step": 3, "data": {"a": 3.0}}']  # and once each
+
+
 def test_a_failing_command_surfaces_its_error_lines(tmp_path: Path) -> None:
     script = "print('noise\\n' * 100); print('(Worker pid=7) ScorerError: expected a judge; found none'); sys.exit(3)"
     with pytest.raises(TrainingGuardError) as caught:
