@@ -4,12 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-unit test-engine test-drill lint clean
+.PHONY: help setup demo test test-unit test-slow test-engine test-drill lint clean
 
 help:
 	@echo "make setup   the environment (.venv), CPU profile"
 	@echo "make demo    a vision-language model learns by medical RL, on two CPU cores"
-	@echo "make test    unit tests, then the engine tests (real veRL, Ray, vLLM, FSDP2)"
+	@echo "make test    unit tests, slow ones, then the engine tests (real veRL, Ray, vLLM, FSDP2)"
 	@echo "make test-drill   kill drills and large files, for minutes each; not part of make test"
 	@echo "make lint    ruff, mypy, shellcheck"
 
@@ -23,15 +23,16 @@ $(BIN)/.ready: setup.py recipes/medix/setup_cpu.sh
 demo: setup
 	bash recipes/medix/run_cpu.sh
 
-test: setup
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest -m "engine or slow" --timeout 900
+test: test-unit test-slow test-engine
 
 test-unit: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 900
 
 test-engine: setup
-	$(BIN)/python -m pytest -m engine --timeout 900
+	$(BIN)/python -m pytest -m engine --timeout 900 --durations 12
 
 test-drill: setup
 	$(BIN)/python -m pytest -m drill --timeout 1800

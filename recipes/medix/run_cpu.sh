@@ -16,6 +16,8 @@ DATA=${DATA:-}                # a folder of `medix prepare`; empty: prepare the 
 JUDGE=${JUDGE:-external}      # external | colocated: veRL serves the language model in the folder JUDGE_MODEL
 JUDGE_URL=${JUDGE_URL:-}      # an OpenAI-compatible endpoint; empty: start the rule-judge
 JUDGE_MODEL=${JUDGE_MODEL:-rule-judge}
+EXPORT=${EXPORT:-1}           # 1: a Hugging Face folder at the end, RUN/export
+EVAL=${EVAL:-1}               # 1: evaluate the model before and after on the held-out task (exports too)
 DRY_RUN=${DRY_RUN:-0}         # 1: print the resolved configuration and start nothing
 source recipes/medix/lib/cpu_env.sh
 source recipes/medix/lib/train.sh
@@ -54,13 +56,15 @@ if [[ $JUDGE != colocated ]]; then overrides+=("medix.scorer.judge.urls=[$JUDGE_
 medix preflight --config-name medix_cpu -- "${overrides[@]}"
 train --config-name medix_cpu -- "${overrides[@]}"
 
-# Written beside and renamed last; its proofs are in export.json. What an earlier release left has none: it goes.
-if [[ ! -f $RUN/export/export.json ]]; then rm -rf "$RUN/export"; fi
-medix export "$RUN" --out "$RUN/export" --base "$model" --overwrite
+if [[ $EXPORT == 1 || $EVAL == 1 ]]; then
+  # Written beside and renamed last; its proofs are in export.json. What an earlier release left has none: it goes.
+  if [[ ! -f $RUN/export/export.json ]]; then rm -rf "$RUN/export"; fi
+  medix export "$RUN" --out "$RUN/export" --base "$model" --overwrite
+fi
 
 # The exported folder, and the model that training began with, each loaded by transformers, on the held-out task.
 # A colocated judge has ended with the run, so there is nobody to ask.
-if [[ $JUDGE != colocated ]]; then
+if [[ $EVAL == 1 && $JUDGE != colocated ]]; then
   for which in base trained; do
     if [[ $which == base ]]; then folder=$model; else folder=$RUN/export; fi
     medix eval run --model "$folder" --tasks sample --backend transformers --prompt training \

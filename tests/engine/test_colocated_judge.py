@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from medix.supervise.metrics_file import read_metrics
 from medix.training.summary import read_scored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,15 +42,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One step of 4 prompts x 2 responses, validated on 4 samples before and after; no judge but veRL's own."""
+def run(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One GSPO step of 4 prompts x 2 responses, validated on 4 samples before and after; no judge but veRL's own."""
     folder = tmp_path_factory.mktemp("colocated")
     judge = folder / "smollm2"
     build = [sys.executable, "examples/colocated_judge/build_judge.py", str(judge)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=BUILD_TIMEOUT_S)
     # The released reading takes a bare answer too, so that the judge is asked about a barely trained model's responses.
-    knobs = {"RUN": str(folder / "run"), "STEPS": "1", "TINY_STEPS": "30", "REWARD": "paper"}
-    environment = {**os.environ, **knobs, "JUDGE": "colocated", "JUDGE_MODEL": str(judge)}
+    knobs = {"RUN": str(folder / "run"), "ALGO": "gspo", "STEPS": "1", "REWARD": "paper", "EXPORT": "0", "EVAL": "0"}
+    start = {"MODEL": f"{two_rank_run}/tiny-vlm", "DATA": f"{two_rank_run}/data"}
+    environment = {**os.environ, **knobs, **start, "JUDGE": "colocated", "JUDGE_MODEL": str(judge)}
     command = ["bash", "recipes/medix/run_cpu.sh", *SMALL]
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
@@ -58,6 +61,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(run: Path) -> list[dict[str, Any]]:
     return read_scored(run / "rollouts" / "scored.jsonl")
+
+
+def test_gspo_was_the_loss(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"] == "gspo"
+    rows = [row["data"] for row in read_metrics(run / "metrics.jsonl")]
+    assert [row["actor/lr"] > 0 for row in rows if "timing_s/step" in row] == [True]
 
 
 def test_every_response_was_scored(records: list[dict[str, Any]]) -> None:

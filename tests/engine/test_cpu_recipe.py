@@ -64,7 +64,8 @@ def test_training_logs_every_component(two_rank_run: Path) -> None:
 def test_the_same_command_resumes_from_the_checkpoint(two_rank_run: Path) -> None:
     """One more step: step 4 is trained from global_step_3, and no earlier step again."""
     before = (two_rank_run / "metrics.jsonl").read_text().splitlines()
-    finished = run_recipe(two_rank_run, "trainer.n_gpus_per_node=2", "trainer.val_before_train=false", STEPS="4")
+    again = ["trainer.n_gpus_per_node=2", "trainer.val_before_train=false"]
+    finished = run_recipe(two_rank_run, *again, STEPS="4", EXPORT="0", EVAL="0")
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     after = (two_rank_run / "metrics.jsonl").read_text().splitlines()
     assert after[: len(before)] == before
@@ -72,19 +73,14 @@ def test_the_same_command_resumes_from_the_checkpoint(two_rank_run: Path) -> Non
     assert read_metrics(two_rank_run / "metrics.jsonl")[-1]["data"][PEARSON] >= 0.999
 
 
-@pytest.mark.parametrize("algorithm", ["gspo", "dapo"])
-def test_the_other_algorithms_train(algorithm: str, two_rank_run: Path, tmp_path: Path) -> None:
-    """From the first run's model and data, one rank, two steps."""
-    finished = run_recipe(
-        tmp_path / "run",
-        "data.val_max_samples=16",
-        ALGO=algorithm,
-        STEPS="2",
-        MODEL=str(two_rank_run / "tiny-vlm"),
-        DATA=str(two_rank_run / "data"),
-    )
+def test_dapo_trains_and_replaces_groups_without_spread(two_rank_run: Path, tmp_path: Path) -> None:
+    """From the first run's model and data, one rank, two steps. GSPO trains in test_colocated_judge.py."""
+    knobs = {"MODEL": f"{two_rank_run}/tiny-vlm", "DATA": f"{two_rank_run}/data", "EXPORT": "0", "EVAL": "0"}
+    finished = run_recipe(tmp_path / "run", "data.val_max_samples=16", ALGO="dapo", STEPS="2", **knobs)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     assert training_steps(tmp_path / "run") == [1, 2]
+    rows = [row["data"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert all(row["reward/score/zero_std_group_fraction"] == 0.0 for row in rows if "timing_s/step" in row)
 
 
 def test_no_process_is_left(two_rank_run: Path) -> None:

@@ -133,6 +133,7 @@ def test_a_lora_run_exports_what_it_trained(two_rank_run: Path, tmp_path: Path) 
         "actor_rollout_ref.actor.optim.lr=3e-3",
         "data.val_max_samples=16",
         STEPS="2",
+        EVAL="0",
         MODEL=str(two_rank_run / "tiny-vlm"),
         DATA=str(two_rank_run / "data"),
     )

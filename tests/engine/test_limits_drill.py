@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.drill, pytest.mark.timeout(2 * TIMEOUT_S)]
 def ground(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The knobs that name a tiny model and its data."""
     folder = model_and_data(tmp_path_factory.mktemp("ground"))
-    return {"MODEL": f"{folder}/tiny-vlm", "DATA": f"{folder}/data"}
+    return {"MODEL": f"{folder}/tiny-vlm", "DATA": f"{folder}/data", "EXPORT": "0", "EVAL": "0"}
 
 
 def checkpoints(run: Path) -> list[int]:
