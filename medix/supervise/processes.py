@@ -59,13 +59,25 @@ def hold_run(run_dir: Path) -> Iterator[None]:
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
-    """All live processes (but this one) whose environment carries the mark."""
-    found = []
+    """All live processes (but this one) whose environment carries the mark, and those in the sessions of these.
+
+    Ray's workers and agents write their title over their environment, so theirs often cannot be read any more.
+    """
+    marked: list[psutil.Process] = []
+    others: list[psutil.Process] = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(RUN_MARK) == mark:
-                found.append(process)
-    return found
+            if process.pid != os.getpid() and is_alive(process.pid):
+                (marked if process.environ().get(RUN_MARK) == mark else others).append(process)
+    sessions = {_session(process) for process in marked} - {os.getsid(0), None}
+    return marked + [process for process in others if _session(process) in sessions]
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
 
 
 def end_processes(mark: str, grace_s: float = 5.0) -> int:
@@ -74,14 +86,14 @@ def end_processes(mark: str, grace_s: float = 5.0) -> int:
     for process in first:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    psutil.wait_procs(first, timeout=grace_s)
+    _, remaining = psutil.wait_procs(first, timeout=grace_s)
     # Ray's raylet starts workers while it goes down: look again until none is left.
     for _ in range(5):
-        remaining = processes_of(mark)
+        remaining = list({*remaining, *processes_of(mark)})
         if not remaining:
             break
         for process in remaining:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(remaining, timeout=2.0)
+        _, remaining = psutil.wait_procs(remaining, timeout=2.0)
     return len(first)

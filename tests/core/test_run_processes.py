@@ -98,5 +98,22 @@ def test_a_daemon_that_outlives_a_good_run_is_ended(tmp_path: Path) -> None:
     assert not alive(int((tmp_path / "train.log").read_text()))
 
 
+def test_a_worker_that_wrote_over_its_environment_is_ended_with_its_session(tmp_path: Path) -> None:
+    """As Ray's agents do with their titles; they outlived the run by half a minute."""
+    script = "import subprocess; print(subprocess.Popen(['sleep', '60'], env={}).pid, flush=True); input()"
+    driver = subprocess.Popen(
+        [sys.executable, "-S", "-c", script],
+        env={**os.environ, RUN_MARK: mark_of(tmp_path)},
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert driver.stdout is not None
+    worker = int(driver.stdout.readline())
+    assert end_processes(mark_of(tmp_path), grace_s=1.0) == 2
+    assert not alive(worker)
+    driver.communicate(timeout=5)
+
+
 def test_ending_looks_at_the_mark_only() -> None:
     assert end_processes("no process carries this mark") == 0

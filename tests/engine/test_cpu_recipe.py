@@ -73,16 +73,6 @@ def test_the_same_command_resumes_from_the_checkpoint(two_rank_run: Path) -> Non
     assert read_metrics(two_rank_run / "metrics.jsonl")[-1]["data"][PEARSON] >= 0.999
 
 
-def test_dapo_trains_and_replaces_groups_without_spread(two_rank_run: Path, tmp_path: Path) -> None:
-    """From the first run's model and data, one rank, two steps. GSPO trains in test_colocated_judge.py."""
-    knobs = {"MODEL": f"{two_rank_run}/tiny-vlm", "DATA": f"{two_rank_run}/data", "EXPORT": "0", "EVAL": "0"}
-    finished = run_recipe(tmp_path / "run", "data.val_max_samples=16", ALGO="dapo", STEPS="2", **knobs)
-    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
-    assert training_steps(tmp_path / "run") == [1, 2]
-    rows = [row["data"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
-    assert all(row["reward/score/zero_std_group_fraction"] == 0.0 for row in rows if "timing_s/step" in row)
-
-
 def test_no_process_is_left(two_rank_run: Path) -> None:
     found = subprocess.run(["pgrep", "-f", str(two_rank_run)], capture_output=True, text=True)
     assert found.stdout.split() == []

@@ -1,4 +1,7 @@
-"""Ctrl-C in the middle of `make demo`'s script: everything that it started ends, and the same command goes on later."""
+"""DAPO for two steps, then Ctrl-C in the middle of the third: everything that the recipe's script started ends.
+
+One start of the engine serves both; GSPO trains in test_colocated_judge.py, LoRA in test_export_round_trip.py.
+"""
 
 from __future__ import annotations
 
@@ -6,56 +9,90 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.engine.conftest import RECIPE, ROOT, TIMEOUT_S
+from medix.supervise.metrics_file import read_metrics
+from tests.engine.conftest import RECIPE, ROOT, SMALL, TIMEOUT_S
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(TIMEOUT_S)]
 
-START_LIMIT_S, END_LIMIT_S = 300, 60
+START_LIMIT_S, END_LIMIT_S = 500, 60
+
+
+@dataclass
+class Interrupted:
+    """What was there before Ctrl-C, and after."""
+
+    run: Path
+    running: list[str]
+    exit_code: int
+    said: str
 
 
 def processes_of(run: Path) -> list[str]:
-    """The command lines of every live process that inherited this run's knob, Ray's and vLLM's among them."""
+    """The command lines of every live process that inherited this run's path, Ray's and vLLM's among them.
+
+    Ray's workers write their title over the first of what they inherited, so it is looked for anywhere in it.
+    """
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("RUN") == str(run) and process.status() != psutil.STATUS_ZOMBIE:
+            inherited = Path(f"/proc/{process.pid}/environ").read_bytes()
+            if str(run).encode() in inherited and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(" ".join(process.cmdline())[:80])
         except (psutil.Error, OSError):
             continue
     return found
 
 
-def test_ctrl_c_leaves_no_process(two_rank_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    knobs = {"RUN": str(run), "MODEL": f"{two_rank_run}/tiny-vlm", "DATA": f"{two_rank_run}/data", "STEPS": "50"}
+def steps_of(run: Path) -> list[dict[str, float]]:
+    return [row["data"] for row in read_metrics(run / "metrics.jsonl") if "timing_s/step" in row["data"]]
+
+
+@pytest.fixture(scope="module")
+def interrupted(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupted]:
+    """From the first run's model and data, one rank."""
+    run = tmp_path_factory.mktemp("interrupted") / "run"
+    knobs = {"RUN": str(run), "MODEL": f"{two_rank_run}/tiny-vlm", "DATA": f"{two_rank_run}/data"}
     process = subprocess.Popen(
-        [*RECIPE, "trainer.val_before_train=false"],
+        [*RECIPE, *SMALL, "trainer.val_before_train=false"],
         cwd=ROOT,
-        env={**os.environ, **knobs},
+        env={**os.environ, **knobs, "ALGO": "dapo", "STEPS": "50"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a group of its own, as a terminal gives to a command
     )
-    scored, limit = run / "rollouts" / "scored.jsonl", time.monotonic() + START_LIMIT_S
-    while not (scored.exists() and scored.stat().st_size):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < limit, f"no response scored within {START_LIMIT_S} s"
-        time.sleep(0.1)
-    running = processes_of(run)
-    assert any("ray::WorkerDict" in line for line in running), running
-    assert any("rule-judge" in line for line in running), running
+    try:
+        limit = time.monotonic() + START_LIMIT_S
+        while len(steps_of(run)) < 2:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < limit, f"no two steps within {START_LIMIT_S} s"
+            time.sleep(0.2)
+        running = processes_of(run)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=END_LIMIT_S)
+        yield Interrupted(run, running, process.returncode, said)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
 
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=END_LIMIT_S)
-    assert process.returncode == 130, said
-    assert "stopped by SIGINT; every process of the run has ended" in said
+
+def test_dapo_trained_on_groups_with_spread_only(interrupted: Interrupted) -> None:
+    assert [step["reward/score/zero_std_group_fraction"] for step in steps_of(interrupted.run)[:2]] == [0.0, 0.0]
+
+
+def test_ctrl_c_leaves_no_process(interrupted: Interrupted) -> None:
+    for name in ("ray::WorkerDict", "rule-judge"):
+        assert any(name in line for line in interrupted.running), interrupted.running
+    assert interrupted.exit_code == 130, interrupted.said
+    assert "stopped by SIGINT; every process of the run has ended" in interrupted.said
     limit = time.monotonic() + 10  # the judge sees within a moment that its parent has gone
-    while (left := processes_of(run)) and time.monotonic() < limit:
+    while (left := processes_of(interrupted.run)) and time.monotonic() < limit:
         time.sleep(0.1)
     assert left == []
