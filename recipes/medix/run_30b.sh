@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Qwen3-VL-30B-A3B with the released 30B run's DAPO, on eight GPUs of 80 GB.
 # Extra arguments are Hydra overrides. Settings, memory and differences from the paper: README.md beside this file.
+# Knobs, beside the two below: RUN, REWARD, DATA, JUDGE_URL, JUDGE, JUDGE_MODEL, LORA_RANK, HARDWARE, NNODES,
+# GPUS, STEPS, SEED, EXPORT, EVAL, DRY_RUN. Defaults and meanings: lib/knobs.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 RECIPE=medix_30b
 MODEL=${MODEL:-Qwen/Qwen3-VL-30B-A3B-Instruct}  # a folder, or a hub id to download
 ALGO=${ALGO:-dapo}            # dapo | grpo | gspo
-source recipes/medix/lib/launch.sh  # the other knobs, with their defaults: lib/knobs.sh
+source recipes/medix/lib/launch.sh
 launch "$@"

@@ -69,6 +69,9 @@ def test_a_scripts_model_is_its_names_and_its_yaml_files(size: str) -> None:
     }
     assert f"- model: {group}\n" in (RECIPES / f"config/medix_{size}.yaml").read_text()
     assert script.count("\n") <= 20
+    knobs = (RECIPES / "lib/knobs.sh").read_text().split("# Seldom turned.")[0]
+    named = script.split("# Knobs, beside the two below:")[1].split(". Defaults")[0].replace("#", "")
+    assert re.findall(r"[A-Z_]+", named) == re.findall(r"^([A-Z_]+)=", knobs, re.MULTILINE)
     assert script.endswith('launch "$@"\n')
 
 
