@@ -132,7 +132,6 @@ def test_a_lora_run_exports_what_it_trained(two_rank_run: Path, tmp_path: Path) 
         "actor_rollout_ref.model.lora_alpha=16",
         "actor_rollout_ref.actor.optim.lr=3e-3",
         "data.val_max_samples=16",
-        "trainer.val_before_train=false",
         STEPS="2",
         EVAL="0",
         MODEL=str(two_rank_run / "tiny-vlm"),

@@ -5,6 +5,7 @@ One start of the engine serves both; GSPO trains in test_colocated_judge.py, LoR
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from medix.supervise.metrics_file import read_metrics
+from medix.supervise.processes import is_alive
 from tests.engine.conftest import RECIPE, ROOT, SMALL, TIMEOUT_S
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(TIMEOUT_S)]
@@ -29,25 +31,36 @@ class Interrupted:
     """What was there before Ctrl-C, and after."""
 
     run: Path
-    running: list[str]
+    processes: list[psutil.Process]
+    commands: list[str]
     exit_code: int
     said: str
 
 
-def processes_of(run: Path) -> list[str]:
-    """The command lines of every live process that inherited this run's path, Ray's and vLLM's among them.
+def processes_of(run: Path) -> list[psutil.Process]:
+    """Every live process that inherited this run's path, and those in the sessions of these.
 
-    Ray's workers write their title over the first of what they inherited, so it is looked for anywhere in it.
+    Ray's workers write their title over what they inherited, so of most of them only the session is known.
     """
+    live = [process for process in psutil.process_iter() if is_alive(process.pid)]
+    sessions = set()
+    for process in live:
+        with contextlib.suppress(psutil.Error, OSError):
+            if str(run).encode() in Path(f"/proc/{process.pid}/environ").read_bytes():
+                sessions.add(os.getsid(process.pid))
     found = []
-    for process in psutil.process_iter():
-        try:
-            inherited = Path(f"/proc/{process.pid}/environ").read_bytes()
-            if str(run).encode() in inherited and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline())[:80])
-        except (psutil.Error, OSError):
-            continue
+    for process in live:
+        with contextlib.suppress(OSError):
+            if os.getsid(process.pid) in sessions:
+                found.append(process)
     return found
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())[:80]
+    except psutil.Error:
+        return ""
 
 
 def steps_of(run: Path) -> list[dict[str, float]]:
@@ -74,10 +87,11 @@ def interrupted(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < limit, f"no two steps within {START_LIMIT_S} s"
             time.sleep(0.2)
-        running = processes_of(run)
+        processes = processes_of(run)
+        commands = [command_of(process) for process in processes]
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=END_LIMIT_S)
-        yield Interrupted(run, running, process.returncode, said)
+        yield Interrupted(run, processes, commands, process.returncode, said)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -89,10 +103,15 @@ def test_dapo_trained_on_groups_with_spread_only(interrupted: Interrupted) -> No
 
 def test_ctrl_c_leaves_no_process(interrupted: Interrupted) -> None:
     for name in ("ray::WorkerDict", "rule-judge"):
-        assert any(name in line for line in interrupted.running), interrupted.running
+        assert any(name in command for command in interrupted.commands), interrupted.commands
     assert interrupted.exit_code == 130, interrupted.said
     assert "stopped by SIGINT; every process of the run has ended" in interrupted.said
+
+    def left() -> list[str]:
+        known = [process for process in interrupted.processes if is_alive(process.pid) and process.is_running()]
+        return [command_of(process) for process in {*known, *processes_of(interrupted.run)}]
+
     limit = time.monotonic() + 10  # the judge sees within a moment that its parent has gone
-    while (left := processes_of(interrupted.run)) and time.monotonic() < limit:
+    while left() and time.monotonic() < limit:
         time.sleep(0.1)
-    assert left == []
+    assert left() == []
