@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the GPU recipes, which set RECIPE, MODEL and ALGO; `launch "$@"` does the rest. Every step that starts something goes
-# through `step`, which only names it in a dry run.
+# Sourced by the GPU recipes, which set RECIPE, MODEL and ALGO; `launch "$@"` does the rest. Every step that starts
+# something goes through `step`, which only names it in a dry run.
 source recipes/medix/lib/knobs.sh
 source recipes/medix/lib/judge.sh
 source recipes/medix/lib/train.sh
