@@ -58,7 +58,7 @@ def processes_of(run: Path) -> list[psutil.Process]:
 
 def command_of(process: psutil.Process) -> str:
     try:
-        return " ".join(process.cmdline())[:80]
+        return " ".join(process.cmdline())
     except psutil.Error:
         return ""
 
