@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -162,11 +163,30 @@ def _divisors(number: int) -> list[int]:
 
 
 def check_guards(config: Any) -> str:
-    """Watchdog and group filter: their settings are read, as the run will read them."""
+    """Watchdog and group filter: their settings are read, as the run will read them.
+
+    Raises:
+        ConfigError: also where the run would be ended as silent before the scorers give up and name the outage.
+    """
+    from omegaconf import OmegaConf
+
     from medix.mean_band import read_mean_band
+    from medix.scorer.options import read_options
+    from medix.scorer.service import ServiceOptions
     from medix.supervise.watchdog import read_watchdog
 
     options = read_watchdog(config.medix.watchdog)
+    scorer = read_options(ServiceOptions, OmegaConf.to_container(config.medix.scorer, resolve=True), "medix.scorer")
+    # The silence begins with the first of a call's tries; the hold begins when they are spent.
+    held_s = scorer.breaker.hold_limit_s + max(scorer.judge.deadline_s, scorer.embedder.deadline_s)
+    if 60 * options.stall_minutes <= held_s:
+        raise ConfigError(
+            "medix.watchdog.stall_minutes above the time that the scorers hold an outage "
+            f"(breaker.hold_limit_s + deadline_s = {held_s / 60:g} minutes)",
+            f"{options.stall_minutes:g}: the run would end as silent, without naming the judge",
+            f"set medix.watchdog.stall_minutes={math.ceil(held_s / 60) + 10} or lower "
+            "medix.scorer.breaker.hold_limit_s (`+` adds it)",
+        )
     band = read_mean_band(config.medix.filter, bool(config.algorithm.filter_groups.enable))
     bounds = "" if band.is_off else f"; groups kept with a mean between {band.low} and {band.high}"
     return f"a silence of {options.stall_minutes:g} minutes ends the run{bounds}"

@@ -31,18 +31,27 @@ class Guard(Protocol):
 
 @dataclass
 class PearsonGuard:
-    """Rollout and actor must give the same probabilities to the same tokens: they hold the same weights."""
+    """Rollout and actor must give the same probabilities to the same tokens: they hold the same weights. How close they
+    come depends on the precision; `steps` running below `stop_below` end the run.
+    """
 
     warn_below: float = 0.999
     stop_below: float = 0.99
+    steps: int = 1
+    _streak: int = field(default=0, init=False)
 
     def check(self, step: int, metrics: Mapping[str, float]) -> Finding | None:
         value = metrics.get(PEARSON)
-        if value is None or value >= self.warn_below:
+        if value is None:
+            return None
+        self._streak = self._streak + 1 if value < self.stop_below else 0
+        if value >= self.warn_below:
             return None
         message = f"rollout and actor probabilities correlate at {value:.4f}; the engines do not hold the same model"
+        if self._streak:
+            message += f", below {self.stop_below:g} for {self._streak} step(s) running"
         fix = "set actor_rollout_ref.rollout.load_format=auto (dummy leaves vLLM's pixel normalisation random)"
-        return Finding("stop" if value < self.stop_below else "warn", step, message, fix)
+        return Finding("stop" if self._streak >= self.steps else "warn", step, message, fix)
 
 
 @dataclass

@@ -15,12 +15,15 @@ from medix.supervise.guards import ConstantRewardGuard, FiniteGuard, Guard, Judg
 class WatchdogOptions:
     """A count of 0 switches its guard off."""
 
-    stall_minutes: float = 30.0
-    """End the run when neither a response was scored nor a step logged for so long; warn at half of it."""
+    stall_minutes: float = 45.0
+    """End the run when neither a response was scored nor a step logged for so long; warn at half of it. Longer than the
+    scorers hold: a judge that stays away ends the run itself, and by name."""
     save_minutes: float = 60.0
     """How long the step under way may take to end and save, once a guard has asked for the stop."""
     pearson_warn_below: float = 0.999
     pearson_stop_below: float = 0.99
+    """-1: warn only; no correlation is below it."""
+    pearson_steps: int = 1
     nonfinite_steps: int = 2
     constant_reward_steps: int = 10
     judge_failure_warn: float = 0.05
@@ -48,7 +51,9 @@ def read_watchdog(raw: Mapping[str, Any] | None) -> WatchdogOptions:
 
 def guards_of(options: WatchdogOptions) -> list[Guard]:
     """Fresh guards, one set an attempt: they count steps in a row."""
-    guards: list[Guard] = [PearsonGuard(options.pearson_warn_below, options.pearson_stop_below)]
+    guards: list[Guard] = []
+    if options.pearson_steps > 0:
+        guards.append(PearsonGuard(options.pearson_warn_below, options.pearson_stop_below, options.pearson_steps))
     if options.nonfinite_steps > 0:
         guards.append(FiniteGuard(options.nonfinite_steps))
     if options.constant_reward_steps > 0:

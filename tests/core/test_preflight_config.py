@@ -116,12 +116,32 @@ def test_rollout_engines_must_fill_the_gpus(config: Any) -> None:
 
 
 def test_settings_of_the_guards_are_read_before_the_run(config: Any) -> None:
-    assert training.check_guards(config) == "a silence of 30 minutes ends the run"
+    assert training.check_guards(config) == "a silence of 45 minutes ends the run"
     OmegaConf.update(config, "medix.filter", {"low": 0.01, "high": 0.99})
     with pytest.raises(ConfigError, match="algorithm=dapo"):
         training.check_guards(config)
     OmegaConf.update(config, "algorithm.filter_groups.enable", True)
     assert training.check_guards(config).endswith("groups kept with a mean between 0.01 and 0.99")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"medix.watchdog.stall_minutes": 30}, True),  # the old default: the hold of 30 minutes begins later
+        ({"medix.watchdog.stall_minutes": 33}, True),  # 1800 s + 180 s = 33 minutes
+        ({"medix.watchdog.stall_minutes": 33.1}, False),
+        ({"medix.scorer.breaker": {"hold_limit_s": 2520}}, True),  # 2520 s + 180 s = 45 minutes
+        ({"medix.scorer.breaker": {"hold_limit_s": 2519}}, False),
+        ({"medix.scorer.judge.deadline_s": 900}, True),  # 1800 s + 900 s = 45 minutes
+    ],
+)
+def test_a_silence_ends_no_run_before_the_scorers_name_the_outage(
+    changes: dict[str, Any], refused: bool, config: Any
+) -> None:
+    for key, value in changes.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    found = run_check("guards", lambda: training.check_guards(config))
+    assert (found.status, "stall_minutes=" in found.remedy) == (("fail", True) if refused else ("pass", False))
 
 
 def test_another_reward_manager_and_the_old_reward_key_are_refused(config: Any) -> None:

@@ -77,6 +77,16 @@ def test_a_recipe_composes_and_makes_sense(name: str) -> None:
     assert OmegaConf.select(config, "trainer.use_v1") is True
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("medix_cpu", (0.999, 0.99, 1)), ("medix_7b", (0.99, 0.9, 3))],
+    ids=["fp32: under 0.99 it stops at once", "bf16"],
+)
+def test_the_pearson_guard_fits_the_precision(name: str, expected: tuple[float, float, int]) -> None:
+    watchdog = compose_config(name).medix.watchdog
+    assert (watchdog.pearson_warn_below, watchdog.pearson_stop_below, watchdog.pearson_steps) == expected
+
+
 def test_what_the_cpu_files_state_is_in_force() -> None:
     config = compose_config("medix_cpu")
     stated = yaml.safe_load((CONFIG_DIR / "hardware" / "cpu.yaml").read_text())
