@@ -1,35 +1,10 @@
-"""The one place that fixes the types of a prepared file's columns; `Sample.to_verl_row` fixes their names."""
+"""How prepared files are laid out; the types of their columns are `medix.row_schema`'s, which preflight needs too."""
 
 from __future__ import annotations
 
 from typing import Final
 
-import pyarrow as pa
-
-ROW_SCHEMA: Final = pa.schema(
-    [
-        ("data_source", pa.string()),
-        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
-        ("ability", pa.string()),
-        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
-        (
-            "extra_info",
-            pa.struct(
-                [
-                    ("index", pa.int64()),
-                    ("sample_id", pa.string()),
-                    ("question", pa.string()),
-                    ("modality", pa.string()),
-                    ("answer_kind", pa.string()),
-                    ("aliases", pa.list_(pa.string())),
-                    ("split", pa.string()),
-                    ("n_tokens", pa.int64()),
-                ]
-            ),
-        ),
-    ]
-)
+from medix.row_schema import ROW_SCHEMA as ROW_SCHEMA
 
 ROWS_PER_GROUP: Final = 32
 """Rows in a parquet row group: what a reader holds in memory at once."""

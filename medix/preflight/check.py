@@ -11,6 +11,7 @@ from rich.table import Table
 from medix.errors import MedixError
 
 Status = Literal["pass", "warn", "fail"]
+_UNEXPECTED = "correct the setting that this check reads: its value or type can not be (`medix config` shows every key)"
 _STYLE = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -28,11 +29,13 @@ class Check:
 
 
 def run_check(name: str, check: Callable[[], str | Check]) -> Check:
-    """Run one check: a returned text is a pass, a MedixError a failure with its own remedy."""
+    """Run one check: a returned text is a pass, a MedixError a failure with its own remedy, any other error one too."""
     try:
         result = check()
     except MedixError as error:
         return Check(name, "fail", f"expected {error.expected}; found {error.found}", error.fix)
+    except Exception as error:  # noqa: BLE001 - a value of a strange type must not hide what the other checks found
+        return Check(name, "fail", f"{type(error).__name__}: {error}", _UNEXPECTED)
     return replace(result, name=name) if isinstance(result, Check) else Check(name, "pass", result)
 
 

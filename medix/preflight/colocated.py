@@ -16,6 +16,18 @@ def check_colocated_judge(config: Any) -> Check:
     Raises:
         ConfigError: it could not start, or would not be asked.
     """
+    check_judge_settings(config)
+    found = _check_folder(str(config.reward.reward_model.model_path or ""))
+    asked = "it starts with the run, and is asked the fixed verdicts before it pays the first response"
+    return Check("judge", "warn", f"{found}; {asked}", "watch the first step")
+
+
+def check_judge_settings(config: Any) -> str:
+    """What the configuration alone says of it.
+
+    Raises:
+        ConfigError: it would not be asked.
+    """
     model = config.reward.reward_model
     if config.reward.custom_reward_function.path is None:
         raise ConfigError(
@@ -25,8 +37,7 @@ def check_colocated_judge(config: Any) -> Check:
         )
     if not model.enable_resource_pool:
         raise ConfigError("slots of its own for the judge", "none", "set reward.reward_model.enable_resource_pool=true")
-    found = _check_folder(str(model.model_path or ""))
-    return Check("judge", "warn", f"{found}; it starts with the run and is not asked here", "watch the first step")
+    return f"colocated, {model.model_path}, on {model.n_gpus_per_node} GPU slot(s) of its own"
 
 
 def _check_folder(path: str) -> str:

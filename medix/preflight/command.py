@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,10 +23,13 @@ def preflight(
     gpu_memory_gb: Annotated[
         float | None, typer.Option(help="reckon with cards of this size, on a machine without them")
     ] = None,
+    config_only: Annotated[
+        bool, typer.Option("--config-only", help="leave out what needs model files, data files or running scorers")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Check environment, model, data, reward, judge and embedder before anything starts."""
-    checks = run_preflight(config_name, overrides or [], gpu_memory_gb)
+    checks = run_preflight(config_name, overrides or [], gpu_memory_gb, config_only)
     if as_json:
         print(json.dumps({"checks": [check.as_dict() for check in checks], "ok": not failed(checks)}))
     else:
@@ -37,18 +40,33 @@ def preflight(
         raise typer.Exit(2)
 
 
-def run_preflight(config_name: str, overrides: list[str], gpu_memory_gb: float | None = None) -> list[Check]:
-    """All checks of one configuration, in the order in which a user would want to mend them."""
+def run_preflight(
+    config_name: str, overrides: list[str], gpu_memory_gb: float | None = None, config_only: bool = False
+) -> list[Check]:
+    """All checks of one configuration, in the order in which a user would want to mend them.
+
+    Args:
+        gpu_memory_gb: of each card, on a machine that has none.
+        config_only: before anything is downloaded; no model, no data and no scorer is looked at.
+    """
+    from omegaconf import OmegaConf
+
     from medix.preflight.hardware import list_gpus
     from medix.run_config import compose_config
 
     config = compose_config(config_name, overrides)
-    gpus = list_gpus() if config.trainer.device == "cuda" else []
-    checks = [run_check(name, check) for name, check in [*_machine_checks(config, gpus), *_run_checks(config)]]
-    if config.trainer.device != "cpu":
-        from medix.preflight.memory import card_gb
-
-        checks += [run_check(name, check) for name, check in _memory_checks(config, card_gb(gpus, gpu_memory_gb))]
+    gpus = list_gpus() if OmegaConf.select(config, "trainer.device") == "cuda" else []
+    named = [
+        *_machine_checks(config, gpus),
+        *([] if config_only else _file_checks(config)),
+        *_settings_checks(config),
+        *_memory_checks(config, gpus, gpu_memory_gb),
+        *_colocated_checks(config, config_only),
+    ]
+    checks = [run_check(name, check) for name, check in named]
+    # A composite that can not be built is said by the check "reward", and needs no scorer.
+    if config_only or any(check.name == "reward" for check in failed(checks)):
+        return checks
     return [*checks, *_scorer_checks(config)]
 
 
@@ -71,19 +89,34 @@ def _machine_checks(config: Any, gpus: list[Gpu]) -> list[NamedCheck]:
     ]
 
 
-def _run_checks(config: Any) -> list[NamedCheck]:
-    from medix.preflight import checkpoints, environment, training
+def _file_checks(config: Any) -> list[NamedCheck]:
+    from omegaconf import OmegaConf
 
-    longest = config.data.max_prompt_length
-    files = [*_as_list(config.data.train_files), *_as_list(config.data.val_files)]
+    from medix.preflight import data, environment
+
+    def check_file(path: str) -> Callable[[], str | Check]:
+        return lambda: data.check_parquet(path, config.data.max_prompt_length)
+
+    train, val = (_as_list(OmegaConf.select(config, f"data.{name}_files")) for name in ("train", "val"))
     return [
         ("model", lambda: environment.check_model_folder(config.actor_rollout_ref.model.path)),
-        *((f"data {number}", _data_check(path, longest)) for number, path in enumerate(files, 1)),
+        *((f"data {number}", check_file(path)) for number, path in enumerate([*train, *val], 1)),
+        ("train rows", lambda: data.check_train_rows(config, train)),
+    ]
+
+
+def _settings_checks(config: Any) -> list[NamedCheck]:
+    from medix.preflight import batch_sizes, checkpoints, training, wiring
+    from medix.training.loggers import logger_names
+
+    return [
         ("reward", lambda: training.check_reward(config)),
-        ("reward manager", lambda: training.check_reward_manager(config)),
+        ("reward manager", lambda: wiring.check_reward_manager(config)),
+        ("plugins", lambda: wiring.check_plugins(config)),
+        ("trackers", lambda: ", ".join(logger_names(config))),
         ("load format", lambda: training.check_load_format(config)),
         ("adapters", lambda: training.check_adapters(config)),
-        ("batch sizes", lambda: training.check_batch_sizes(config)),
+        ("batch sizes", lambda: batch_sizes.check_batch_sizes(config)),
         ("rollout engines", lambda: training.check_replicas(config)),
         ("lengths", lambda: training.check_lengths(config)),
         ("guards", lambda: training.check_guards(config)),
@@ -92,42 +125,54 @@ def _run_checks(config: Any) -> list[NamedCheck]:
     ]
 
 
-def _memory_checks(config: Any, card: float | None) -> list[NamedCheck]:
-    from medix.preflight import hardware, memory
+def _memory_checks(config: Any, gpus: list[Gpu], gpu_memory_gb: float | None) -> list[NamedCheck]:
+    from omegaconf import OmegaConf
 
+    from medix.preflight import memory
+
+    if OmegaConf.select(config, "trainer.device") == "cpu":
+        return []
+    card = memory.card_gb(gpus, gpu_memory_gb)
     checks: list[NamedCheck] = [("GPU memory", lambda: memory.check_memory(config, card))]
-    if hardware.judge_gpus(config):
+    if _is_colocated(config):
         checks.append(("judge memory", lambda: memory.check_judge_memory(config, card)))
     return checks
 
 
-def _data_check(path: str, max_prompt_length: int) -> Callable[[], str | Check]:
-    from medix.preflight.data import check_parquet
+def _colocated_checks(config: Any, config_only: bool) -> list[NamedCheck]:
+    from medix.preflight import colocated
 
-    return lambda: check_parquet(path, max_prompt_length)
+    if not _is_colocated(config):
+        return []
+    check = colocated.check_judge_settings if config_only else colocated.check_colocated_judge
+    return [("judge", lambda: check(config))]
 
 
 def _scorer_checks(config: Any) -> list[Check]:
     from omegaconf import OmegaConf
 
-    from medix.errors import ConfigError
-    from medix.preflight.colocated import check_colocated_judge
     from medix.preflight.scorers import check_scorers
     from reward_fns import AssumedScorers, build_composite
 
-    try:
-        composite = build_composite(OmegaConf.to_container(config.medix.reward, resolve=True), AssumedScorers())
-    except ConfigError:
-        return []  # said by the check "reward"
-    colocated, needs = [], composite.needs
-    if config.reward.reward_model.enable:
-        colocated = [run_check("judge", lambda: check_colocated_judge(config))]
-        needs -= {"judge"}
-    try:
-        return [*colocated, *check_scorers(OmegaConf.to_container(config.medix.scorer, resolve=True), needs)]
-    except ConfigError as error:
-        return [*colocated, Check("scorers", "fail", f"expected {error.expected}; found {error.found}", error.fix)]
+    found: list[Check] = []
+
+    def ask() -> str:
+        needs = build_composite(OmegaConf.to_container(config.medix.reward, resolve=True), AssumedScorers()).needs
+        colocated = {"judge"} if _is_colocated(config) else set()
+        found.extend(check_scorers(OmegaConf.to_container(config.medix.scorer, resolve=True), needs - colocated))
+        return ""
+
+    asked = run_check("scorers", ask)
+    return [*found, *failed([asked])]
+
+
+def _is_colocated(config: Any) -> bool:
+    from omegaconf import OmegaConf
+
+    return bool(OmegaConf.select(config, "reward.reward_model.enable"))
 
 
 def _as_list(value: Any) -> list[str]:
-    return [str(value)] if isinstance(value, str) else [str(item) for item in value]
+    """Files are given as one name or several; of anything else the checks say that it is no file."""
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    return [str(item) for item in value] if many else [] if value is None else [str(value)]

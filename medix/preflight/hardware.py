@@ -65,6 +65,13 @@ def check_gpus(config: Any, gpus: list[Gpu]) -> str | Check:
     return f"{len(gpus)} x {names}; {wanted}"
 
 
+def _ray_cpus() -> int:
+    """Ray's own count: all of the machine's, or a container's quota; the cores that this process may use are not it."""
+    from ray._private.utils import get_num_cpus
+
+    return int(get_num_cpus(override_docker_cpu_warning=True))
+
+
 CPUS_A_WORKER = 3
 """veRL bundles so many CPUs with every GPU slot (`max_colocate_count`)."""
 
@@ -85,7 +92,7 @@ def check_cpus(config: Any) -> str | Check:
     if config.trainer.nnodes > 1 or os.environ.get("RAY_ADDRESS"):
         return Check("CPUs", "warn", f"{needed} needed over all nodes: {parts}", "see `ray status`")
     told = config.ray_kwargs.ray_init.num_cpus
-    available = told or len(os.sched_getaffinity(0))
+    available = told or _ray_cpus()
     if available < needed:
         raise ConfigError(
             f"{needed} CPUs for Ray ({parts})",

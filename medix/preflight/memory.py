@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from medix.errors import ConfigError
 from medix.preflight.check import Check
@@ -36,6 +37,8 @@ def check_memory(config: Any, card: float | None) -> Check:
     total, phase, text = _worst(plan, rollout, card)
     sequences = max(0.0, rollout.cache_gb(card) / rollout.sequence_gb())
     found = f"{text} of {card:.0f} GB; vLLM's cache holds {sequences:.1f} sequences of {rollout.max_model_len} tokens"
+    if _has_neighbour(config):
+        found += "; a judge that shares these cards (JUDGE=local, JUDGE_MEMORY of each) is not counted"
     if sequences < 1:
         remedy = "raise rollout.gpu_memory_utilization or rollout.tensor_model_parallel_size, or lower max_model_len"
         return Check("GPU memory", "fail", found, remedy)
@@ -46,6 +49,12 @@ def check_memory(config: Any, card: float | None) -> Check:
             "GPU memory", "warn", found, "generation will be slow: give vLLM more room, or shorten max_model_len"
         )
     return Check("GPU memory", "pass", found)
+
+
+def _has_neighbour(config: Any) -> bool:
+    """Whether a judge is served on this node: of its share of the cards the launcher knows, the configuration not."""
+    urls = [] if config.reward.reward_model.enable else config.medix.scorer.judge.urls
+    return any(urlsplit(str(url)).hostname in ("127.0.0.1", "localhost", "::1") for url in urls)
 
 
 def check_judge_memory(config: Any, card: float | None) -> str | Check:

@@ -10,25 +10,6 @@ from medix.errors import ConfigError
 from medix.preflight.check import Check
 
 
-def check_reward_manager(config: Any) -> str:
-    """That the reward in force is ours: veRL ignores the old spellings of these keys without a word."""
-    manager = config.reward.reward_manager
-    if manager.source != "importlib" or manager.module.name != "MedixRewardManager":
-        raise ConfigError(
-            "reward.reward_manager to be MedixRewardManager by source=importlib",
-            f"{manager.source}:{manager.name}",
-            "compose from recipes/medix/config and do not override reward.reward_manager",
-        )
-    legacy = config.get("custom_reward_function")
-    if legacy is not None and legacy.get("path") is not None:
-        raise ConfigError(
-            "no `custom_reward_function` at the top level (veRL 0.9.1 ignores it)",
-            str(legacy.path),
-            "add a component instead: medix.reward.components.NAME={path: FILE:FUNCTION, weight: W}",
-        )
-    return "MedixRewardManager"
-
-
 def check_reward(config: Any) -> str:
     """The composite can be built, and its effective weights."""
     from omegaconf import OmegaConf
@@ -56,56 +37,17 @@ def check_adapters(config: Any) -> str:
     model = config.actor_rollout_ref.model
     if model.lora_rank < 1:
         return "none: all weights are trained"
-    excluded = model.exclude_modules or ""
-    if model.target_modules == "all-linear" and not re.fullmatch(str(excluded), "model.visual.blocks.0.attn.qkv"):
+    try:
+        excluded = re.fullmatch(str(model.exclude_modules or ""), "model.visual.blocks.0.attn.qkv")
+    except re.error:
+        excluded = None
+    if model.target_modules == "all-linear" and not excluded:
         raise ConfigError(
             "adapters on the language model only",
             f"target_modules=all-linear with exclude_modules={model.exclude_modules}",
             "add +lora=adapter, or set actor_rollout_ref.model.exclude_modules='.*visual.*'",
         )
     return f"rank {model.lora_rank}"
-
-
-def check_batch_sizes(config: Any) -> str:
-    """Divisibility that veRL asserts only after minutes of start-up."""
-    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    # Processes of one sequence-parallel group work on the same responses.
-    processes = gpus // max(1, config.actor_rollout_ref.actor.ulysses_sequence_parallel_size)
-    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    batch, mini, group = config.data.train_batch_size, actor.ppo_mini_batch_size, rollout.n
-    if min(batch, mini, processes) < 1:
-        found = f"{batch}, {mini} and {processes}"
-        raise ConfigError("train_batch_size, ppo_mini_batch_size and processes above 0", found, "raise what is 0")
-    for expected, good in {
-        f"data.train_batch_size ({batch}) to be a multiple of actor.ppo_mini_batch_size ({mini})": batch % mini == 0,
-        f"train_batch_size x rollout.n ({batch * group}) to be a multiple of the {processes} processes": (
-            batch * group % processes == 0
-        ),
-        f"ppo_mini_batch_size x rollout.n ({mini * group}) to be a multiple of the {processes} processes": (
-            mini * group % processes == 0
-        ),
-        "rollout.n to be at least 2 (a group of one has no advantage)": group >= 2,
-        **_micro_batches(
-            actor.ppo_micro_batch_size_per_gpu, actor.use_dynamic_bsz, mini * group // processes, "actor.ppo"
-        ),
-        **_micro_batches(
-            rollout.log_prob_micro_batch_size_per_gpu,
-            rollout.log_prob_use_dynamic_bsz,
-            batch * group // processes,
-            "rollout.log_prob",
-        ),
-    }.items():
-        if not good:
-            raise ConfigError(expected, "it is not", "change one of these settings")
-    return f"{batch} prompts x {group} responses on {processes} process(es)"
-
-
-def _micro_batches(size: int | None, dynamic: bool, responses: int, name: str) -> dict[str, bool]:
-    """What has to hold, and whether it does; nothing where veRL sizes the micro-batches itself."""
-    if size is None or dynamic:
-        return {}
-    expected = f"a process's {responses} responses to be a multiple of {name}_micro_batch_size_per_gpu ({size})"
-    return {expected: responses % size == 0}
 
 
 def check_lengths(config: Any) -> str | Check:

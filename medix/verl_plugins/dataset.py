@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from data_prep import manifest
-from data_prep.schema import ROW_SCHEMA
 from medix.errors import DataError
+from medix.row_schema import wrong_columns
 from medix.verl_plugins import agent_loop as agent_loop  # registers `medix_agent` in every agent worker
 
 _PREPARE = "prepare the data with `medix prepare SOURCE --out DIR --model MODEL` and name its parquet files"
@@ -49,12 +49,8 @@ def _check_file(path: Path, max_prompt_length: int) -> bool:
     except (OSError, pa.ArrowException) as error:
         raise DataError("a readable parquet file", f"{path}: {error}", _PREPARE) from error
     with file:
-        found = file.schema_arrow
-        wrong = [f.name for f in ROW_SCHEMA if f.name not in found.names or found.field(f.name).type != f.type]
-        if wrong:
-            raise DataError(
-                f"the columns {', '.join(ROW_SCHEMA.names)}", f"{path} with other {', '.join(wrong)}", _PREPARE
-            )
+        if wrong := wrong_columns(file.schema_arrow):
+            raise DataError(f"the columns that `medix prepare` writes in {path}", ", ".join(wrong), _PREPARE)
         info = file.read(columns=["extra_info.n_tokens", "extra_info.sample_id"]).column("extra_info").combine_chunks()
     tokens = pc.struct_field(info, "n_tokens")
     if len(tokens) == 0:

@@ -13,13 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
 
-from data_prep.schema import ROW_SCHEMA
 from medix.errors import DataError
 from medix.preflight import data
-from medix.preflight.data import check_parquet
+from medix.preflight.check import run_check
+from medix.preflight.data import check_parquet, check_train_rows
 from medix.prompts import load_prompt
+from medix.row_schema import ROW_SCHEMA
 from medix.sample import Sample
 
 Change = Callable[[dict[str, Any]], Any]
@@ -61,6 +63,9 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "an image too many": (lambda r: r["images"].append({"bytes": encoded(), "path": None}), "1 slots, 2 images"),
     "a prompt too long": (lambda r: r["extra_info"].update(n_tokens=21), "at most 20 prompt tokens"),
     "no prompt": (lambda r: r.update(prompt=None), "a prompt and extra_info"),
+    "no reference answer": (lambda r: r["reward_model"].update(ground_truth=None), "reward_model.ground_truth"),
+    "an empty reference answer": (lambda r: r["reward_model"].update(ground_truth=""), "reward_model.ground_truth"),
+    "no reward model": (lambda r: r.update(reward_model=None), "reward_model.ground_truth"),
     "no extra info": (lambda r: r.update(extra_info=None), "a prompt and extra_info"),
 }
 
@@ -79,10 +84,84 @@ def test_a_missing_file_a_missing_column_and_no_rows_are_told_apart(tmp_path: Pa
         check_parquet(str(tmp_path / "absent.parquet"), 20)
     table = pa.Table.from_pylist([row(0)], schema=ROW_SCHEMA).drop_columns(["reward_model"])
     pq.write_table(table, tmp_path / "column.parquet")
-    with pytest.raises(DataError, match="no reward_model"):
+    with pytest.raises(DataError, match="found no reward_model"):
         check_parquet(str(tmp_path / "column.parquet"), 20)
     with pytest.raises(DataError, match="expected rows in"):
         check_parquet(write(tmp_path / "empty.parquet", []), 20)
+
+
+FOREIGN: dict[str, tuple[Change, str]] = {
+    "the prompt is a text": (lambda r: r.update(prompt="Where?"), "prompt as string"),
+    "images are raw bytes": (lambda r: r.update(images=[encoded()]), "images as list<"),
+    "extra_info is a text": (lambda r: r.update(extra_info="{}"), "extra_info as string"),
+    "n_tokens is a text": (lambda r: r["extra_info"].update(n_tokens="20"), "extra_info as struct<"),
+    "no ground_truth anywhere": (lambda r: r["reward_model"].pop("ground_truth"), "reward_model as struct<style"),
+    "reward_model is null everywhere": (lambda r: r.update(reward_model=None), "reward_model as null"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_column_of_another_type_is_named(change: Change, message: str, tmp_path: Path) -> None:
+    """Files that another tool wrote: the types are what pyarrow infers."""
+    rows = [row(0)]
+    change(rows[0])
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=message):
+        check_parquet(str(tmp_path / "train.parquet"), 20)
+
+
+def test_of_a_large_file_some_row_groups_are_decoded_and_the_rest_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 rows in groups of 2, of which 4 rows may be decoded: 10 x 4 // 20 = 2 groups, number 0 and 5."""
+    rows = [row(index) for index in range(20)]
+    rows[3]["images"][0]["bytes"] = b"in group 1, which is not decoded"
+    pq.write_table(pa.Table.from_pylist(rows, schema=ROW_SCHEMA), tmp_path / "train.parquet", row_group_size=2)
+    monkeypatch.setattr(data, "MAX_DECODED", 4)
+    path = str(tmp_path / "train.parquet")
+    expected = f"{path}: 20 rows, 20 images; the images of 4 rows decoded, from 2 of 10 row groups"
+    assert check_parquet(path, 20) == expected
+    rows[11]["images"][0]["bytes"] = b"in group 5"
+    pq.write_table(pa.Table.from_pylist(rows, schema=ROW_SCHEMA), tmp_path / "train.parquet", row_group_size=2)
+    with pytest.raises(DataError, match=r"decodable image in row 11 \(s11\)"):
+        check_parquet(path, 20)
+
+
+def test_of_one_large_row_group_some_rows_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "MAX_DECODED", 4)
+    path = write(tmp_path / "train.parquet", [row(index) for index in range(10)])
+    # Every third row (10 / 4, rounded up): 0, 3, 6, 9.
+    assert "the images of 4 rows decoded, from 1 of 1 row groups" in str(check_parquet(path, 20))
+
+
+@pytest.mark.parametrize(
+    ("batch", "most", "expected"),
+    [
+        (4, -1, "10, 2 batch(es) of 4 an epoch"),  # two files of 5 rows
+        (10, -1, "10, 1 batch(es) of 10 an epoch"),
+        (16, -1, "data.train_batch_size=10 actor_rollout_ref.actor.ppo_mini_batch_size=2"),
+        (4, 3, "data.train_batch_size=2 actor_rollout_ref.actor.ppo_mini_batch_size=2"),
+        (4, 1, "prepare 2 rows or more"),  # two processes, three responses a prompt
+    ],
+)
+def test_rows_for_less_than_a_batch_are_refused(batch: int, most: int, expected: str, tmp_path: Path) -> None:
+    """veRL would divide by the number of batches, which is 0."""
+    paths = [write(tmp_path / f"{name}.parquet", [row(index) for index in range(5)]) for name in "ab"]
+    actor = {"ulysses_sequence_parallel_size": 1, "ppo_mini_batch_size": 2}
+    config = OmegaConf.create(
+        {
+            "trainer": {"n_gpus_per_node": 2, "nnodes": 1},
+            "data": {"train_batch_size": batch, "train_max_samples": most},
+            "actor_rollout_ref": {"actor": actor, "rollout": {"n": 3}},
+        }
+    )
+    found = run_check("train rows", lambda: check_train_rows(config, paths))
+    assert expected in (found.remedy or found.found)
+
+
+def test_rows_of_a_file_that_is_not_there_are_not_counted(tmp_path: Path) -> None:
+    found = run_check("train rows", lambda: check_train_rows(None, [str(tmp_path / "absent.parquet")]))
+    assert found.status == "warn"  # the check of the file itself fails
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"{}\n" * 50], ids=["empty", "magic only", "JSON lines"])
@@ -106,4 +185,4 @@ def test_no_broken_image_ends_in_a_traceback(kind: str, choose: st.DataObject) -
         content[choose.draw(st.integers(0, min(len(content), 400) - 1))] = choose.draw(st.integers(0, 255))
     cut = choose.draw(st.integers(1, len(content)))
     with contextlib.suppress(DataError):  # any other error fails the test
-        data._check_image(bytes(content[:cut]), "row 0", "mend it")
+        data._check_image(bytes(content[:cut]), "row 0")

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
-from medix.preflight.check import Check
+from medix.preflight.check import Check, run_check
 from medix.preflight.hardware import Gpu, check_cpus, check_gpus, list_gpus
 
 FAKE_SMI = """#!/bin/sh
@@ -100,6 +100,17 @@ def test_other_nodes_can_not_be_counted_from_here(check: Any, monkeypatch: pytes
         assert isinstance(found, Check)
         assert found.status == "warn"
         monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+
+
+@pytest.mark.parametrize(("ray", "process", "refused"), [(33, 1, False), (32, 64, True)])
+def test_cpus_are_counted_as_ray_counts_them(
+    ray: int, process: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """33 are needed. A container's quota binds Ray; the cores that this process may use do not."""
+    monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda **options: ray)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(process)))
+    found = run_check("CPUs", lambda: check_cpus(make_config(8)))
+    assert (found.status, f"{ray}" in found.found) == ("fail" if refused else "pass", True)
 
 
 @pytest.mark.parametrize(("trainer", "judge", "needed"), [(8, 0, 33), (6, 2, 33), (1, 0, 12)])

@@ -130,8 +130,10 @@ def make_config(model: str = QWEN_7B, **changes: Any) -> Any:
             "algorithm": {"use_kl_in_reward": False},
             "data": {"max_prompt_length": 4352, "max_response_length": 4096},
             "trainer": {"n_gpus_per_node": 8, "nnodes": 1, "device": "cuda"},
+            "medix": {"scorer": {"judge": {"urls": ["http://judge.example:8000"]}}},
             "reward": {
                 "reward_model": {
+                    "enable": False,
                     "model_path": "Qwen/Qwen3-4B-Instruct-2507",
                     "rollout": {"gpu_memory_utilization": 0.85, "tensor_model_parallel_size": 2, "max_model_len": 8192},
                 }
@@ -201,6 +203,20 @@ def test_the_found_text_has_the_parts() -> None:
     found = check_memory(make_config(), 80.0).found
     assert "8.3 B parameters; reckoned: rollout 50.0 GB (vLLM 48.0, context 2.0), update 39.2" in found
     assert "159.8 sequences of 8448 tokens" in found
+
+
+@pytest.mark.parametrize(
+    ("urls", "enable", "said"),
+    [
+        (["http://127.0.0.1:8085"], False, True),  # JUDGE=local: its share is the launcher's JUDGE_MEMORY
+        (["http://judge.example:8000", "http://localhost:8001/v1"], False, True),
+        (["http://10.0.0.7:8000"], False, False),
+        ([], True, False),  # colocated: on cards of its own
+    ],
+)
+def test_a_judge_on_the_trainers_cards_is_said_not_to_be_counted(urls: list[str], enable: bool, said: bool) -> None:
+    config = make_config(**{"medix.scorer.judge.urls": urls, "reward.reward_model.enable": enable})
+    assert ("JUDGE=local" in check_memory(config, 80.0).found) == said
 
 
 def test_a_judge_must_fit_its_own_cards() -> None:

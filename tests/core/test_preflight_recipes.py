@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medix.cli import app
-from medix.preflight import checkpoints, hardware, memory, training
+from medix.preflight import batch_sizes, checkpoints, hardware, memory, training, wiring
 from medix.preflight.check import run_check
 from medix.preflight.hardware import Gpu
 from medix.run_config import compose_config
@@ -39,11 +39,11 @@ def test_a_recipe_fits_its_cards(
         run_check("GPUs", lambda: hardware.check_gpus(config, [Gpu("card", card)] * gpus)),
         run_check("memory", lambda: memory.check_memory(config, card)),
         run_check("main memory", lambda: memory.check_host_memory(config, 512.0)),
-        run_check("batch sizes", lambda: training.check_batch_sizes(config)),
+        run_check("batch sizes", lambda: batch_sizes.check_batch_sizes(config)),
         run_check("rollout engines", lambda: training.check_replicas(config)),
         run_check("lengths", lambda: training.check_lengths(config)),
         run_check("load format", lambda: training.check_load_format(config)),
-        run_check("reward manager", lambda: training.check_reward_manager(config)),
+        run_check("reward manager", lambda: wiring.check_reward_manager(config)),
         run_check("guards", lambda: training.check_guards(config)),
         run_check("checkpoints", lambda: checkpoints.check_best(config)),
     ]

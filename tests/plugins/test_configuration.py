@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
-from medix.preflight import training
+from medix.preflight import batch_sizes, training, wiring
 from medix.run_config import CONFIG_DIR, compose_config
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration each time
@@ -70,9 +70,9 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_composes_and_makes_sense(name: str) -> None:
     config = compose_config(name)
-    assert training.check_reward_manager(config) == "MedixRewardManager"
+    assert wiring.check_reward_manager(config) == "MedixRewardManager"
     assert training.check_load_format(config) == "auto"
-    assert "prompts x" in training.check_batch_sizes(config)
+    assert "prompts x" in batch_sizes.check_batch_sizes(config)
     training.check_lengths(config)
     assert OmegaConf.select(config, "trainer.use_v1") is True
 
