@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from medix.errors import ConfigError
 from medix.preflight.check import Check
+
+JudgeCheck = Literal["stop", "warn"]
 
 
 def check_colocated_judge(config: Any) -> Check:
@@ -37,7 +39,21 @@ def check_judge_settings(config: Any) -> str:
         )
     if not model.enable_resource_pool:
         raise ConfigError("slots of its own for the judge", "none", "set reward.reward_model.enable_resource_pool=true")
+    read_judge_check(config)
     return f"colocated, {model.model_path}, on {model.n_gpus_per_node} GPU slot(s) of its own"
+
+
+def read_judge_check(config: Any) -> JudgeCheck:
+    """What a judge that gets fixed verdicts wrong does to the run: `medix.judge_check` of the group `judge=colocated`.
+
+    Raises:
+        ConfigError: neither `stop` nor `warn`.
+    """
+    found = config.medix.get("judge_check", "stop")
+    if found not in get_args(JudgeCheck):
+        raise ConfigError("medix.judge_check to be stop or warn", repr(found), "set one of them")
+    chosen: JudgeCheck = found
+    return chosen
 
 
 def _check_folder(path: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from medix.errors import ConfigError, ScorerError
 from medix.preflight.check import Check
 from medix.scorer.service import ScorerService
-from medix.scorer.types import JudgeRequest
+from medix.scorer.types import JudgeRequest, Scorers
 
 FIXED_VERDICTS = (
     ("Which organ is shown?", "liver", "liver.", True),
@@ -43,21 +43,31 @@ async def _check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[
     return checks
 
 
+async def wrong_verdicts(scorers: Scorers) -> list[str]:
+    """Ask for the fixed verdicts; what came out wrong, in words.
+
+    Raises:
+        ScorerError: there was no verdict to be had.
+    """
+    wrong = []
+    for question, gold, answer, right in FIXED_VERDICTS:
+        verdict = await scorers.judge(JudgeRequest(gold=gold, answer=answer, question=question))
+        if verdict.correct != right:
+            wrong.append(f"{answer!r} for {gold!r}")
+    return wrong
+
+
 async def _judge_check(service: ScorerService, judge: dict[str, Any]) -> Check:
     name = f"judge {judge['model']}"
     try:
-        verdicts = [
-            await service.judge(JudgeRequest(gold=gold, answer=answer, question=question))
-            for question, gold, answer, _ in FIXED_VERDICTS
-        ]
+        wrong = await wrong_verdicts(service)
     except (ScorerError, ConfigError) as error:
         remedy = f"{error.fix}; start one with `medix serve rule-judge`, or set JUDGE_URL= to yours"
         return Check(name, "fail", f"{', '.join(judge['urls'])}: {error.found}", remedy)
-    pairs = zip(FIXED_VERDICTS, verdicts, strict=True)
-    wrong = [f"{answer!r} for {gold!r}" for (_, gold, answer, right), verdict in pairs if verdict.correct != right]
     if wrong:
         return Check(name, "fail", f"wrong on {', '.join(wrong)}", "use a stronger judge: its mistakes are the reward")
-    return Check(name, "pass", f"{len(verdicts)} of {len(verdicts)} fixed verdicts right at {', '.join(judge['urls'])}")
+    number = len(FIXED_VERDICTS)
+    return Check(name, "pass", f"{number} of {number} fixed verdicts right at {', '.join(judge['urls'])}")
 
 
 async def _embedder_check(service: ScorerService, embedder: dict[str, Any]) -> Check:

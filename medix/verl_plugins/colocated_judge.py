@@ -1,13 +1,24 @@
-"""A name for `reward.custom_reward_function.path`, which the colocated judge needs and nothing calls.
+"""The colocated judge: whether it can judge, and a name that it needs and nothing calls.
 
 With `reward.reward_model.enable`, veRL 0.9.1 asks the model for a discriminative score and leaves the reward manager
-out, unless a custom reward function is configured; then it calls the reward manager. Ours scores with its composite and
-reaches the model through veRL's router.
+out, unless `reward.custom_reward_function.path` is set; then it calls the reward manager. `compute_score` stands there.
+Our manager scores with its composite and reaches the model through veRL's router.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import logging
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from medix.errors import ScorerError
+
+if TYPE_CHECKING:
+    from medix.preflight.colocated import JudgeCheck
+    from medix.scorer.types import Scorers
+
+logger = logging.getLogger(__name__)
+WRONG_AT_MOST = 1
+"""Of the fixed verdicts. Before a run preflight forgives an external judge none; here a run would be lost."""
 
 
 def compute_score(*_args: Any, **_kwargs: Any) -> NoReturn:
@@ -16,3 +27,24 @@ def compute_score(*_args: Any, **_kwargs: Any) -> NoReturn:
         "expected reward.reward_manager to be MedixRewardManager; found another one, which asked for a score. "
         "Fix: do not override reward.reward_manager"
     )
+
+
+async def ask_fixed_verdicts(scorers: Scorers, judge_check: JudgeCheck) -> None:
+    """What preflight asks of other judges: this one starts with the run, so it is asked before it pays a response.
+
+    Raises:
+        ScorerError: it is not fit to judge, or did not answer.
+    """
+    from medix.preflight.scorers import FIXED_VERDICTS, wrong_verdicts
+
+    wrong = await wrong_verdicts(scorers)
+    found = f"wrong on {', '.join(wrong)}"
+    if len(wrong) > WRONG_AT_MOST and judge_check == "stop":
+        raise ScorerError(
+            f"a colocated judge that gets {len(FIXED_VERDICTS) - WRONG_AT_MOST} of {len(FIXED_VERDICTS)} fixed "
+            "verdicts right",
+            found,
+            "take a stronger one (JUDGE_MODEL=): its mistakes are the reward; medix.judge_check=warn trains with it",
+        )
+    if wrong:
+        logger.warning("the colocated judge is %s; its mistakes are the reward", found)

@@ -7,6 +7,7 @@ cache, one connection pool and one concurrency limit. Named in YAML as
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from medix.errors import ConfigError
+from medix.preflight.colocated import read_judge_check
 from medix.response import parse_response
 from medix.scored_log import ScoredLog
 from medix.telemetry import ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_FAULTS, JUDGE_SHARED
+from medix.verl_plugins.colocated_judge import ask_fixed_verdicts
 from reward_fns import ScoringInput, build_composite
 
 
@@ -29,8 +32,8 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
 
     Raises:
         ConfigError: at start, for anything wrong in `medix.reward` or `medix.scorer`.
-        ScorerError: from `run_single`, when the scorers stayed out of order past their limit; veRL then has no
-            response for that session, and `MedixReplayBuffer` stops the run.
+        ScorerError: from `run_single`, when the scorers stayed out of order past their limit, or a colocated judge
+            can not judge; veRL then has no response for that session, and `MedixReplayBuffer` stops the run.
     """
 
     def __init__(
@@ -54,11 +57,15 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         scorer_settings = with_colocated_judge(settings["scorer"], config, reward_router_address)
         self.scorers, self._faults_seen = ScorerService(scorer_settings), 0
         self.composite = build_composite(settings["reward"], self.scorers, self.scorers.at_once)
+        self._asks_judge = config.reward.reward_model.enable and "judge" in self.composite.needs
+        self._judge_check = read_judge_check(config)
+        self._judge_asked: asyncio.Future[None] | None = None
         relax_collector()  # veRL's reward worker does nothing but score
         self.log = ScoredLog(Path(settings["run_dir"]) / "rollouts" / "scored.jsonl")
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score the last trajectory of a session: `{"reward_score": float, "reward_extra_info": {str: float}}`."""
+        await self._ask_judge_once()
         item = data[-1]
         scoring_input = scoring_input_of(item, self._decode(item))
         score = await self.composite.score(scoring_input)
@@ -87,6 +94,14 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
             }
         )
         return {"reward_score": flat["score"], "reward_extra_info": flat}
+
+    async def _ask_judge_once(self) -> None:
+        """Of a judge that starts with the run; all responses wait for the outcome, and share it."""
+        if not self._asks_judge:
+            return
+        if self._judge_asked is None:
+            self._judge_asked = asyncio.ensure_future(ask_fixed_verdicts(self.scorers, self._judge_check))
+        await asyncio.shield(self._judge_asked)
 
     def _decode(self, item: Any) -> str:
         response_ids = item.batch["responses"]

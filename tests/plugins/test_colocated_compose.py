@@ -85,6 +85,7 @@ def test_a_whole_folder_is_a_warning_because_no_verdict_was_seen(config: Any) ->
     check = check_colocated_judge(config)
     assert check.status == "warn"
     assert "weights, tokenizer and chat template" in check.found
+    assert config.medix.judge_check == "stop"
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors"])
@@ -113,9 +114,13 @@ def test_a_tokenizer_with_code_or_damage_is_refused(content: str, message: str, 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("reward.custom_reward_function.path", None), ("reward.reward_model.enable_resource_pool", False)],
+    [
+        ("reward.custom_reward_function.path", None),
+        ("reward.reward_model.enable_resource_pool", False),
+        ("medix.judge_check", "never"),
+    ],
 )
-def test_a_judge_that_verl_would_not_ask_is_refused(key: str, value: object, config: Any) -> None:
+def test_settings_that_can_not_be_are_refused(key: str, value: object, config: Any) -> None:
     OmegaConf.update(config, key, value)
     with pytest.raises(ConfigError):
         check_colocated_judge(config)

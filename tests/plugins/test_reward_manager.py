@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError, ScorerError
+from medix.preflight.scorers import FIXED_VERDICTS
 from medix.run_config import compose_config
 from medix.telemetry import ANSWER_HASH, JUDGE_FAULTS
 from reward_fns import AssumedScorers
@@ -58,6 +60,23 @@ class FakeBrokenScorers:
 
     async def similarity(self, gold: str, answer: str) -> Similarity:
         return Similarity(0.9)
+
+
+class FakeChatJudge(AssumedScorers):
+    """Right on the fixed verdicts but those whose answers are listed; counts what it is asked."""
+
+    judge_faults, at_once = 0, 4
+    wrong: tuple[str, ...] = ()
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(judge_says=True, cosine=0.9)
+        self.asked: list[str] = []
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        await asyncio.sleep(0)
+        self.asked.append(request.answer)
+        right = {answer: right for _, _, answer, right in FIXED_VERDICTS}.get(request.answer, True)
+        return Verdict(correct=right != (request.answer in self.wrong))
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +185,49 @@ async def test_a_scorer_that_gave_up_is_never_a_score(
     with pytest.raises(ScorerError, match="none for an hour"):
         await manager.run_single(batch(RIGHT))
     assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
+
+
+TWO_WRONG = ("spleen", "fracture")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "judge_check", "stops"),
+    [((), "stop", False), (TWO_WRONG[:1], "stop", False), (TWO_WRONG, "stop", True), (TWO_WRONG, "warn", False)],
+    ids=["all right", "one wrong", "two wrong", "two wrong, and only a warning asked for"],
+)
+async def test_a_colocated_judge_is_asked_the_fixed_verdicts_once_before_it_pays(
+    wrong: tuple[str, ...], judge_check: str, stops: bool, config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(FakeChatJudge, "wrong", wrong)
+    config.reward.reward_model.enable = True
+    OmegaConf.update(config, "medix.judge_check", judge_check, force_add=True)
+    manager = make_manager(config, monkeypatch, FakeChatJudge, reward_router_address="127.0.0.1:1")
+    together = [manager.run_single(batch(RIGHT.replace("lung infection", answer))) for answer in ("a", "b", "c")]
+    results = await asyncio.gather(*together, return_exceptions=True)
+    fixed = [answer for _, _, answer, _ in FIXED_VERDICTS]
+    assert manager.scorers.asked[:6] == fixed
+    assert [isinstance(result, ScorerError) for result in results] == [stops] * 3
+    assert len(manager.scorers.asked) == 6 + (0 if stops else 3)
+    if stops:
+        assert "'spleen' for 'liver', 'fracture' for 'no fracture'" in str(results[0])
+        assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("without", ["a colocated judge", "a weight of the judge"])
+async def test_other_judges_are_preflights_to_ask(without: str, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.reward.reward_model.enable = without != "a colocated judge"
+    if without == "a weight of the judge":
+        for name in ("llm_accuracy", "embed_accuracy"):  # the second has the judge's veto
+            config.medix.reward.components[name].weight = 0
+    manager = make_manager(config, monkeypatch, FakeChatJudge, reward_router_address="127.0.0.1:1")
+    await manager.run_single(batch(RIGHT))
+    assert not set(manager.scorers.asked) & {answer for _, _, answer, _ in FIXED_VERDICTS}
+
+
+def test_a_misspelt_judge_check_fails_at_the_start(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    OmegaConf.update(config, "medix.judge_check", "stopp", force_add=True)
+    with pytest.raises(ConfigError, match=r"medix\.judge_check"):
+        make_manager(config, monkeypatch)
 
 
 def test_more_than_one_reward_worker_is_refused(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
