@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -54,8 +54,12 @@ class Supervisor:
     _log_start: int = field(default=0, init=False)
     """Bytes of `train.log` that earlier attempts wrote."""
 
-    def run(self, command: Sequence[str]) -> None:
+    def run(self, command: Sequence[str], begin: Callable[[], None] = lambda: None) -> None:
         """Run the command to its end.
+
+        Args:
+            command: what trains.
+            begin: called first, once the run's folder is ours to write into.
 
         Raises:
             ConfigError: another `medix train` is at work in this folder.
@@ -65,6 +69,7 @@ class Supervisor:
         with hold_run(self.run_dir):
             # Of an attempt whose `medix train` was killed; two drivers would write the same checkpoints.
             end_processes(mark_of(self.run_dir))
+            begin()
             self._attempt(command)
 
     def _attempt(self, command: Sequence[str]) -> None:

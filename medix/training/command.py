@@ -43,19 +43,22 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
     signal.signal(signal.SIGINT, signal.default_int_handler)
     composed = compose_config(config_name, overrides or [])
     options, keeper = read_watchdog(composed.medix.watchdog), keeper_of(composed)
-    loggers = logger_names(composed)
-    run_dir = write_record(composed)
-    rewards = Table("component", "weight", "effective", title="reward")
-    for row in json.loads((run_dir / "reward_table.json").read_text()):
-        rewards.add_row(row["component"], f"{row['weight']:g}", f"{row['effective']:.4f}")
-    Console().print(rewards)
+    loggers, run_dir = logger_names(composed), Path(str(composed.medix.run_dir))
+
+    def begin() -> None:
+        write_record(composed)
+        rewards = Table("component", "weight", "effective", title="reward")
+        for row in json.loads((run_dir / "reward_table.json").read_text()):
+            rewards.add_row(row["component"], f"{row['weight']:g}", f"{row['effective']:.4f}")
+        Console().print(rewards)
+        os.environ.update(own_ray_environment() | logger_environment(run_dir, loggers))
+
     command = [
         *(sys.executable, "-m", entry_point(composed), "--config-dir", str(CONFIG_DIR)),
         *("--config-name", config_name, *(overrides or []), f"hydra.run.dir={run_dir}/hydra"),
     ]
-    os.environ.update(own_ray_environment() | logger_environment(run_dir, loggers))
     try:
-        Supervisor(run_dir, composed.trainer.total_training_steps, options, keeper).run(command)
+        Supervisor(run_dir, composed.trainer.total_training_steps, options, keeper).run(command, begin)
     except Interrupted as signal_name:
         print(f"stopped by {signal_name}; every process of the run has ended", file=sys.stderr)
         raise typer.Exit(130) from None

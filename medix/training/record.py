@@ -36,8 +36,8 @@ def git_state() -> dict[str, Any]:
         return {}
 
 
-def write_record(config: Any) -> Path:
-    """Write `config.yaml`, `versions.json` and `reward_table.json` into the run's folder; returns the folder."""
+def write_record(config: Any) -> None:
+    """Write `config.yaml`, `versions.json` and `reward_table.json` into the run's folder."""
     from omegaconf import OmegaConf
 
     from reward_fns import AssumedScorers, build_composite
@@ -51,4 +51,3 @@ def write_record(config: Any) -> Path:
         "reward_table.json": composite.table(),
     }.items():
         (run_dir / name).write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    return run_dir

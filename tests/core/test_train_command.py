@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from medix.cli import app
 from medix.supervise import supervisor
+from medix.supervise.processes import hold_run
 from medix.training.record import git_state, installed_versions
 
 
@@ -20,14 +21,15 @@ class FakeSupervisor(supervisor.Supervisor):
 
     seen: list[Sequence[str]]
 
-    def run(self, command: Sequence[str]) -> None:
+    def run(self, command: Sequence[str], begin: Callable[[], None] = lambda: None) -> None:
+        begin()
         type(self).seen.append(command)
 
 
 class FakeInterruptedSupervisor(supervisor.Supervisor):
     """A user presses Ctrl-C at once."""
 
-    def run(self, command: Sequence[str]) -> None:
+    def run(self, command: Sequence[str], begin: Callable[[], None] = lambda: None) -> None:
         raise supervisor.Interrupted("SIGINT")
 
 
@@ -48,6 +50,17 @@ def test_the_run_is_recorded_and_verl_is_started(tmp_path: Path, monkeypatch: py
     assert table["embed_accuracy"]["effective"] == 0
     # What is left is renormalised: 0.5175 / (0.5175 + 0.045 + 0.10)
     assert table["llm_accuracy"]["effective"] == pytest.approx(0.5175 / 0.6625)
+
+
+def test_a_refused_second_run_leaves_the_records_of_the_first_alone(tmp_path: Path) -> None:
+    records = [tmp_path / name for name in ("config.yaml", "versions.json", "reward_table.json", "wandb_run_id")]
+    for record in records[:3]:
+        record.write_text("of the run at work\n")
+    with hold_run(tmp_path):
+        result = CliRunner().invoke(app, ["train", "--", f"medix.run_dir={tmp_path}", "trainer.logger=[file,wandb]"])
+    assert "another one at work" in str(result.exception)
+    assert [record.read_text() for record in records[:3]] == ["of the run at work\n"] * 3
+    assert not records[3].exists()
 
 
 def test_an_interrupted_run_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
