@@ -18,14 +18,18 @@ def find_contradiction(gold: str, answer: str) -> str | None:
         return f"reply: {left.reply} / {right.reply}"
     for axis, values in left.axes.items():
         others = right.axes.get(axis)
-        if others and _clash(axis, values, others):
+        # "not malignant" beside "benign": what one denies, the other may well name the opposite of.
+        if others and (axis in left.denied_axes) == (axis in right.denied_axes) and _clash(axis, values, others):
             return f"{axis}: {_names(values)} / {_names(others)}"
     return _numbers(left, right) or _affixes(left, right) or _negation(left, right)
 
 
 def _clash(axis: str, values: frozenset[str], others: frozenset[str]) -> bool:
-    # A side is exact. On other axes a phrase may name several (vessels of lung and heart): only disjoint ones clash.
-    return _sides(values) != _sides(others) if axis == "side" else not values & others
+    if axis == "side" and "both" in values | others:
+        return _sides(values) != _sides(others)
+    # A phrase may name several values (vessels of lung and heart, the ill side and the sound one), or only that it is
+    # one of two sides: disjoint ones clash.
+    return not values & others and not (axis == "side" and "one" in values | others)
 
 
 def _sides(values: frozenset[str]) -> frozenset[str]:
@@ -35,12 +39,10 @@ def _sides(values: frozenset[str]) -> frozenset[str]:
 def _numbers(left: Statement, right: Statement) -> str | None:
     if left.labels and right.labels and not _same_labels(left.labels, right.labels):
         return f"label: {_names(left.labels)} / {_names(right.labels)}"
-    if not left.quantities or not right.quantities:
-        return None
-    missing = [quantity for quantity in left.quantities if not _has(right, quantity)]
-    if not missing:
-        return None
-    return f"number: {_amounts(left.quantities)} / {_amounts(right.quantities)}"
+    # Which of several numbers answers to which is for a judge to see.
+    if len(left.quantities) == len(right.quantities) == 1 and left.quantities[0].clashes(right.quantities[0]):
+        return f"number: {left.quantities[0]} / {right.quantities[0]}"
+    return None
 
 
 def _same_labels(labels: frozenset[str], others: frozenset[str]) -> bool:
@@ -50,18 +52,11 @@ def _same_labels(labels: frozenset[str], others: frozenset[str]) -> bool:
     return labels <= others or others <= labels
 
 
-def _has(statement: Statement, wanted: tuple[float, str]) -> bool:
-    value, unit = wanted
-    return any(
-        value == other and (unit == its_unit or not unit or not its_unit) for other, its_unit in statement.quantities
-    )
-
-
 def _affixes(left: Statement, right: Statement) -> str | None:
-    words, others = set(left.words), set(right.words)
-    for word in words - others:
+    words, others = left.content, right.content
+    for word in words - others - left.denied:
         for opposite in _opposites(word):
-            if opposite in others - words:
+            if opposite in others - words - right.denied:
                 return f"opposite: {word} / {opposite}"
     return None
 
@@ -69,7 +64,7 @@ def _affixes(left: Statement, right: Statement) -> str | None:
 def _opposites(word: str) -> Iterator[str]:
     for pair in lexicon().prefixes:
         for one, other in (pair, pair[::-1]):
-            if word.startswith(one):
+            if word.startswith(one) and len(word) > len(one) + 3:
                 yield other + word[len(one) :]
     for pair in lexicon().suffixes:
         for one, other in (pair, pair[::-1]):
@@ -78,6 +73,8 @@ def _opposites(word: str) -> Iterator[str]:
 
 
 def _negation(left: Statement, right: Statement) -> str | None:
+    if not (left.content and right.content):
+        return None  # a bare yes or no, or numbers: `reply` and `number` compare those
     shared = left.content & right.content
     # Without nearly the same words the polarity can not be compared: "no air" may well be "collapsed".
     if left.negated == right.negated or len(shared) < 0.5 * max(len(left.content), len(right.content)):
@@ -92,7 +89,3 @@ def _negation(left: Statement, right: Statement) -> str | None:
 
 def _names(values: frozenset[str]) -> str:
     return "+".join(sorted(values))
-
-
-def _amounts(quantities: frozenset[tuple[float, str]]) -> str:
-    return "+".join(f"{value:g}{unit}" for value, unit in sorted(quantities))

@@ -13,7 +13,27 @@ from medix.rule_judge.lexicon import lexicon
 from medix.rule_judge.statement import Statement, read_tokens
 from medix.rule_judge.words import tokens
 
-_ORDER_MATTERS = frozenset(("without", "versus", "than", "after", "before", "over", "greater", "less", "not", "but"))
+_ORDER_MATTERS = frozenset(
+    (
+        "without",
+        "versus",
+        "than",
+        "after",
+        "before",
+        "over",
+        "greater",
+        "less",
+        "not",
+        "but",
+        "from",
+        "to",
+        "vs",
+        "<",
+        ">",
+        "≤",
+        "≥",
+    )
+)
 
 
 class RuleJudge:
@@ -39,8 +59,9 @@ class RuleJudge:
             return " ".join(gold.split()) == " ".join(answer.split())
         if left == right:
             return True
-        ordered = _ORDER_MATTERS.intersection(left + right)
-        return not ordered and _same_parts(read_tokens(left), read_tokens(right))
+        stated, claimed = read_tokens(left), read_tokens(right)
+        ordered = _ORDER_MATTERS.intersection(left + right) and (stated.content or claimed.content)
+        return not ordered and _same_parts(stated, claimed)
 
     def fold(self, found: list[str]) -> list[str]:
         """Tokens with every known wording, longest first, replaced by the name of its meaning."""

@@ -44,13 +44,18 @@ def test_most_equivalents_are_called_the_same_and_none_a_contradiction() -> None
         ("lipoma", "hemangioma"), ("carcinoma", "sarcoma"), ("pneumonia", "pneumonia or tuberculosis"),
         ("pneumonia", "pneumonia pneumothorax"), ("pneumonia", "YES"), ("pneumonia", ":"), ("B", "C"),
         ("right lung mass, left effusion", "left lung mass, right effusion"), ("3", "4"), ("yes", "maybe"),
+        ("left and right effusion", "left effusion"), ("5 cm", "5"), ("½ tablet", "tablet"),
+        ("2+", "3+"), ("10^999", "1"),
     ],
 )  # fmt: skip
 def test_other_answers_are_not_the_same(gold: str, answer: str) -> None:
     assert not RuleJudge().same(gold, answer)
 
 
-@pytest.mark.parametrize(("gold", "answer"), [("B", "b"), ("3", "three"), ("2:1", "2:1"), ("+", "+"), ("yes", "Yes")])
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [("B", "b"), ("3", "three"), ("2:1", "2:1"), ("+", "+"), ("yes", "Yes")],
+)
 def test_short_answers_are_content(gold: str, answer: str) -> None:
     assert RuleJudge().same(gold, answer)
 
