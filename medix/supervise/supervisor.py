@@ -51,6 +51,9 @@ class Supervisor:
     keeper: CheckpointKeeper | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True))
     _watch: Watch = field(init=False)
+    _step: int = field(default=0, init=False)
+    """The last that was logged."""
+    _terminated: bool = field(default=False, init=False)
     _log_start: int = field(default=0, init=False)
     """Bytes of `train.log` that earlier attempts wrote."""
 
@@ -64,7 +67,8 @@ class Supervisor:
         Raises:
             ConfigError: another `medix train` is at work in this folder.
             TrainingGuardError: a guard stopped it, it stalled, or it failed by itself.
-            Interrupted: on Ctrl-C or SIGTERM, after every process of the run has ended.
+            Interrupted: on Ctrl-C or SIGTERM, after every process of the run has ended; on the first SIGTERM the step
+                under way may be saved before, see `WatchdogOptions.term_minutes`.
         """
         with hold_run(self.run_dir):
             # Of an attempt whose `medix train` was killed; two drivers would write the same checkpoints.
@@ -96,7 +100,8 @@ class Supervisor:
     def _run(self, command: Sequence[str], reader: GrowingFile) -> None:
         mark = mark_of(self.run_dir)
         environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(reader.path.resolve()), RUN_MARK: mark}
-        previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {signal.SIGINT: _interrupt, signal.SIGTERM: self._terminate}
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             with (self.run_dir / "train.log").open("ab") as log:
                 self._log_start = log.tell()
@@ -122,8 +127,12 @@ class Supervisor:
         progress = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)
         with progress, metrics_path.open("a") as metrics_file:
             task = progress.add_task("starting veRL, Ray and vLLM", total=self.total_steps)
+            saving = False
             while True:
                 ended = process.poll() is not None
+                if self._terminated and not saving:
+                    self._save_or_end()
+                    saving = True
                 for row in reader.new_rows():
                     metrics_file.write(json.dumps(row) + "\n")
                     metrics_file.flush()
@@ -141,6 +150,8 @@ class Supervisor:
                 time.sleep(POLL_S)
         if watch.stop is not None:
             raise _stopped_by(watch.stop)
+        if saving:
+            raise Interrupted(signal.SIGTERM.name)
         if process.returncode != 0:
             raise TrainingGuardError(
                 "veRL to end with exit code 0",
@@ -148,15 +159,29 @@ class Supervisor:
                 f"read {self.run_dir / 'train.log'}",
             )
 
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        """The first SIGTERM is looked at between two polls, a second one ends the run at once."""
+        if self._terminated:
+            _interrupt(number, frame)
+        self._terminated = True
+
+    def _save_or_end(self) -> None:
+        """After a SIGTERM: ask for a save if it would keep steps that are not in a checkpoint yet."""
+        saved = self.keeper.latest() or 0 if self.keeper else self._step
+        if self._step <= saved or self.options.term_minutes == 0:
+            raise Interrupted(signal.SIGTERM.name)
+        self._watch.ask_to_save(self._step, "SIGTERM", self.options.term_minutes)
+
     def _look_at(self, row: dict[str, Any]) -> None:
         """Apply the guards to a logged step, and choose the best checkpoint anew after a validation."""
+        self._step = int(row["step"])
         finding = self._watch.look_at(row)
         if self.keeper is not None and validation_values([row], self.keeper.options.metric):
             self.keeper.update(self._validated())
         if finding is not None:
             if self.keeper is None or not finding.save:
                 raise _stopped_by(finding)
-            self._watch.ask_to_save(finding)
+            self._watch.ask_to_save(finding.step, finding.message, self.options.save_minutes)
 
     def _validated(self) -> dict[int, float]:
         assert self.keeper is not None

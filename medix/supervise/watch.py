@@ -58,14 +58,14 @@ class Watch:
             self._say(f"warning, step {finding.step}: {finding.message}")
         return None
 
-    def ask_to_save(self, finding: Finding) -> None:
-        """Ask the driver to end after the step under way, saved; it has `save_minutes` for that."""
-        self._save_until = time.monotonic() + 60 * self.options.save_minutes
-        request_stop(self.run_dir, finding.step, finding.message)
-        self._say(f"stopping at step {finding.step}: {finding.message}; first the step under way is saved")
+    def ask_to_save(self, step: int, message: str, minutes: float) -> None:
+        """Ask the driver to end after the step under way, saved, within so many minutes; of two limits the nearer."""
+        self._save_until = min(self._save_until, time.monotonic() + 60 * minutes)
+        request_stop(self.run_dir, step, message)
+        self._say(f"stopping at step {step}: {message}; the step under way is saved, within {minutes:g} minutes")
 
     def save_is_overdue(self) -> bool:
-        """Whether the driver had its time to save after a stop was asked for: it hangs."""
+        """Whether the driver had its time to save after a stop was asked for: it hangs, or its step is too long."""
         return time.monotonic() > self._save_until
 
     def has_stalled(self) -> bool:

@@ -20,6 +20,9 @@ class WatchdogOptions:
     scorers hold: a judge that stays away ends the run itself, and by name."""
     save_minutes: float = 60.0
     """How long the step under way may take to end and save, once a guard has asked for the stop."""
+    term_minutes: float = 4.0
+    """The same after a SIGTERM, if steps have been trained since the last checkpoint; 0 ends the run at once. Slurm's
+    warning comes five minutes before the end in our example."""
     pearson_warn_below: float = 0.999
     pearson_stop_below: float = 0.99
     """-1: warn only; no correlation is below it."""
@@ -41,6 +44,7 @@ def read_watchdog(raw: Mapping[str, Any] | None) -> WatchdogOptions:
     for good, expected in (
         (options.stall_minutes > 0, "medix.watchdog.stall_minutes above 0"),
         (options.save_minutes > 0, "medix.watchdog.save_minutes above 0"),
+        (options.term_minutes >= 0, "medix.watchdog.term_minutes of 0 or more"),
         (options.pearson_stop_below <= options.pearson_warn_below, "pearson_stop_below up to pearson_warn_below"),
         (options.judge_failure_warn <= options.judge_failure_stop, "judge_failure_warn up to judge_failure_stop"),
     ):

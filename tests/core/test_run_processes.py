@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from medix.supervise import supervisor as module
+from medix.supervise.checkpoints import CheckpointKeeper, CheckpointOptions
 from medix.supervise.processes import RUN_MARK, end_processes, mark_of, processes_of
 from medix.supervise.supervisor import Interrupted, Supervisor
 from medix.supervise.watchdog import read_watchdog
@@ -42,9 +43,10 @@ def _fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def supervise(run_dir: Path, script: str) -> None:
+def supervise(run_dir: Path, script: str, keeper: CheckpointKeeper | None = None, **watchdog: float) -> None:
     command = [sys.executable, "-S", "-c", script]
-    Supervisor(run_dir, 10, read_watchdog({"stall_minutes": 1.0}), None, Console(file=io.StringIO())).run(command)
+    options = read_watchdog({"stall_minutes": 1.0, **watchdog})
+    Supervisor(run_dir, 10, options, keeper, Console(file=io.StringIO())).run(command)
 
 
 def alive(pid: int) -> bool:
@@ -90,6 +92,61 @@ def test_ctrl_c_leaves_no_process_of_the_run(pauses_s: tuple[float, ...], tmp_pa
     assert processes_of(mark) == []
     assert not any(alive(int(pid)) for pid in (parent, child))
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+# Two steps are trained and one is saved; then it does what a real driver does with the request, or hangs.
+FAKE_DRIVER = """
+import json, os, time
+log = open(os.environ["VERL_FILE_LOGGER_PATH"], "wb", buffering=0)
+def step(number):
+    log.write(json.dumps({"step": number, "data": {}}).encode() + b"\\n")
+def save(number):
+    os.makedirs(f"checkpoints/global_step_{number}")
+    open(f"checkpoints/global_step_{number}/data.pt", "w").close()
+    open("checkpoints/latest_checkpointed_iteration.txt", "w").write(str(number))
+save(1); step(1)
+"""
+WAIT = "while not os.path.exists('stop_request.json'): time.sleep(0.02)\n"
+TERMINATED: dict[str, tuple[str, dict[str, float], int, int]] = {
+    # script after step 1, options, signals, the step from which a resume goes on
+    "the step under way is saved": (f"step(2)\n{WAIT}save(3); step(3)", {}, 1, 3),
+    "its step is too long": ("step(2); time.sleep(60)", {"term_minutes": 0.01}, 1, 1),
+    "the sender is impatient": ("step(2); time.sleep(60)", {}, 2, 1),
+    "nothing is lost without a save": ("time.sleep(60)", {}, 1, 1),
+    "no save is wanted": ("step(2); time.sleep(60)", {"term_minutes": 0}, 1, 1),
+}
+
+
+@pytest.mark.parametrize(("script", "options", "signals", "resumes"), TERMINATED.values(), ids=TERMINATED)
+def test_sigterm_saves_what_would_be_lost_and_ends_the_run(
+    script: str, options: dict[str, float], signals: int, resumes: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As Slurm sends it before the end of a job. It used to lose every step since the last checkpoint."""
+    keeper, last = CheckpointKeeper(tmp_path / "checkpoints", CheckpointOptions()), 2 if "step(2)" in script else 1
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that comes too late must not end the tests
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, previous))
+
+    def send() -> None:
+        while f'"step": {last}' not in (text_of(tmp_path / "metrics.jsonl")):
+            time.sleep(0.02)
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)
+
+    start = time.monotonic()
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        supervise(tmp_path, FAKE_DRIVER + script, keeper, **options)
+    sender.join(5)
+    assert time.monotonic() - start < 20
+    assert keeper.latest() == resumes
+    assert processes_of(mark_of(tmp_path)) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def test_a_daemon_that_outlives_a_good_run_is_ended(tmp_path: Path) -> None:
