@@ -54,6 +54,9 @@ class Archive:
             raise ExportError("an archive as torch.save writes it", f"another kind of zip: {path}", _SAVE_AGAIN)
         self.stem = stems.pop()
         self.records = {name: Record(item.file_size, item.CRC, item.header_offset) for (_, _, name), item in entries}
+        if len(self.records) != len(entries):
+            # Readers differ in which of the two they take.
+            raise ExportError("an archive as torch.save writes it", f"two records of one name: {path}", _SAVE_AGAIN)
         if "data.pkl" not in self.records or self.text("byteorder", "little") != "little":
             raise ExportError("a little-endian torch.save archive", f"something else: {path}", _SAVE_AGAIN)
 
@@ -81,7 +84,7 @@ class Archive:
 
     def contents(self, name: str) -> bytes:
         """A whole small record."""
-        record = self.records[name]
+        record = self._record(name)
         if record.size > PICKLE_LIMIT_BYTES:
             raise ExportError("a pickle of a few megabytes", f"{record.size} bytes in {self.path}", _SAVE_AGAIN)
         return b"".join(bytes(chunk) for chunk in self.stream(name, 0, record.size))
@@ -89,7 +92,7 @@ class Archive:
     def stream(self, name: str, start: int, length: int) -> Iterator[memoryview]:
         """`length` bytes of a record from `start`, in chunks that are valid until the next one."""
         begin = self._begin(name) + start
-        if start < 0 or start + length > self.records[name].size:
+        if start < 0 or start + length > self._record(name).size:
             raise ExportError(f"{start + length} bytes in record {name}", f"fewer: {self.path}", _SAVE_AGAIN)
         buffer = bytearray(min(CHUNK_BYTES, max(length, 1)))
         with self.path.open("rb", buffering=0) as file:
@@ -106,9 +109,14 @@ class Archive:
                 length -= filled
                 yield chunk
 
+    def _record(self, name: str) -> Record:
+        if name not in self.records:
+            raise ExportError(f"record {name}, which the pickle names", f"none in {self.path}", _SAVE_AGAIN)
+        return self.records[name]
+
     def _begin(self, name: str) -> int:
         """Offset of a record's first byte: its local header may be longer than the table of contents tells."""
-        record = self.records[name]
+        record = self._record(name)
         with self.path.open("rb", buffering=0) as file:
             file.seek(record.header)
             raw = file.read(_LOCAL_HEADER.size)

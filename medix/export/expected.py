@@ -65,7 +65,7 @@ def expected_of(base_files: Path) -> Expected:
     """The expectation of the config.json in a folder; no code of the folder is run.
 
     Raises:
-        ExportError: there is no config.json, or transformers does not know its class.
+        ExportError: there is no config.json, transformers does not know its class, or cannot load it.
     """
     import torch
     import transformers
@@ -75,7 +75,11 @@ def expected_of(base_files: Path) -> Expected:
     if model_class is None:
         found = f"{name!r}, which transformers {transformers.__version__} lacks"
         raise ExportError("a model class of transformers in config.json", found, "no code of a folder is run here")
-    config = transformers.AutoConfig.from_pretrained(base_files, local_files_only=True, trust_remote_code=False)
+    try:
+        config = transformers.AutoConfig.from_pretrained(base_files, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # A config of anybody's making may fail in any way.
+        found, fix = f"{type(error).__name__}: {error}"[:400], f"mend {base_files / 'config.json'}"
+        raise ExportError("a config.json that transformers loads", found, fix) from error
     # The trainer's attention kernels need not be installed here; keys and shapes do not depend on them.
     config._attn_implementation = "eager"
     with torch.device("meta"):

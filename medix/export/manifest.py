@@ -56,9 +56,10 @@ def read_manifest(actor: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] == 1 and isinstance(manifest["files"], dict):
+        entries = [(int(entry["bytes"]), str(entry["digest"])) for entry in manifest["files"].values()]
+        if manifest["format"] == 1 and entries:
             return dict(manifest)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise ExportError(f"a manifest of format 1 in {path}", "something else", "save the checkpoint again")
 
@@ -72,6 +73,10 @@ def refuse_other_files(actor: Path, manifest: dict[str, Any], step: int | None) 
     if step is not None and manifest.get("step") not in (None, step):
         found = f"the files of step {manifest['step']} in {actor.parent}"
         raise ExportError(f"the checkpoint of step {step}", found, "name the folder after its step again")
+    shards = {path.name for path in actor.iterdir() if path.name.startswith("model_") and _SHARD.fullmatch(path.name)}
+    if unlisted := sorted(shards - manifest["files"].keys()):
+        found = f"no entry for {unlisted[0]} ({len(unlisted)} shards without one)"
+        raise ExportError(f"every shard of the model in {MANIFEST}", found, "restore the manifest that this save wrote")
     for name, noted in manifest["files"].items():
         if not name.startswith("model_") and name not in _SMALL:
             continue

@@ -47,15 +47,30 @@ class Mesh:
         return " ".join(f"{name}={size}" for name, size in zip(names, self.shape, strict=True))
 
 
-def read_mesh(raw: RawSharded, archive: Archive) -> Mesh:
-    """The mesh of a DTensor, as torch 2.6 to 2.13 write it."""
+def read_mesh(raw: RawSharded, archive: Archive, world_size: int) -> Mesh:
+    """The mesh of a DTensor, as torch 2.6 to 2.13 write it.
+
+    Raises:
+        ExportError: it is in no known form, damaged, or larger than `world_size`, the number of shards.
+    """
+    try:
+        return _mesh(raw, archive, world_size)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as error:
+        raise _unknown(archive, f"a damaged device mesh ({type(error).__name__}: {error})") from error
+
+
+def _mesh(raw: RawSharded, archive: Archive, world_size: int) -> Mesh:
     fields = raw.spec["mesh"].fields if isinstance(raw.spec.get("mesh"), Inert) else {}
     if isinstance(fields.get("mesh"), Local):
-        ranks, shape = _integers(fields["mesh"], archive), fields["mesh"].shape
+        shape = fields["mesh"].shape
+        _refuse_larger(shape, archive, world_size)
+        ranks = _integers(fields["mesh"], archive)
     elif isinstance(fields.get("_rank_map"), Local) and isinstance(fields.get("_layout"), Inert):
         axes = _axes(fields["_layout"])
-        table = _integers(fields["_rank_map"], archive)
         shape = tuple(math.prod(size) for size, _ in axes)
+        _refuse_larger(shape, archive, world_size)
+        _refuse_larger(fields["_rank_map"].shape, archive, world_size)
+        table = _integers(fields["_rank_map"], archive)
         steps = [pair for size, stride in axes for pair in zip(size, stride, strict=True)]
         ranks = tuple(table[index] for index in _offsets(steps) if index < len(table))
     else:
@@ -72,6 +87,11 @@ def read_mesh(raw: RawSharded, archive: Archive) -> Mesh:
         rank=rank if isinstance(rank, int) else None,
         coordinate=tuple(coordinate) if isinstance(coordinate, list | tuple) else None,
     )
+
+
+def _refuse_larger(shape: tuple[int, ...], archive: Archive, world_size: int) -> None:
+    if min(shape, default=1) < 1 or math.prod(shape) > world_size:
+        raise _unknown(archive, f"a device mesh of {shape} ranks for {world_size} shards")
 
 
 def read_placements(raw: RawSharded, archive: Archive) -> tuple[int | None, ...]:

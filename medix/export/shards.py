@@ -83,7 +83,7 @@ def open_shards(checkpoint: Checkpoint) -> ShardSet:
     for rank, archive in enumerate(archives):
         tensors = read_tensors(archive)
         first = next((value for value in tensors.values() if isinstance(value, RawSharded)), None)
-        mesh = read_mesh(first, archive) if first is not None else None
+        mesh = read_mesh(first, archive, world) if first is not None else None
         witnesses.append(refuse_other_rank(archive, rank, world, mesh))
         entries.append(tensors)
         meshes.append(mesh)

@@ -108,8 +108,11 @@ def _optimizer_step(path: Path) -> int | None:
         if isinstance(step, int | float):
             return int(step)
         if isinstance(step, Local) and step.dtype == "float32":
-            raw = facts[0].contents(f"data/{step.storage.key}")
-            return int(struct.unpack_from("<f", raw, 4 * step.offset)[0])
+            try:
+                raw = facts[0].contents(f"data/{step.storage.key}")
+                return int(struct.unpack_from("<f", raw, 4 * step.offset)[0])
+            except (ExportError, struct.error, ValueError, OverflowError):
+                return None  # As in _facts: it is no part of the export.
     return None
 
 

@@ -30,8 +30,17 @@ _STORAGES = {
 }
 
 
+class _Closed:
+    """Takes no state: a pickle's BUILD would otherwise change a stand-in for every file that is read after it."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError(f"state for a {type(self).__name__}")
+
+
 @dataclass(frozen=True)
-class Storage:
+class Storage(_Closed):
     """A record of the archive: `data/<key>`, `numel` items of `dtype`."""
 
     key: str
@@ -40,7 +49,7 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(_Closed):
     """A tensor as one rank holds it: a view of a storage; offset and stride in items."""
 
     storage: Storage
@@ -55,7 +64,7 @@ class Local:
 
 
 @dataclass(frozen=True)
-class RawSharded:
+class RawSharded(_Closed):
     """A DTensor as pickled. `spec` is the state of its DTensorSpec, to be read by `medix.export.mesh`."""
 
     local: Local
@@ -96,26 +105,42 @@ class DTensorClass(Inert):
 
 
 @dataclass(frozen=True)
-class StorageClass:
+class StorageClass(_Closed):
     """`torch.FloatStorage` and its like: the persistent id of a tensor's bytes names one."""
 
     dtype: str
 
 
+class Function(_Closed):
+    """Stands for a function; a decorator."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+
+@Function
 def _local(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Local:
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
     return Local(storage, int(offset), tuple(map(int, shape)), tuple(map(int, stride)))
 
 
+@Function
 def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
+@Function
 def _wrapper(*_: Any) -> Any:
     raise pickle.UnpicklingError("a wrapper tensor outside of _rebuild_from_type_v2")
 
 
+@Function
 def _from_type(rebuild: Any, kind: Any, arguments: Any, state: Any) -> Any:
     """A DTensor's rebuild: arguments are (class, dtype, size, stride, ...), state holds local tensor and spec."""
     if rebuild is not _wrapper:
@@ -129,10 +154,12 @@ def _from_type(rebuild: Any, kind: Any, arguments: Any, state: Any) -> Any:
     return RawSharded(local, tuple(map(int, arguments[2])), spec.fields)
 
 
+@Function
 def _sizes(values: Any = ()) -> tuple[int, ...]:
     return tuple(values)
 
 
+@Function
 def _nothing(*_: Any) -> None:
     """Devices and memory layouts: they do not matter to a file."""
 

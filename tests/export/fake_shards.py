@@ -37,6 +37,14 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Build:
+    """State for whatever `target` is."""
+
+    target: Any
+    state: Any
+
+
+@dataclass(frozen=True)
 class Stored:
     """A storage: the persistent id that torch gives it."""
 
@@ -54,6 +62,10 @@ class _Writer(pickle._Pickler):  # type: ignore[name-defined,misc]  # the pickle
         elif isinstance(obj, Made):
             self.save(obj.kind)
             self.write(pickle.EMPTY_TUPLE + pickle.NEWOBJ)
+            self.save(obj.state)
+            self.write(pickle.BUILD)
+        elif isinstance(obj, Build):
+            self.save(obj.target)
             self.save(obj.state)
             self.write(pickle.BUILD)
         elif isinstance(obj, Stored):

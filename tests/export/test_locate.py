@@ -151,8 +151,31 @@ def test_a_manifest_is_kept_to(run: Path) -> None:
         refuse_other_files(folder, manifest, 10)
 
 
-def test_a_damaged_manifest_is_refused(run: Path) -> None:
+ENTRY = {"bytes": 1, "digest": "d"}
+MANIFESTS: dict[str, tuple[str, str]] = {
+    "cut off": ('{"format": 1', "a manifest of format 1"),
+    "another format": (json.dumps({"format": 2, "files": {"x": ENTRY}}), "a manifest of format 1"),
+    "no object": ("[1]", "a manifest of format 1"),
+    "no files": (json.dumps({"format": 1, "files": {}}), "a manifest of format 1"),
+    "an entry without a digest": (json.dumps({"format": 1, "files": {"x": {"bytes": 1}}}), "a manifest of format 1"),
+    "an entry that is none": (json.dumps({"format": 1, "files": {"x": "y"}}), "a manifest of format 1"),
+    "only small files": (
+        json.dumps({"format": 1, "step": 10, "files": {"fsdp_config.json": ENTRY}}),
+        "no entry for model_world_size_2_rank_0.pt (2 shards without one)",
+    ),
+    "one of two shards": (
+        json.dumps({"format": 1, "step": 10, "files": {"model_world_size_2_rank_0.pt": ENTRY}}),
+        "no entry for model_world_size_2_rank_1.pt (1 shards without one)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_a_manifest_that_proves_nothing_is_refused(case: str, run: Path) -> None:
+    """An empty one `proved` that every file was as its save left it."""
     folder = run / "checkpoints/global_step_10/actor"
-    (folder / MANIFEST).write_text('{"format": 1')
-    with pytest.raises(ExportError, match="a manifest of format 1"):
-        read_manifest(folder)
+    text, message = MANIFESTS[case]
+    (folder / MANIFEST).write_text(text)
+    with pytest.raises(ExportError) as refused:
+        refuse_other_files(folder, read_manifest(folder) or {}, 10)
+    assert message in str(refused.value)
