@@ -26,10 +26,8 @@ class BaseModel:
 
     @property
     def shown(self) -> str | None:
-        """The name for others to read: of a local folder its last part, where it lay is nobody's business."""
-        if self.name is None or hub_name(self.name):
-            return self.name
-        return Path(self.name).name
+        """The name for others to read."""
+        return None if self.name is None else _shown(self.name)
 
 
 def find_base(checkpoint: Checkpoint, override: Path | None) -> BaseModel:
@@ -53,7 +51,13 @@ def find_base(checkpoint: Checkpoint, override: Path | None) -> BaseModel:
     cached = _in_hub_cache(name)
     if cached is not None:
         return BaseModel(name, cached)
-    return BaseModel(name, None, f"{name} is neither a folder here nor in the local hub cache; name one by --base")
+    why_not = f"{_shown(name)} is neither a folder here nor in the local hub cache; name one by --base"
+    return BaseModel(name, None, why_not)
+
+
+def _shown(name: str) -> str:
+    """Of a local folder the last part: where it lay is nobody's business."""
+    return name if hub_name(name) else Path(name).name
 
 
 def _named(checkpoint: Checkpoint) -> str | None:

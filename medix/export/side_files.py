@@ -16,7 +16,7 @@ from medix.export.contract import Checkpoint
 from medix.export.generation_config import settle_generation_config
 from medix.export.image_processor import image_settings, refuse_other_images
 from medix.export.json_files import read_json, read_json_if_there
-from medix.export.token_files import TokenFiles, refuse_other_tokens
+from medix.export.token_files import TokenFiles, refuse_other_tokens, template_in
 
 COPIED: Final = (
     "tokenizer.json",
@@ -45,7 +45,7 @@ def complete_side_files(folder: Path, checkpoint: Checkpoint, base: BaseModel) -
     _refuse_code(source)
     if base.folder is not None:
         _refuse_code(base.folder)
-    taken = _copy(folder, source, base.folder)
+    taken = _copy(folder, checkpoint, base.folder)
     config = read_json_if_there(folder, "config.json") or read_json(source / "config.json")
     tokens = TokenFiles.read(folder)
     tokens.refuse_unless_they_fit(embedding_rows(folder, config), config)
@@ -84,17 +84,34 @@ def embedding_rows(folder: Path, config: dict[str, Any]) -> int:
     return int((text if isinstance(text, dict) else config).get("vocab_size") or config.get("vocab_size") or 0)
 
 
-def _copy(folder: Path, source: Path, base: Path | None) -> dict[str, str]:
+def _copy(folder: Path, checkpoint: Checkpoint, base: Path | None) -> dict[str, str]:
     """File name -> `checkpoint` or `base`."""
-    taken = {}
+    taken: dict[str, str] = {}
+    places = {"checkpoint": checkpoint.base_files} | ({"base": base} if base is not None else {})
+    roots = [checkpoint.actor, *([base] if base is not None else [])]
+    templates = [template_in(place).strip() for place in places.values()]
     for name in COPIED:
-        for origin, place in (("checkpoint", source), ("base", base)):
-            if place is not None and (place / name).is_file():
-                if not (name == "chat_template.json" and (folder / "chat_template.jinja").exists()):
-                    shutil.copyfile(place / name, folder / name)
-                    taken[name] = origin
-                break
+        origin = next((origin for origin, place in places.items() if (place / name).is_file()), None)
+        if origin is None or (name == "chat_template.json" and "chat_template.jinja" in taken):
+            continue
+        # A processor finds its template in a file only. The base's would win over a trained one inside JSON.
+        if name.startswith("chat_template") and origin == "base" and templates[0] and templates[0] != templates[1]:
+            continue
+        path = places[origin] / name
+        _refuse_link_outside(path, roots)
+        shutil.copyfile(path, folder / name)
+        taken[name] = origin
     return taken
+
+
+def _refuse_link_outside(path: Path, roots: list[Path]) -> None:
+    """A checkpoint of somebody else's could name any file of this machine by a link, and have it uploaded."""
+    from huggingface_hub import constants
+
+    real = path.resolve()
+    if not any(real.is_relative_to(root.resolve()) for root in (*roots, Path(constants.HF_HUB_CACHE))):
+        found = f"{path}, a link to a file outside of it"
+        raise ExportError("side files inside the checkpoint, the base model or the hub's cache", found, "copy it there")
 
 
 def _refuse_code(folder: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,17 +14,32 @@ from medix.errors import ExportError
 from medix.export.json_files import read_json, read_json_if_there
 
 NAMED: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
+FLAGS: Final = ("special", "normalized", "lstrip", "rstrip", "single_word")
+_OFFSETS: Final = frozenset({"trim_offsets"})
+STEPS: Final = {
+    "normalizer": _OFFSETS,
+    "pre_tokenizer": _OFFSETS,
+    "decoder": _OFFSETS | {"add_prefix_space", "use_regex"},
+}
+"""Step of tokenizer.json -> its settings that change no token: transformers 5 writes them other than Qwen does."""
+TEMPLATE_HOLDERS: Final = ("chat_template.json", "tokenizer_config.json")
 _MARK: Final = re.compile(r"<\|[a-z_]+\|>")
 """How the Qwen families write their special tokens."""
 
 
 @dataclass(frozen=True)
 class TokenFiles:
-    """`ids`: token -> id, with the `added` ones. `named`: eos_token and its like -> text. `template`: of the chat."""
+    """`ids`: token -> id, with the `added` ones. `named`: eos_token and its like -> text. `template`: of the chat.
+
+    `flags`: added token -> which of its flags are set. `steps`: normalizer, pre_tokenizer and decoder, as far as they
+    decide which tokens a text becomes.
+    """
 
     folder: Path
     ids: Mapping[str, int]
     added: frozenset[int]
+    flags: Mapping[str, Sequence[str]]
+    steps: Mapping[str, Any]
     merges: tuple[str, ...]
     named: Mapping[str, str]
     template: str
@@ -53,9 +69,11 @@ class TokenFiles:
             folder,
             {**vocabulary, **extra},
             frozenset(extra.values()),
+            {str(token["content"]): [flag for flag in FLAGS if token.get(flag)] for token in added or []},
+            {name: _deciding(tokenizer.get(name), inert) for name, inert in STEPS.items()},
             tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or []),
             {name: text for name in NAMED if (text := _text(config.get(name)))},
-            _template(folder, config),
+            _template(folder),
         )
 
     @property
@@ -98,7 +116,7 @@ def refuse_other_tokens(ours: TokenFiles, base: TokenFiles) -> None:
     """Hold a tokenizer and its chat template against the base model's.
 
     Raises:
-        ExportError: vocabulary, merges, a special token or the chat template differs.
+        ExportError: vocabulary, merges, a step of the tokenizer, a special token or the chat template differs.
     """
     restore = f"restore the base model's file in {ours.folder.name}'s checkpoint, or name the right --base"
     other = [token for token in {*ours.ids, *base.ids} if ours.ids.get(token) != base.ids.get(token)]
@@ -112,6 +130,14 @@ def refuse_other_tokens(ours: TokenFiles, base: TokenFiles) -> None:
         )
     if ours.merges != base.merges:
         raise ExportError("the base model's merges in tokenizer.json", "other ones", restore)
+    for name, step in base.steps.items():
+        if ours.steps[name] != step:
+            found = json.dumps(ours.steps[name])[:200]
+            raise ExportError(f"the base model's {name} in tokenizer.json, {json.dumps(step)[:200]}", found, restore)
+    for token, flags in base.flags.items():
+        if ours.flags.get(token) != flags:
+            found = str(ours.flags.get(token))
+            raise ExportError(f"the base model's flags of the added token {token!r}, {flags}", found, restore)
     for name, text in base.named.items():
         # The trainer gives a tokenizer without a padding token one; it takes none away.
         if ours.named.get(name) != text:
@@ -130,10 +156,22 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _template(folder: Path, config: Mapping[str, Any]) -> str:
+def _deciding(value: Any, inert: frozenset[str]) -> Any:
+    """A step without the settings that change no token."""
+    if isinstance(value, dict):
+        return {key: _deciding(inner, inert) for key, inner in value.items() if key not in inert}
+    return [_deciding(inner, inert) for inner in value] if isinstance(value, list) else value
+
+
+def template_in(folder: Path) -> str:
+    """The chat template of a folder, in any of the three places where transformers has put it; empty where none is."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    for value in (read_json_if_there(folder, "chat_template.json").get("chat_template"), config.get("chat_template")):
-        if isinstance(value, str) and value:
-            return value
+    values = [read_json_if_there(folder, name).get("chat_template") for name in TEMPLATE_HOLDERS]
+    return next((value for value in values if isinstance(value, str) and value), "")
+
+
+def _template(folder: Path) -> str:
+    if template := template_in(folder):
+        return template
     raise ExportError("a chat template", f"none in {folder}", "name the base model's folder: --base FOLDER")

@@ -38,7 +38,10 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def tokenizer() -> dict[str, Any]:
     return {
-        "added_tokens": [{"id": number, "content": token} for number, token in enumerate(SPECIAL)],
+        "added_tokens": [{"id": number, "content": token, "special": True} for number, token in enumerate(SPECIAL)],
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
         "model": {"type": "BPE", "vocab": {"a": 6, "b": 7}, "merges": [["a", "b"]]},
     }
 

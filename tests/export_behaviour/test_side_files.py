@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from medix.errors import ExportError
 from medix.export.base_model import find_base
 from medix.export.contract import Checkpoint
 from medix.export.side_files import complete_side_files
-from tests.export_behaviour.conftest import ROWS, change_json, write_json
+from tests.export_behaviour.conftest import ROWS, TEMPLATE, change_json, write_json
 
 
 def complete(folder: Path, checkpoint: Checkpoint, base: Path | None = None) -> dict[str, object]:
@@ -49,7 +50,7 @@ def test_end_of_turn_ids_that_a_merging_tool_lost_come_back(folder: Path, checkp
     write_json(checkpoint.base_files / "generation_config.json", {"_from_model_config": True, "eos_token_id": 0})
     record = complete(folder, checkpoint)
     assert record["end_of_turn_ids"] == [0, 2]
-    assert "the checkpoint's named [0]" in str(record["generation_config"])
+    assert record["generation_config"] == "the base model's; the checkpoint's has other eos_token_id"
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [2, 0]
 
 
@@ -59,6 +60,80 @@ def drop(name: str) -> Callable[[Path], None]:
 
 def changed(name: str, change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
     return lambda huggingface: change_json(huggingface / name, change)
+
+
+def test_what_transformers_writes_otherwise_is_no_difference(folder: Path, checkpoint: Checkpoint) -> None:
+    """Settings that it fills in, names that it changed, and ByteLevel's flags that change no token."""
+
+    def fill_in(settings: dict[str, Any]) -> None:
+        kind = {"image_processor_type": "Qwen2VLImageProcessorFast", "processor_class": "Qwen2_5_VLProcessor"}
+        filled = {"do_resize": True, "do_normalize": True, "rescale_factor": 1 / 255, "resample": 3, "device": None}
+        settings["image_processor"].update(kind | filled)
+
+    change_json(checkpoint.base_files / "processor_config.json", fill_in)
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    change_json(checkpoint.base_files / "tokenizer.json", lambda c: c.update(pre_tokenizer=level, decoder=decoder))
+    assert complete(folder, checkpoint)["compared_with_base"] is True
+
+
+def test_a_template_inside_json_gets_the_bases_file_where_it_is_the_same(folder: Path, checkpoint: Checkpoint) -> None:
+    """A processor of transformers 5 finds its template in a file only."""
+    drop("chat_template.jinja")(checkpoint.base_files)
+    change_json(checkpoint.base_files / "tokenizer_config.json", lambda c: c.update(chat_template=TEMPLATE))
+    assert "chat_template.json" in complete(folder, checkpoint)["from_base"]  # type: ignore[operator]
+
+
+GENERATION = {"eos_token_id": [2, 0], "temperature": 1e-6, "repetition_penalty": 1.05, "do_sample": True}
+LOST = {
+    # the checkpoint's file -> what the record says of it, None where it stays
+    "temperature and penalty": (
+        {"eos_token_id": [0, 2], "do_sample": True, "transformers_version": "5.9.0"},
+        "the base model's; the checkpoint's has other repetition_penalty, temperature",
+    ),
+    "a setting too many": (GENERATION | {"top_k": 1}, "the base model's; the checkpoint's has other top_k"),
+    "nothing": (GENERATION | {"transformers_version": "5.9.0", "_from_model_config": True}, None),
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_settings_of_generation_that_were_lost_come_back(
+    case: str, folder: Path, checkpoint: Checkpoint, base: Path
+) -> None:
+    ours, said = LOST[case]
+    write_json(base / "generation_config.json", GENERATION)
+    write_json(checkpoint.base_files / "generation_config.json", ours)
+    assert complete(folder, checkpoint).get("generation_config") == said
+    written = json.loads((folder / "generation_config.json").read_text())
+    assert written == (ours if said is None else GENERATION)
+
+
+class TestLinks:
+    """A checkpoint of somebody else's may hold links; an export is pushed."""
+
+    def test_to_a_file_elsewhere_is_refused(self, folder: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("hf_secret")
+        (checkpoint.base_files / "merges.txt").symlink_to(tmp_path / "token")
+        with pytest.raises(ExportError, match=r"side files inside .*merges\.txt, a link to a file outside"):
+            complete(folder, checkpoint)
+        assert not (folder / "merges.txt").exists()
+
+    def test_as_the_hubs_cache_makes_them_is_followed(
+        self, folder: Path, checkpoint: Checkpoint, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """snapshots/REVISION/FILE points to blobs/HASH of the same repository."""
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        blobs, snapshot = tmp_path / "hub/models--Qwen--X/blobs", tmp_path / "hub/models--Qwen--X/snapshots/1"
+        blobs.mkdir(parents=True)
+        snapshot.mkdir(parents=True)
+        for path in base.iterdir():
+            path.rename(blobs / path.name)
+            (snapshot / path.name).symlink_to(blobs / path.name)
+        record = complete(folder, checkpoint, snapshot)
+        assert record["from_base"] == ["preprocessor_config.json"]
+        assert not (folder / "preprocessor_config.json").is_symlink()
 
 
 ADDED = {"id": ROWS, "content": "<|new|>"}
@@ -79,6 +154,57 @@ WITH_BASE = {
     "other pixels": (
         changed("processor_config.json", lambda c: c["image_processor"]["size"].update(longest_edge=99)),
         "the base model's max_pixels in the image processor, 12544; found 99",
+    ),
+    "no pixel limits": (
+        changed("processor_config.json", lambda c: c["image_processor"].pop("size")),
+        "the base model's max_pixels in the image processor, 12544; found None",
+    ),
+    "no mean": (
+        changed("processor_config.json", lambda c: c["image_processor"].pop("image_mean")),
+        r"the base model's image_mean in the image processor, \[0.48, .*; found None",
+    ),
+    "no normalisation": (
+        changed("processor_config.json", lambda c: c["image_processor"].update(do_normalize=False)),
+        "the base model's do_normalize in the image processor, True; found False",
+    ),
+    "another scale": (
+        changed("processor_config.json", lambda c: c["image_processor"].update(rescale_factor=1.0)),
+        "the base model's rescale_factor in the image processor, 0.0039.*; found 1.0",
+    ),
+    "another processor": (
+        changed("processor_config.json", lambda c: c["image_processor"].update(image_processor_type="CLIP")),
+        "the base model's image_processor_type in the image processor, Qwen2VLImageProcessor; found CLIP",
+    ),
+    "a crop": (
+        changed("processor_config.json", lambda c: c["image_processor"].update(crop_size=9)),
+        "the base model's crop_size in the image processor, None; found 9",
+    ),
+    "lower case": (
+        changed("tokenizer.json", lambda c: c.update(normalizer={"type": "Lowercase"})),
+        """the base model's normalizer in tokenizer.json, {"type": "NFC"}; found {"type": "Lowercase"}""",
+    ),
+    "no normalizer": (
+        changed("tokenizer.json", lambda c: c.pop("normalizer")),
+        "the base model's normalizer in tokenizer.json, .*; found null",
+    ),
+    "another split into words": (
+        changed("tokenizer.json", lambda c: c["pre_tokenizer"].update(use_regex=True)),
+        "the base model's pre_tokenizer in tokenizer.json",
+    ),
+    "another decoder": (
+        changed("tokenizer.json", lambda c: c.update(decoder={"type": "WordPiece"})),
+        "the base model's decoder in tokenizer.json",
+    ),
+    "a special token that is a word now": (
+        changed("tokenizer.json", lambda c: c["added_tokens"][1].update(special=False)),
+        r"flags of the added token '<\|im_start\|>', \['special'\]; found \[\]",
+    ),
+    "a trained template inside JSON": (
+        lambda huggingface: (
+            drop("chat_template.jinja")(huggingface),
+            change_json(huggingface / "tokenizer_config.json", lambda c: c.update(chat_template="<|im_start|>trained")),
+        ),
+        r"the base model's chat template; found another one \(19 characters, ",
     ),
     "code in the config": (
         changed("config.json", lambda c: c.update(auto_map={"AutoModel": "modeling_evil.Model"})),
@@ -136,7 +262,7 @@ def test_what_is_missing_is_never_made_up(folder: Path, checkpoint: Checkpoint, 
 
 def test_every_refusal_has_its_own_message() -> None:
     messages = [message for _, message in (*WITH_BASE.values(), *WITHOUT_BASE.values())]
-    assert len(set(messages)) == len(messages) == 16
+    assert len(set(messages)) == len(messages) == 28
 
 
 def test_without_a_base_the_record_says_what_was_not_proved(folder: Path, checkpoint: Checkpoint) -> None:
@@ -149,27 +275,3 @@ def test_an_adapter_is_held_against_the_configs_vocabulary(folder: Path, checkpo
     (folder / "model.safetensors").unlink()
     (folder / "config.json").unlink()
     assert complete(folder, checkpoint)["vocabulary"] == 8
-
-
-class TestFindingTheBase:
-    def test_the_option_wins(self, checkpoint: Checkpoint, base: Path, tmp_path: Path) -> None:
-        other = tmp_path / "other"
-        shutil.copytree(base, other)
-        assert find_base(checkpoint, other).folder == other
-
-    def test_an_option_that_names_no_model_is_refused(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
-        with pytest.raises(ExportError, match=r"a model folder at --base; found no config\.json"):
-            find_base(checkpoint, tmp_path)
-
-    def test_a_moved_run_finds_the_model_inside_it(self, checkpoint: Checkpoint, base: Path) -> None:
-        assert checkpoint.run_dir is not None
-        base.rename(checkpoint.run_dir / "base")
-        assert find_base(checkpoint, None).folder == checkpoint.run_dir / "base"
-
-    def test_a_hub_name_that_is_not_here_is_not_fetched(self, checkpoint: Checkpoint) -> None:
-        assert checkpoint.run_dir is not None
-        named = {"actor_rollout_ref": {"model": {"path": "nobody/nothing"}}}
-        (checkpoint.run_dir / "config.yaml").write_text(json.dumps(named))
-        found = find_base(checkpoint, None)
-        assert (found.name, found.folder) == ("nobody/nothing", None)
-        assert "neither a folder here nor in the local hub cache" in found.why_not
