@@ -14,7 +14,7 @@ from typing import Any
 from medix.errors import ConfigError
 from medix.scorer.options import read_options, suggest
 from reward_fns.assumed import AssumedScorers
-from reward_fns.composite import AT_ONCE, Composite, CompositeScore, Weighted
+from reward_fns.composite import AT_ONCE, OK_SUFFIX, RESERVED, Composite, CompositeScore, Weighted
 from reward_fns.contracts import Component, ComponentScore, Scorers, ScoringInput
 from reward_fns.custom import CustomComponent
 from reward_fns.embed_accuracy import EmbedAccuracy
@@ -35,6 +35,8 @@ __all__ = [
     "build_composite",
 ]
 
+_KEYS = ("preset", "components", "components_of")
+
 COMPONENTS: dict[str, Any] = {
     "llm_accuracy": LlmAccuracy,
     "embed_accuracy": EmbedAccuracy,
@@ -49,20 +51,18 @@ def build_composite(config: Mapping[str, Any], scorers: Scorers, at_once: int = 
 
     Args:
         config: `{preset: strict | paper, components: {name: {weight, ...options, path?}}}`. What it does not name is
-            the preset's; a weight of 0, or null in place of the options, switches a component off.
+            the preset's; a weight of 0, or null in place of the options, switches a component off. `components_of`
+            is what Hydra's group `reward_preset` adds: the preset whose options `components` spells out.
         scorers: who answers for judge and embedder.
         at_once: responses worked on at once; somewhat more than the judge's calls in flight.
 
     Raises:
-        ConfigError: unknown preset, component or option (the right name is suggested), or a useless weight.
+        ConfigError: unknown preset, component or option (the right name is suggested), a useless weight, or a
+            component under a name that the record needs.
     """
-    unknown = set(config) - {"preset", "components"}
-    if unknown:
-        name = sorted(unknown)[0]
-        raise ConfigError("known keys under medix.reward", repr(name), suggest(name, ("preset", "components")))
-    preset = str(config.get("preset") or "strict")
+    preset = _preset(config)
     merged: dict[str, dict[str, Any]] = load_preset(preset)
-    for name, options in (config.get("components") or {}).items():
+    for name, options in _components(config).items():
         if options is not None and not isinstance(options, Mapping):
             where = f"medix.reward.components.{name}"
             raise ConfigError(f"a mapping at {where}", repr(options), f"write {where}.weight={options}")
@@ -73,6 +73,32 @@ def build_composite(config: Mapping[str, Any], scorers: Scorers, at_once: int = 
         raise ConfigError("at least one weight above 0", "none", "set medix.reward.components.NAME.weight")
     parts = [_build(name, options, weights[name], total) for name, options in merged.items()]
     return Composite(preset, parts, scorers, at_once)
+
+
+def _preset(config: Mapping[str, Any]) -> str:
+    unknown = set(config) - set(_KEYS)
+    if unknown:
+        name = str(sorted(unknown, key=str)[0])
+        raise ConfigError("known keys under medix.reward", repr(name), suggest(name, _KEYS))
+    preset = str(config.get("preset") or "strict")
+    group = config.get("components_of")
+    if group is not None and group != preset:
+        # The group's options lie over the preset's: `strict` would be trained under the name `paper`.
+        found = f"medix.reward.preset={preset} over the components of {group!r}"
+        raise ConfigError("a preset with its own components", found, f"override reward_preset={preset} instead")
+    return preset
+
+
+def _components(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    components = config.get("components") or {}
+    if not isinstance(components, Mapping):
+        fix = "write medix.reward.components.NAME.weight=0.1"
+        raise ConfigError("a mapping at medix.reward.components", repr(components), fix)
+    for name in components:
+        if not isinstance(name, str) or name in RESERVED or name.endswith(OK_SUFFIX):
+            fix = f"choose another name, e.g. my_{name}".removesuffix(OK_SUFFIX)
+            raise ConfigError("a component's name that is no key of the record", repr(name), fix)
+    return components
 
 
 def _weight(name: str, options: Mapping[str, Any]) -> float:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medix.errors import ScorerError
+from medix.telemetry import ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_FAULTS, JUDGE_SHARED
 from reward_fns.contracts import (
     NOT_APPLICABLE,
     NOT_OFFERED,
@@ -26,6 +27,16 @@ from reward_fns.shared import SharedScorers
 
 ACCURACIES = ("llm_accuracy", "embed_accuracy")
 """`acc` is the first of these that is weighted, else the total."""
+
+OK_SUFFIX = "_ok"
+RESERVED = frozenset(
+    (
+        *("score", "acc", "judge_seconds", "embed_seconds", "judge_yes_probability", "embed_similarity"),
+        *("reward", "details", "judge", "sample_id"),
+        *(ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED, JUDGE_FAULTS),
+    )
+)
+"""Keys of the record, and those that training and veRL add: no component may take their place."""
 
 AT_ONCE = 320
 """Responses worked on at once: more than the judge's 256 calls in flight, so that no slot waits for a response."""
@@ -69,7 +80,7 @@ class CompositeScore:
             "score": self.total,
             "acc": acc,
             **values,
-            **{f"{name}_ok": 1.0 for name in self.remote},
+            **{f"{name}{OK_SUFFIX}": 1.0 for name in self.remote},
             "judge_seconds": self.judge_seconds,
             "embed_seconds": self.embed_seconds,
             "judge_yes_probability": self.verdict.yes_probability if self.verdict else NOT_OFFERED,
@@ -158,6 +169,8 @@ class Composite:
 
 def _checked(name: str, score: ComponentScore) -> ComponentScore:
     value = score.value
+    if not score.applicable:
+        return score
     if isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1:
         return score
     raise ScorerError(f"component {name!r} to give a value in [0, 1]", repr(value), f"correct the component {name!r}")

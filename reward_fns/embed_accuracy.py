@@ -33,6 +33,8 @@ class EmbedAccuracy:
     """Whether an answer that the shipped synonym table calls the same counts as near, whatever the cosine."""
     question: bool = True
     """Whether the vetoing judge sees the question; set as for llm_accuracy, both then share one call."""
+    aliases: bool = True
+    """Whether it sees the other accepted wordings; set as for llm_accuracy too."""
 
     def __post_init__(self) -> None:
         if not -1 <= self.threshold <= 1:
@@ -57,7 +59,7 @@ class EmbedAccuracy:
         if self.veto == "none":
             cosine, vetoed = (await scorers.similarity(reading.gold, answer)).cosine, False
         else:
-            request = judge_request(item, reading, self.question, "strict")
+            request = judge_request(item, reading, self.question, self.aliases, "strict")
             near, verdict = await asyncio.gather(scorers.similarity(reading.gold, answer), scorers.judge(request))
             cosine, vetoed = near.cosine, not verdict.correct
         if vetoed:

@@ -19,6 +19,8 @@ class LlmAccuracy:
     reading: ReadingName = "strict"
     question: bool = True
     """Whether the judge sees the question."""
+    aliases: bool = True
+    """Whether the judge sees the other accepted wordings."""
     verdict: VerdictParse = "strict"
     guard: bool = True
     """Whether a plain contradiction (side, number, negation, stage ...) is 0 whatever the judge would say."""
@@ -32,11 +34,13 @@ class LlmAccuracy:
         clash = contradiction(reading.gold, reading.answer) if self.guard else None
         if clash:
             return ComponentScore(0.0, details={"why": "guard", "guard": clash})
-        verdict = await scorers.judge(judge_request(item, reading, self.question, self.verdict))
+        verdict = await scorers.judge(judge_request(item, reading, self.question, self.aliases, self.verdict))
         return ComponentScore(float(verdict.correct), details={"why": "judge"})
 
 
-def judge_request(item: ScoringInput, reading: Reading, question: bool, parse: VerdictParse) -> JudgeRequest:
+def judge_request(
+    item: ScoringInput, reading: Reading, question: bool, aliases: bool, parse: VerdictParse
+) -> JudgeRequest:
     """What a judge is asked about a response whose answer is not None."""
     shown = item.question if question and item.question else None
-    return JudgeRequest(reading.gold, reading.answer or "", shown, item.aliases, parse)
+    return JudgeRequest(reading.gold, reading.answer or "", shown, item.aliases if aliases else (), parse)

@@ -28,10 +28,16 @@ FIELDS: Final = {
 
 NOT_SHOWN: Final = "(not shown)"
 _PLACEHOLDER = re.compile("{(" + "|".join(FIELDS) + ")}")
-_OPENING, _CLOSING = "[⁅【〖〚⟦［﹝❲⦋⦍⦏⟬", "]⁆】〗〛⟧］﹞❳⦌⦎⦐⟭"
+_OPENING, _CLOSING = "[⁅【〖〚⟦［﹝❲⦋⦍⦏⟬⦗〔「｢『﹁﹃﹇⎡⎣⎢", "]⁆】〗〛⟧］﹞❳⦌⦎⦐⟭⦘〕」｣』﹂﹄﹈⎤⎦⎥"
 _UNSEEN = {"Cf", "Cc", "Cn", "Co", "Cs"}
-_CONTROL_TOKEN = re.compile(r"<\s*(?=[|｜/])|\[(?=\s*/?\s*INST\b)", re.IGNORECASE)
+_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Nothing to see, though Unicode counts them as letters, marks or signs. So are variation selectors."""
+# Of chat templates: <|im_end|>, </s>, <bos>, <end_of_turn>, <<SYS>>, [INST], [/SYSTEM_PROMPT], [gMASK]. Not: < 5 mm.
+_CONTROL_TOKEN = re.compile(r"<\s*(?=[|｜/]|[A-Za-z_][^\s<>]{0,60}>)|\[\s*(?=/?\s*(?:[A-Z_]{3,}|[gs]MASK|(?i:inst)\b))")
+_FILLING: Final = 2
+"""Goes up when fields are filled in another way: verdicts on other prompts are not reused."""
 _HARMLESS = re.compile(r"[A-Za-z0-9 \n.,;:%()/+*'\"?!=-]*")
+_MARKED_BRACKET = re.compile(r"([\[\]])[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 _RUN_OF_OPENING, _RUN_OF_CLOSING = re.compile(r"\[\s*(?=\[)"), re.compile(r"\]\s*(?=\])")
 
 
@@ -45,7 +51,7 @@ class JudgePrompt:
     @property
     def version(self) -> str:
         """Changes whenever a filled prompt could: part of every cache key."""
-        return hashlib.sha256(f"{self.max_field_chars}\n{self.template}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"{_FILLING}\n{self.max_field_chars}\n{self.template}".encode()).hexdigest()[:12]
 
     def fill(self, request: JudgeRequest) -> str:
         """All placeholders in one pass, so that text put in is never scanned for placeholders again."""
@@ -60,8 +66,10 @@ class JudgePrompt:
     def _field(self, text: str) -> str:
         if len(text) <= self.max_field_chars:
             return neutralise(text)
+        # The middle goes: a vignette ends with its question, an answer starts with what it says.
         cut = len(text) - self.max_field_chars
-        return f"{neutralise(text[: self.max_field_chars])}\n(cut here: {cut} more characters)"
+        head = self.max_field_chars // 2
+        return f"{neutralise(text[:head])}\n({cut} characters cut here)\n{neutralise(text[head + cut :])}"
 
 
 def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) -> JudgePrompt:
@@ -87,7 +95,7 @@ def neutralise(text: str) -> str:
     """
     if _HARMLESS.fullmatch(text):  # nearly all texts, told at a fraction of the price
         return text.strip()
-    seen = "".join(_plain(char) for char in text)
+    seen = _MARKED_BRACKET.sub(r"\1", "".join(_plain(char) for char in text))
     seen = _RUN_OF_CLOSING.sub("] ", _RUN_OF_OPENING.sub("[ ", seen))
     return _CONTROL_TOKEN.sub(lambda match: match[0].strip() + " ", seen).strip()
 
@@ -95,6 +103,8 @@ def neutralise(text: str) -> str:
 def _plain(char: str) -> str:
     if char == "\n":
         return char
+    if char in _BLANK_LETTERS or "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef":
+        return ""
     if char in _OPENING:
         return "["
     if char in _CLOSING:

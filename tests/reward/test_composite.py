@@ -20,6 +20,16 @@ from reward_fns import AssumedScorers, ComponentScore, ScoringInput, build_compo
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rewards" / "brevity.py"
 RIGHT = ScoringInput(format_response("X_RAY", "t", "lung infection"), "pneumonia", "Diagnosis?", "X_RAY")
 ASSUMED = AssumedScorers(judge_says=True, cosine=0.9)
+TAKEN = (
+    "score",
+    "acc",
+    "reward",
+    "judge_seconds",
+    "embed_similarity",
+    "answer_hash",
+    "judge_faults",
+    "llm_accuracy_ok",
+)
 
 
 def components(**options: Any) -> dict[str, Any]:
@@ -78,6 +88,11 @@ async def test_the_record_is_json_with_verdict_reply_and_reasons() -> None:
         (components(brevity={"path": "brevity", "weight": 1}), "FILE.py:NAME"),
         (components(brevity={"path": f"{EXAMPLE}:brevty", "weight": 1}), "brevty"),
         (components(brevity={"path": f"{EXAMPLE}:brevity", "weight": 1, "wrods": 3}), "wrods"),
+        ({"components": 5}, "a mapping"),
+        ({"components": ["llm_accuracy"]}, "a mapping"),
+        ({"components": {1: {"weight": 1}}}, "name"),
+        ({"preset": "paper", "components_of": "strict"}, "reward_preset=paper"),
+        *((components(**{name: {"path": f"{EXAMPLE}:brevity", "weight": 1}}), f"'{name}'") for name in TAKEN),
         (components(llm_accuracy=None, embed_accuracy=None, modality=None, format=None), "at least one weight"),
     ],
 )
@@ -142,44 +157,21 @@ async def test_case_counts_beside_digits_only() -> None:
     assert await total("5 mV", "5 MV") == 0.0
 
 
-async def test_the_example_component_works_by_path() -> None:
-    config = components(brevity={"path": f"{EXAMPLE}:brevity", "weight": 0.1, "words": 4})
-    composite = build_composite(config, ASSUMED)
-    long = ScoringInput(format_response("X_RAY", "t", "a b c d e f g h"), "pneumonia", "q", "X_RAY")
-    # 2 words of 4 allowed: 1; 8 words: 4 / 8.
-    assert (await composite.score(RIGHT)).flat()["brevity"] == 1.0
-    assert (await composite.score(long)).flat()["brevity"] == 0.5
-    assert {row["component"]: row["effective"] for row in composite.table()}["brevity"] == pytest.approx(0.1 / 1.1)
+@pytest.mark.slow
+def test_a_preset_named_over_the_groups_components_is_refused_and_the_group_itself_works() -> None:
+    # Hydra's group has laid strict's options over it by then: it would train `strict` under the name `paper`.
+    omegaconf = pytest.importorskip("omegaconf")
+    pytest.importorskip("verl")
+    from medix.run_config import compose_config
 
+    def composite(override: str) -> Any:
+        reward = compose_config("medix_cpu", [override]).medix.reward
+        return build_composite(omegaconf.OmegaConf.to_container(reward, resolve=True), ASSUMED)
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "def f(item): return 1 / 0",
-        "def f(item): return 2.0",
-        "def f(item): return float('nan')",
-        "def f(item): return None",
-    ],
-)
-async def test_a_broken_component_is_a_fault_and_never_a_score(code: str, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(code)
-    composite = build_composite(components(mine={"path": f"{tmp_path}/mine.py:f", "weight": 1}), ASSUMED)
-    with pytest.raises(ScorerError, match="mine"):
-        await composite.score(RIGHT)
-
-
-async def test_a_component_may_be_a_class_that_asks_the_scorers(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "class Near:\n"
-        "    needs = ('similarity',)\n"
-        "    def __init__(self, power): self.power = power\n"
-        "    async def __call__(self, item, scorers):\n"
-        "        return (await scorers.similarity(item.answer, item.response)).cosine ** self.power\n"
-    )
-    composite = build_composite(components(near={"path": f"{tmp_path}/mine.py:Near", "weight": 1, "power": 2}), ASSUMED)
-    flat = (await composite.score(RIGHT)).flat()
-    assert flat["near"] == pytest.approx(0.81)
-    assert flat["near_ok"] == 1.0
+    with pytest.raises(ConfigError, match="override reward_preset=paper"):
+        composite("medix.reward.preset=paper")
+    paper = composite("reward_preset=paper")
+    assert paper.table() == build_composite({"preset": "paper"}, ASSUMED).table()
 
 
 async def test_a_scorer_that_fails_is_raised_through() -> None:

@@ -5,12 +5,19 @@ Weights: judge L 0.5175, embedder E 0.3375, modality M 0.045, form F 0.10.
 
 from __future__ import annotations
 
+import re
+import socket
+import time
 from itertools import product
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from medix.errors import ConfigError
-from reward_fns import AssumedScorers, ScoringInput, build_composite
+from medix.errors import ScorerError
+from medix.scorer.service import ScorerService
+from medix.scorer.types import JudgeRequest, Verdict
+from reward_fns import AssumedScorers, ScoringInput, build_composite, reading
 
 NO = AssumedScorers(judge_says=False, cosine=0.0)
 YES = AssumedScorers(judge_says=True, cosine=0.0)
@@ -71,7 +78,6 @@ async def test_case(
 
 
 async def test_the_judge_is_not_shown_the_question_and_eyes_counts_as_yes() -> None:
-    from medix.scorer.types import JudgeRequest, Verdict
     from medix.scorer.verdict import parse_verdict
 
     asked: list[JudgeRequest] = []
@@ -89,9 +95,89 @@ async def test_the_judge_is_not_shown_the_question_and_eyes_counts_as_yes() -> N
 
 async def test_a_judge_that_is_down_is_raised_where_the_released_code_scored_0145() -> None:
     # The one case in which `paper` is not the released reward: an outage is nobody's wrong answer.
-    composite = build_composite({"preset": "paper"}, NOBODY)
-    with pytest.raises(ConfigError):
-        await composite.score(ScoringInput(form("lung infection"), "pneumonia", "q", "X_RAY"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        judge = {"urls": [f"http://127.0.0.1:{closed.getsockname()[1]}"], "retries": 0, "tries": 1}
+        breaker = {"hold_limit_s": 0.2, "probe_first_s": 0.05}
+        service = ScorerService({"judge": judge, "breaker": breaker, "embedder": {"kind": "none"}})
+        config = {"preset": "paper", "components": {"embed_accuracy": None}}
+        with pytest.raises(ScorerError):
+            await build_composite(config, service).score(
+                ScoringInput(form("lung infection"), "pneumonia", "q", "X_RAY")
+            )
+        await service.aclose()
+
+
+async def test_other_wordings_earn_nothing_and_the_judge_does_not_see_them() -> None:
+    asked: list[JudgeRequest] = []
+
+    class FakeJudge(AssumedScorers):
+        async def judge(self, request: JudgeRequest) -> Verdict:
+            asked.append(request)
+            return Verdict(False)
+
+    item = ScoringInput(form("heart attack"), "myocardial infarction", "q", "X_RAY", ("heart attack",))
+    assert (await build_composite({"preset": "paper"}, FakeJudge(cosine=0.0)).score(item)).total == pytest.approx(0.145)
+    assert [request.aliases for request in asked] == [()]
+
+
+async def test_a_reference_without_a_tag_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_warned", [])
+    for number in range(3):
+        await build_composite({"preset": "paper"}, NOBODY).score(
+            ScoringInput(form("x y"), "x y", sample_id=f"s{number}")
+        )
+    assert [record.getMessage().count("'s0'") for record in caplog.records] == [1]
+
+
+def released_reading(response: str) -> tuple[str, str, bool]:
+    """The patterns of the released code: text, answer, whether well formed."""
+    text = re.sub(r"\s*([<>/])\s*", r"\1", response)
+    found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    _, tag, after = text.partition("<thinking>")
+    form = r"<thinking>.*?</thinking>\s*<answer>.*?</answer>"
+    well_formed = bool(tag) and re.fullmatch(form, (tag + after).strip(), re.DOTALL) is not None
+    return text, found[1] if found else text, well_formed
+
+
+PIECES = (
+    "<thinking>",
+    "</thinking>",
+    "<answer>",
+    "</answer>",
+    "<X_RAY>",
+    " ",
+    "\n",
+    "\u2003",
+    "<",
+    ">",
+    "/",
+    "a",
+    "b c",
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_the_linear_reading_agrees_with_the_released_patterns(response: str) -> None:
+    text, answer, well_formed = released_reading(response)
+    assert reading._without_blanks_at_signs(response) == text
+    assert reading._paper_answer(text) == answer
+    found = reading.read_paper(ScoringInput(response, "gold", "q", "X_RAY"))
+    assert found.well_formed == well_formed
+
+
+@pytest.mark.parametrize(
+    "response",
+    [" " * 65536 + "x", "<thinking>" + "\n" * 65536, "<answer>" * 65536, "<thinking>" + "</thinking><answer>" * 65536],
+    ids=["blanks", "lines", "answers", "turns"],
+)
+def test_a_flood_is_read_in_linear_time(response: str) -> None:
+    start = time.monotonic()
+    reading.read_paper(ScoringInput(response, "gold", "q", "X_RAY"))
+    assert time.monotonic() - start < 2  # the patterns take half a minute and more
 
 
 @pytest.mark.parametrize(("llm", "embed", "modality", "well_formed"), list(product((0, 1), repeat=4)))
