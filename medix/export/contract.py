@@ -96,6 +96,7 @@ class ExportOptions:
         checkpoint: a run folder, its `checkpoints/`, a `global_step_N` or an `actor` folder.
         dtype: `float32`, `bfloat16` or `float16`; None takes the one in the checkpoint's config.json.
         overwrite: replace a folder that stands at `out`, in one rename, once the new one is whole.
+        base: folder of the base model; None where the run names it.
     """
 
     checkpoint: Path
@@ -105,6 +106,7 @@ class ExportOptions:
     dtype: str | None = None
     lora: LoraMode = "fold"
     overwrite: bool = False
+    base: Path | None = None
 
 
 Check = Callable[[Path, Checkpoint], dict[str, Any]]

@@ -22,12 +22,21 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def export_weights(
-    checkpoint: Checkpoint, target: Path, *, dtype: str | None, lora: LoraMode, progress: Progress
+    checkpoint: Checkpoint,
+    target: Path,
+    *,
+    dtype: str | None,
+    lora: LoraMode,
+    progress: Progress,
+    base: Path | None = None,
 ) -> WeightProof:
     """Write the model's weights and config.json (or the adapter's) into `target`.
 
     Peak memory is that of the libraries plus the largest single tensor that has to be folded or turned; plain FSDP
     checkpoints stream in chunks of a few megabytes.
+
+    Args:
+        base: folder of the base model, which an adapter names; None where the run names it.
 
     Raises:
         ConfigError: `dtype` is unknown.
@@ -40,14 +49,14 @@ def export_weights(
     adapters = take_apart(checkpoint, shards.tensors) if is_lora(shards.tensors) else None
     if adapters is None and lora == "adapter":
         raise ExportError("a LoRA checkpoint for an adapter", "one without adapters", "leave the adapter flag out")
+    wanted = dtype or _dtype_of(checkpoint)
     progress("building the model class", 0, 1)
     expected = expected_of(checkpoint.base_files)
     _refuse_other_model(expected, shards, adapters, lora)
     _check_bytes(shards, progress)
-    wanted = dtype or checkpoint_dtype(checkpoint.base_files)
     if adapters is not None and lora == "adapter":
         plan = plan_adapter(adapters, wanted)
-        write_adapter_config(target, adapters, find_base(checkpoint, None).shown)
+        write_adapter_config(target, adapters, find_base(checkpoint, base).shown)
     else:
         plan = plan_model(shards.tensors if adapters is None else adapters.base, expected, adapters, wanted)
         write_model_config(checkpoint.base_files, target, expected.class_name, wanted)
@@ -73,6 +82,13 @@ def export_weights(
         proved=proved,
         unproved=unproved,
     )
+
+
+def _dtype_of(checkpoint: Checkpoint) -> str:
+    named = checkpoint_dtype(checkpoint.base_files)
+    if named not in DTYPES:
+        raise ExportError(f"{', '.join(DTYPES)} as dtype in the checkpoint's config.json", repr(named), "--dtype bf16")
+    return named
 
 
 def _evidence(checkpoint: Checkpoint, shards: ShardSet) -> tuple[list[str], list[str]]:

@@ -14,6 +14,11 @@ from typing import Any
 
 import pytest
 
+from medix.export import pipeline
+from medix.export.contract import Checkpoint, WeightProof
+
+from .fake_shards import FakeShard
+
 TEXT = dict(
     vocab_size=203,  # a prime: no number of ranks cuts it evenly
     hidden_size=32,
@@ -186,6 +191,24 @@ def _import_all(recipe: Recipe) -> None:
         getattr(transformers, FAMILIES[recipe.family][0] + kind)
     if recipe.lora:
         import peft  # noqa: F401
+
+
+def fake_weights(checkpoint: Checkpoint, target: Path, **how: Any) -> WeightProof:
+    """One file that says how it was asked for."""
+    (target / "model.safetensors").write_text(str(how["dtype"]))
+    nothing: tuple[str, ...] = ()
+    return WeightProof(1, 1, 4, "d", "float32", "option", nothing, nothing, 1, "s", (), nothing, None, nothing, nothing)
+
+
+@pytest.fixture
+def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Step 3 of a run; the export of its weights is a fake."""
+    monkeypatch.setattr(pipeline, "export_weights", fake_weights)
+    folder = tmp_path / "run/checkpoints/global_step_3/actor"
+    folder.mkdir(parents=True)
+    shard = FakeShard()
+    shard.save(folder / "model_world_size_1_rank_0.pt", {"w": shard.tensor([1.0], (1,))})
+    return folder
 
 
 @pytest.fixture(scope="session")

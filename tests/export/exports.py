@@ -18,9 +18,11 @@ def quiet(stage: str, done: int, total: int) -> None:
     assert 0 <= done <= total
 
 
-def run(actor: Path, target: Path, dtype: str | None = None, lora: Any = "fold") -> WeightProof:
+def run(
+    actor: Path, target: Path, dtype: str | None = None, lora: Any = "fold", base: Path | None = None
+) -> WeightProof:
     target.mkdir()
-    return export_weights(locate(actor), target, dtype=dtype, lora=lora, progress=quiet)
+    return export_weights(locate(actor), target, dtype=dtype, lora=lora, progress=quiet, base=base)
 
 
 def loaded(folder: Path, recipe: Recipe) -> Any:

@@ -149,7 +149,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "NaN": (not_a_number, "1 of them NaN in lm_head.weight"),
     "wrong shape": (wrong_shape, "wrong shape"),
     "half-written folder": (half_written_folder, "half-written folder"),
-    "no config": (no_config, "none in"),
+    "no config": (no_config, "FileNotFoundError at"),
     "foreign pickle": (foreign_pickle, "a foreign pickle that asks for `posix.mkdir`"),
     "no tensors": (pickle_without_tensors, "float under 'lm_head.weight'"),
     "shards of another world size": (shards_of_another_world, "shards of 2 and 8 ranks"),

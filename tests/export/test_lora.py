@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def test_an_adapter_alone_does_what_the_live_one_does(
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
+    assert named_base(tmp_path / "adapter") is None  # no config.yaml says what it was trained on
     live = live_model(recipe)
     wanted = live.merge_and_unload().state_dict()
     base = live_model(recipe).unload()
@@ -37,6 +39,17 @@ def test_an_adapter_alone_does_what_the_live_one_does(
     assert proof.lora is not None
     # r 4 and alpha 6, as tests/export/conftest.py trains.
     assert (proof.lora.mode, proof.lora.rank, proof.lora.alpha, proof.lora.scale) == ("adapter", 4, 6.0, 1.5)
+
+
+def named_base(folder: Path) -> str | None:
+    return json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+
+
+def test_an_adapter_names_the_base_that_was_given(sharded: Callable[[Recipe], Path], tmp_path: Path) -> None:
+    (tmp_path / "Qwen").mkdir()
+    (tmp_path / "Qwen/config.json").write_text("{}")
+    run(sharded(PLAIN_LORA), tmp_path / "adapter", lora="adapter", base=tmp_path / "Qwen")
+    assert named_base(tmp_path / "adapter") == "Qwen"
 
 
 def test_a_fold_is_counted(sharded: Callable[[Recipe], Path], tmp_path: Path) -> None:

@@ -1,39 +1,20 @@
-"""The folder appears whole or not at all: refusals, overwriting, Ctrl-C, kill -9. Weights are a fake; no torch."""
+"""The whole export, with fake weights: what it records, overwriting, failures, progress. No torch."""
 
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medix.errors import ConfigError, MedixError
-from medix.export import pipeline, swap
-from medix.export.contract import Checkpoint, ExportOptions, WeightProof
-
-from .fake_shards import FakeShard
-
-
-def fake_weights(checkpoint: Checkpoint, target: Path, **how: Any) -> WeightProof:
-    """One file that says how it was asked for."""
-    (target / "model.safetensors").write_text(str(how["dtype"]))
-    nothing: tuple[str, ...] = ()
-    return WeightProof(1, 1, 4, "d", "float32", "option", nothing, nothing, 1, "s", (), nothing, None, nothing, nothing)
-
-
-@pytest.fixture
-def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pipeline, "export_weights", fake_weights)
-    folder = tmp_path / "run/checkpoints/global_step_3/actor"
-    folder.mkdir(parents=True)
-    shard = FakeShard()
-    shard.save(folder / "model_world_size_1_rank_0.pt", {"w": shard.tensor([1.0], (1,))})
-    return folder
+from medix.errors import ConfigError
+from medix.export import pipeline
+from medix.export.contract import Checkpoint, ExportOptions
+from medix.export.progress import shown_progress
 
 
 def test_checks_see_the_weights_and_their_findings_are_recorded(actor: Path, tmp_path: Path) -> None:
@@ -79,74 +60,48 @@ def test_a_failure_leaves_the_earlier_export_as_it_was(error: BaseException, act
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
 
-def folder_of_somebody(tmp_path: Path) -> Path:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/cat.jpg").write_text("")
-    return tmp_path / "photos"
-
-
-def link_to_an_export(tmp_path: Path) -> Path:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real/export.json").write_text("{}")
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    return tmp_path / "link"
-
-
-REFUSED: dict[str, Callable[[Path], Path]] = {
-    "a folder that is no export": folder_of_somebody,
-    "a link": link_to_an_export,
-    "inside the checkpoint": lambda tmp_path: tmp_path / "run/checkpoints/global_step_3/actor/hf",
-    "around the checkpoint": lambda tmp_path: tmp_path / "run",
+WHERE = {
+    "runs/first/checkpoints/global_step_3/actor": "first/checkpoints/global_step_3/actor",
+    "alice/global_step_3/actor": "global_step_3/actor",
+    "alice/weights": "weights",
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_target_that_must_not_be_replaced_is_refused(case: str, actor: Path, tmp_path: Path) -> None:
-    out = REFUSED[case](tmp_path)
-    with pytest.raises(MedixError):
-        pipeline.export(ExportOptions(actor, out, overwrite=True), checks=[])
-    assert (actor / "model_world_size_1_rank_0.pt").is_file()
+@pytest.mark.parametrize("place", WHERE)
+def test_where_a_checkpoint_lay_is_not_told(place: str, actor: Path, tmp_path: Path) -> None:
+    """The record goes to the hub: from the run's folder on, if it has one."""
+    (tmp_path / place).parent.mkdir(parents=True)
+    actor.rename(tmp_path / place)
+    out = pipeline.export(ExportOptions(tmp_path / place, tmp_path / "out"), checks=[])
+    assert json.loads((out / "export.json").read_text())["checkpoint"] == WHERE[place]
 
 
-def test_kill_leaves_nothing_at_the_name_and_the_next_export_tidies_up(actor: Path, tmp_path: Path) -> None:
-    code = """
-import sys, time
-from pathlib import Path
-from medix.export import pipeline
-from medix.export.contract import ExportOptions
-def weights(checkpoint, target, **how):
-    (target / "model.safetensors").write_text("half")
-    print("writing", flush=True)
-    time.sleep(60)
-pipeline.export_weights = weights
-pipeline.export(ExportOptions(Path(sys.argv[1]), Path(sys.argv[2])), checks=[])
-"""
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(actor), str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "writing\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    assert not (tmp_path / "out").exists()
-    assert [path.name for path in tmp_path.glob("out*")] == [f"out.part-{child.pid}"]
-    mine = tmp_path / "out.part-1"  # of a process that lives: not ours to remove
-    mine.mkdir()
+def test_what_is_not_proved_stands_in_one_place(actor: Path, tmp_path: Path) -> None:
+    def side_files(folder: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {"unproved": "the base model is not here"}
+
+    def behaviour(folder: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {"skipped": {"sharded model": "no answer within 3600 s"}}
+
+    out = pipeline.export(ExportOptions(actor, tmp_path / "out"), checks=[side_files, behaviour])
+    assert json.loads((out / "export.json").read_text())["not_proved"] == [
+        "side files: the base model is not here",
+        "sharded model: no answer within 3600 s",
+    ]
+
+
+def test_long_work_off_a_terminal_says_what_it_is_at(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown_progress(every_s=0.05) as report:
+        report("checking: behaviour", 1, 4)
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "export: 0 s, checking: behaviour, 25%"
+    assert 1 <= len(lines) <= 4  # 0.2 s of a line each 0.05 s; a busy machine may miss some
+
+
+def test_short_work_off_a_terminal_says_nothing(actor: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pipeline.export(ExportOptions(actor, tmp_path / "out"), checks=[])
-    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out", "out.part-1"]
-
-
-@pytest.mark.parametrize("has_exchange", [True, False])
-def test_folders_change_places(has_exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_exchange:
-        monkeypatch.setattr(swap.ctypes, "CDLL", lambda *_, **__: object())
-    for name in ("part", "out"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "content").write_text(name)
-    swap.take_final_name(tmp_path / "part", tmp_path / "out")
-    assert (tmp_path / "out/content").read_text() == "part"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert capfd.readouterr().err == ""
 
 
 def test_the_pipeline_starts_without_torch() -> None:
