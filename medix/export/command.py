@@ -38,26 +38,36 @@ def export(
     """Export a checkpoint to a Hugging Face folder, with the proof in its export.json."""
     from medix.export.contract import ExportOptions
 
+    of_an_export = {
+        "--best": best,
+        "--last": last,
+        "--dtype": dtype,
+        "--adapter-only": adapter_only,
+        "--base": base,
+        "--check-vllm": check_vllm,
+        "--gguf-ready": gguf_ready,
+        "--overwrite": overwrite,
+    }
     if public and push is None:
         raise ExportError("--public together with --push", "no --push", "name the repository: --push USER/REPO")
     if dtype is not None and dtype not in DTYPES:
         raise ExportError(f"--dtype {', '.join(DTYPES)}", repr(dtype), "choose one of them")
-    finished = out is None and (checkpoint / RECORD).is_file()
-    if out is None and not finished:
-        raise ExportError("--out FOLDER", "none", "name the folder to write; an exported folder can only be pushed")
+    if out is None:
+        _refuse_all_but_a_push(checkpoint, push, dry_run, [name for name, value in of_an_export.items() if value])
     if push is not None and not dry_run:
         from medix.export.upload import refuse_what_cannot_be_pushed
 
         refuse_what_cannot_be_pushed(push)
-    folder = checkpoint
     if out is not None:
         lora: Any = "adapter" if adapter_only else "fold"
-        options = ExportOptions(checkpoint, out, best, last, DTYPES.get(dtype or ""), lora, overwrite)
+        options = ExportOptions(checkpoint, out, best, last, DTYPES.get(dtype or ""), lora, overwrite, base)
         if dry_run:
-            return _show_plan(options, base, push, public, as_json)
-        folder = _export(options, _checks(base, check_vllm, gguf_ready))
-    if dry_run:
-        return _show_files(folder, push, public, as_json)
+            return _show_plan(options, push, public, as_json)
+        folder = _export(options, checks_of(base, check_vllm, gguf_ready))
+    elif dry_run:
+        return _show_files(checkpoint, push, public, as_json)
+    else:
+        folder = _proved_before(checkpoint)
     if push is not None:
         _push(folder, push, public, quiet=as_json)
     if as_json:
@@ -66,7 +76,18 @@ def export(
         _say_what_was_proved(folder)
 
 
-def _checks(base_folder: Path | None, check_vllm: bool, gguf_ready: bool) -> list[Check]:
+def _refuse_all_but_a_push(folder: Path, push: str | None, dry_run: bool, of_an_export: list[str]) -> None:
+    """Without --out there is nothing to do but to send an exported folder as it is."""
+    if not (folder / RECORD).is_file():
+        raise ExportError("--out FOLDER", "none", "name the folder to write; an exported folder can only be pushed")
+    if push is None and not dry_run:
+        raise ExportError("--push USER/REPO for an exported folder", "none", "name the repository, or add --dry-run")
+    if of_an_export:
+        found = f"{', '.join(of_an_export)} for a folder that is exported already"
+        raise ExportError(f"{of_an_export[0]} together with --out", found, "name the checkpoint and --out, or drop it")
+
+
+def checks_of(base_folder: Path | None, check_vllm: bool, gguf_ready: bool) -> list[Check]:
     """The steps after the weights, in order; `export.json` has each under the function's name."""
     from medix.export.base_model import find_base
     from medix.export.behaviour import BehaviourOptions, prove_behaviour, response_limit
@@ -94,20 +115,29 @@ def _checks(base_folder: Path | None, check_vllm: bool, gguf_ready: bool) -> lis
     return [side_files, *([gguf] if gguf_ready else []), behaviour, model_card]
 
 
+def _proved_before(folder: Path) -> Path:
+    from medix.export.progress import shown_progress
+    from medix.export.reread import refuse_changed_weights
+
+    with shown_progress() as report:
+        refuse_changed_weights(folder, report)
+    return folder
+
+
 def _export(options: ExportOptions, checks: list[Check]) -> Path:
     from medix.export.pipeline import export as run_pipeline
 
     return run_pipeline(options, checks=checks)
 
 
-def _show_plan(options: ExportOptions, base: Path | None, push: str | None, public: bool, as_json: bool) -> None:
+def _show_plan(options: ExportOptions, push: str | None, public: bool, as_json: bool) -> None:
     """What an export would read; the weights' size is the shards', which may be of another dtype."""
     from medix.export.base_model import find_base
     from medix.export.locate import locate
     from medix.export.side_files import COPIED
 
     checkpoint = locate(options.checkpoint, best=options.best, last=options.last)
-    base_model = find_base(checkpoint, base)
+    base_model = find_base(checkpoint, options.base)
     shards = sorted(checkpoint.actor.glob(f"model_world_size_{checkpoint.world_size}_rank_*.pt"))
     places = [checkpoint.base_files, *([base_model.folder] if base_model.folder else [])]
     beside = {name: next((p / name for p in places if (p / name).is_file()), None) for name in ("config.json", *COPIED)}
@@ -157,13 +187,15 @@ def _push(folder: Path, repo: str, public: bool, quiet: bool) -> None:
             print(f"{'there already' if kept else 'sent':>13}  {name}")
 
     pushed = push(folder, repo, public, sent)
+    for name in [] if quiet else pushed.removed:
+        print(f"{'removed there':>13}  {name}")
     print(f"{pushed.url} is {'private' if pushed.private else 'public'}", file=sys.stderr if quiet else sys.stdout)
 
 
 def _say_what_was_proved(folder: Path) -> None:
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     checks = record.get("checks", record)
-    behaviour, side_files = checks.get("behaviour", {}), checks.get("side_files", {})
+    behaviour = checks.get("behaviour", {})
     print(f"{folder}: exported; the proofs are in {RECORD}")
     for name in ("text", "image"):
         if generation := behaviour.get("generations", {}).get(name):
@@ -171,7 +203,5 @@ def _say_what_was_proved(folder: Path) -> None:
             print(f"  {name}: {generation['answer'][:ANSWER_CHARS]!r}{end}")
     if sharded := behaviour.get("sharded_model"):
         print(f"  log-probabilities within {sharded['largest_difference']:.2g} nats of the sharded checkpoint's")
-    if reason := side_files.get("unproved"):
+    for reason in record.get("not_proved", []):
         print(f"  not proved: {reason}")
-    for name, reason in behaviour.get("skipped", {}).items():
-        print(f"  not proved: {name}: {reason}")

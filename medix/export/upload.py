@@ -1,4 +1,4 @@
-"""Sends an exported folder to a hub: private unless asked otherwise, in commits that a second run continues from."""
+"""Sends an exported folder to a hub: private unless asked otherwise, whole or not at all, continued by a second run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from pathlib import Path
 from typing import Any, Final
 
 from medix.errors import ExportError
+from medix.export.contract import RECORD
+from medix.export.side_files import COPIED
 
 REPO_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 HIDDEN: Final = "(hidden)"
+BESIDE: Final = frozenset({*COPIED, "config.json", "adapter_config.json", "README.md", RECORD})
+WEIGHTS: Final = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?").fullmatch
+"""With these, all that an export writes: nothing else is ever sent, so no `.git/config` with a token in it."""
+STALE: Final = re.compile(r"[^/]+(\.safetensors|\.index\.json)").fullmatch
 Sent = Callable[[str, bool], None]
 """`sent(file, already_there)` after each file."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """`private`: as the hub says after the upload. `kept`: files that were there already, unchanged."""
+    """`private`: as the hub says. `kept`: files that were there already. `removed`: an older model's, now gone."""
 
     url: str
     private: bool
     sent: list[str]
     kept: list[str]
+    removed: list[str]
 
 
 def refuse_what_cannot_be_pushed(repo: str) -> None:
@@ -46,22 +53,32 @@ def refuse_what_cannot_be_pushed(repo: str) -> None:
 
 
 def files_to_push(folder: Path) -> list[tuple[str, int]]:
-    """(name, bytes) of every file, in the order of sending: weights first, so that half an upload loads nowhere."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    named = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
+    """(name, bytes) of every file that an export writes, weights first. Whatever else lies there is not sent.
+
+    Raises:
+        ExportError: one of them is a link.
+    """
+    files = [path for path in folder.iterdir() if path.is_file() and (path.name in BESIDE or WEIGHTS(path.name))]
+    for path in files:
+        if path.is_symlink():
+            found = f"{path.name}, a link to {path.resolve()}"
+            raise ExportError(f"files in {folder} to push", found, "an export has no links: put the file itself there")
+    named = [(path.name, path.stat().st_size) for path in files]
     return sorted(named, key=lambda item: (not item[0].endswith(".safetensors"), item[0]))
 
 
 def push(folder: Path, repo: str, public: bool, sent: Sent = lambda name, kept: None) -> Pushed:
-    """Upload the folder. Each weight file is one commit and all the rest is the last; a second run skips what is there.
+    """Upload the folder: large files one after the other, then one commit that adds all and removes an older model's.
 
+    Until that commit the repository shows what it showed before. A second run sends no byte again that the hub has.
     The token comes from the environment or the hub's own login and is shown nowhere.
 
     Raises:
         ExportError: the repository is public and `public` was not asked for, or the hub failed.
     """
     refuse_what_cannot_be_pushed(repo)
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    names = [name for name, _ in files_to_push(folder)]
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
@@ -77,19 +94,25 @@ def push(folder: Path, repo: str, public: bool, sent: Sent = lambda name, kept: 
                 "give --public if the model may be seen by everybody, or another name",
             )
         there = _remote_files(api, repo)
-        names = [name for name, _ in files_to_push(folder)]
         kept = [name for name in names if there.get(name) in _digests(folder / name, there.get(name))]
         for name in kept:
             sent(name, True)
-        missing = [name for name in names if name not in kept]
-        weights = [name for name in missing if name.endswith(".safetensors")]
-        rest = [name for name in missing if name not in weights]
-        for batch in [*([name] for name in weights), *([rest] if rest else [])]:
-            operations = [CommitOperationAdd(name, folder / name) for name in batch]
-            api.create_commit(repo, operations, commit_message=f"Upload {batch[0] if len(batch) == 1 else 'files'}")
-            for name in batch:
-                sent(name, False)
-    return Pushed(url, private, missing, kept)
+        additions = [CommitOperationAdd(name, folder / name) for name in names if name not in kept]
+        large, small = (
+            [addition for addition in additions if addition.path_in_repo.endswith(".safetensors") is is_large]
+            for is_large in (True, False)
+        )
+        for addition in large:
+            api.preupload_lfs_files(repo, [addition])
+            sent(addition.path_in_repo, False)
+        # A stale shard, index or template beside the new files would be loaded with them.
+        stale = sorted(name for name in there if name not in names and (name in BESIDE or STALE(name)))
+        if additions or stale:
+            operations: list[Any] = [*additions, *(CommitOperationDelete(name) for name in stale)]
+            api.create_commit(repo, operations, commit_message="Upload an export of medix")
+        for addition in small:
+            sent(addition.path_in_repo, False)
+    return Pushed(url, private, [addition.path_in_repo for addition in additions], kept, stale)
 
 
 def _remote_files(api: Any, repo: str) -> dict[str, str]:

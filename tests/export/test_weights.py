@@ -11,9 +11,10 @@ import pytest
 
 from medix.errors import ConfigError, ExportError
 from medix.export import safetensors_file
+from medix.export.reread import refuse_changed_weights
 
 from .conftest import Recipe, live_model
-from .exports import edit, loaded, run, state_of
+from .exports import edit, loaded, quiet, run, state_of
 
 pytestmark = pytest.mark.slow  # imports torch and transformers, forks ranks
 
@@ -116,6 +117,9 @@ def test_many_files_have_an_index_and_the_same_digest(
     split = run(sharded(Recipe()), tmp_path / "split")
     assert len(split.files) > 5
     assert split.digest == whole.digest
+    for name, proof in (("whole", whole), ("split", split)):  # what a later push holds the folder against
+        (tmp_path / name / "export.json").write_text(json.dumps({"weights": proof.as_dict()}))
+        refuse_changed_weights(tmp_path / name, quiet)
     assert state_of(tmp_path / "split").keys() == state_of(tmp_path / "whole").keys()
     loaded(tmp_path / "split", Recipe())
 
@@ -139,6 +143,22 @@ def test_what_was_asked_must_make_sense(sharded: Callable[[Recipe], Path], tmp_p
         run(sharded(Recipe()), tmp_path / "one", dtype="float8")
     with pytest.raises(ExportError, match="without adapters"):
         run(sharded(Recipe()), tmp_path / "two", lora="adapter")
+
+
+@pytest.mark.parametrize("named", ["auto", "float64", "int8"])
+def test_a_config_that_names_no_dtype_to_write_is_refused(
+    named: str, copy_of: Callable[[Recipe], Path], tmp_path: Path
+) -> None:
+    actor = copy_of(Recipe(strategy="plain", world=1))
+    path = actor / "huggingface/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": named}))
+    with pytest.raises(ExportError, match=f"as dtype in the checkpoint's config.json; found '{named}'. Fix: --dtype"):
+        run(actor, tmp_path / "out")
+    if named == "auto":  # transformers itself cannot load this
+        with pytest.raises(ExportError, match=r"a config\.json that transformers loads; found AttributeError"):
+            run(actor, tmp_path / "named", dtype="float32")
+    else:
+        assert run(actor, tmp_path / "named", dtype="float32").dtype == "float32"
 
 
 def test_code_of_the_checkpoint_is_not_run(copy_of: Callable[[Recipe], Path], tmp_path: Path) -> None:

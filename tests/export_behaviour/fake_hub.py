@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class FakeHub:
-    """`files`: what the repository holds. `allowed_uploads`: large files it takes before it fails."""
+    """`files`: what the repository shows. `large`: its storage, by hash. `allowed_uploads`: large files it takes."""
 
     private: bool | None = None
     files: dict[str, bytes] = field(default_factory=dict)
@@ -104,6 +104,8 @@ class FakeHandler(BaseHTTPRequestHandler):
                 self.owner.files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 self.owner.files[value["path"]] = self.owner.large[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del self.owner.files[value["path"]]
             else:
                 continue
             names.append(value["path"])

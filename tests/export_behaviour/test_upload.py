@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import struct
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from typer.testing import CliRunner
 
+from medix.cli import app
 from medix.errors import ExportError
-from medix.export.upload import files_to_push, push, refuse_what_cannot_be_pushed
+from medix.export.upload import push, refuse_what_cannot_be_pushed
 from tests.export_behaviour.fake_hub import FakeHub
 
 TOKEN = "hf_" + "S3cret" * 5
 REPO = "someone/model"
+
+
+def weights(name: str) -> bytes:
+    """A safetensors file of one tensor, 2 x int32."""
+    header = json.dumps({name: {"dtype": "I32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    return struct.pack("<Q", len(header)) + header + struct.pack("<2i", 1, 2)
+
+
+def digest(*names: str) -> str:
+    """Over each tensor's [name, dtype, shape] and bytes, as docs/export.md's `weights` proof says."""
+    content = b"".join(json.dumps([name, "int32", [2]]).encode() + struct.pack("<2i", 1, 2) for name in names)
+    return hashlib.sha256(content).hexdigest()
+
+
 FILES = {
-    "model-00001-of-00002.safetensors": b"first" * 99,
-    "model-00002-of-00002.safetensors": b"second" * 99,
+    "model-00001-of-00002.safetensors": weights("a"),
+    "model-00002-of-00002.safetensors": weights("b"),
     "config.json": b"{}",
     "README.md": b"# card",
-    "export.json": b'{"checks": {}}',
+    "export.json": json.dumps({"weights": {"digest": digest("a", "b")}}).encode(),
 }
 
 
@@ -73,25 +93,62 @@ def test_an_existing_public_repository_gets_nothing_without_public(hub: FakeHub,
     assert hub.files == {}
 
 
-def test_weights_are_sent_before_what_would_load_them(hub: FakeHub, exported: Path) -> None:
+def test_all_is_shown_in_one_commit(hub: FakeHub, exported: Path) -> None:
     push(exported, REPO, public=False)
-    weights = [name for name in FILES if name.endswith(".safetensors")]
-    assert hub.commits == [[weights[0]], [weights[1]], ["README.md", "config.json", "export.json"]]
+    assert [sorted(names) for names in hub.commits] == [sorted(FILES)]
 
 
-def test_a_failed_upload_goes_on_where_it_ended(hub: FakeHub, exported: Path) -> None:
+def test_a_failed_upload_shows_nothing_and_goes_on_where_it_ended(hub: FakeHub, exported: Path) -> None:
     hub.allowed_uploads = 1
     with pytest.raises(ExportError, match=r"medix export .*my-model --push someone/model` again") as failure:
         push(exported, REPO, public=False)
-    assert list(hub.files) == ["model-00001-of-00002.safetensors"]
+    assert hub.files == {}
     assert TOKEN not in str(failure.value)
     hub.allowed_uploads = 10
     seen: list[tuple[str, bool]] = []
     pushed = push(exported, REPO, public=False, sent=lambda name, kept: seen.append((name, kept)))
-    assert pushed.kept == ["model-00001-of-00002.safetensors"]
     assert len(hub.uploads) == 2  # each large file once, in all
     assert hub.files == FILES
-    assert dict(seen) == {name: name in pushed.kept for name in FILES}
+    assert dict(seen) == dict.fromkeys(FILES, False)
+    assert push(exported, REPO, public=False).kept == pushed.sent
+    assert len(hub.commits) == 1
+
+
+class TestASecondModel:
+    """Another export under the name of an earlier one: never a mix of the two."""
+
+    STALE: ClassVar = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+    @pytest.fixture
+    def second(self, tmp_path: Path) -> Path:
+        """One weight file instead of two and their index, a template inside JSON instead of a file."""
+        folder = tmp_path / "second"
+        folder.mkdir()
+        for name in ("model.safetensors", "config.json", "README.md", "export.json"):
+            (folder / name).write_bytes(b"{ }")
+        return folder
+
+    def test_the_first_ones_files_go_in_the_same_commit(self, hub: FakeHub, exported: Path, second: Path) -> None:
+        beside = ["adapter_config.json", "chat_template.jinja", "model.safetensors.index.json"]
+        for name in beside:
+            (exported / name).write_text("{}")
+        push(exported, REPO, public=False)
+        hub.files |= {"LICENSE": b"mine", "examples/tiny.safetensors": b"mine"}
+        pushed = push(second, REPO, public=False)
+        assert pushed.removed == sorted([*beside, *self.STALE])
+        assert sorted(hub.files) == sorted(
+            [*(path.name for path in second.iterdir()), "LICENSE", "examples/tiny.safetensors"]
+        )
+        assert len(hub.commits) == 2
+
+    def test_one_that_fails_leaves_the_first_as_it_was(self, hub: FakeHub, exported: Path, tmp_path: Path) -> None:
+        push(exported, REPO, public=False)
+        for name in self.STALE:
+            (exported / name).write_bytes(b"other " + name.encode())
+        hub.allowed_uploads = len(hub.uploads) + 1
+        with pytest.raises(ExportError):
+            push(exported, REPO, public=False)
+        assert hub.files == FILES
 
 
 def test_a_changed_file_is_sent_again(hub: FakeHub, exported: Path) -> None:
@@ -140,9 +197,23 @@ def test_offline_is_known_before_the_export(monkeypatch: pytest.MonkeyPatch) -> 
         refuse_what_cannot_be_pushed(REPO)
 
 
-def test_hidden_files_stay_here(exported: Path) -> None:
-    (exported / ".env").write_text("TOKEN=x")
-    assert [name for name, _ in files_to_push(exported)][-1] == "export.json"
+def test_only_what_an_export_writes_is_sent(hub: FakeHub, exported: Path) -> None:
+    """A remote of git may hold a token, and notes are nobody's business."""
+    (exported / ".git").mkdir()
+    for name in (".env", ".git/config", "notes.txt", "model.py", ".lock"):
+        (exported / name).write_text("TOKEN=x")
+    push(exported, REPO, public=False)
+    assert hub.files == FILES
+
+
+@pytest.mark.parametrize("name", ["README.md", "merges.txt", "model-00001-of-00002.safetensors"])
+def test_a_link_is_not_followed(name: str, hub: FakeHub, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hf_secret")
+    (exported / name).unlink(missing_ok=True)
+    (exported / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(ExportError, match=f"{name}, a link to"):
+        push(exported, REPO, public=False)
+    assert hub.private is None  # not even a repository
 
 
 def medix(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -176,7 +247,26 @@ def test_the_token_is_in_no_output_of_the_command(hub: FakeHub, exported: Path) 
     worked = medix("export", str(exported), "--push", REPO, **settings)
     assert worked.returncode == 0, worked.stderr
     assert f"{hub.url}/someone/model is private" in worked.stdout
-    assert "there already  model-00001-of-00002.safetensors" in worked.stdout
+    assert "sent  model-00001-of-00002.safetensors" in worked.stdout
+    assert len(hub.uploads) == 2
     for output in (failed, worked):
         assert TOKEN not in output.stdout + output.stderr
     assert hub.files == FILES
+
+
+CHANGED = {
+    "another value": lambda data: data[:-1] + b"\1",
+    "another name": lambda data: data.replace(b'"a"', b'"c"'),
+    "cut off": lambda data: data[:20],
+    "nothing": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_weights_that_changed_since_the_proof_are_not_pushed(case: str, hub: FakeHub, exported: Path) -> None:
+    path = exported / "model-00001-of-00002.safetensors"
+    path.write_bytes(CHANGED[case](FILES[path.name]))
+    result = CliRunner().invoke(app, ["export", str(exported), "--push", REPO])
+    assert isinstance(result.exception, ExportError)
+    assert "export again" in result.exception.fix
+    assert hub.private is None
