@@ -16,22 +16,31 @@ DATA=${DATA:-}                # a folder of `medix prepare`; empty: prepare the 
 JUDGE=${JUDGE:-external}      # external | colocated: veRL serves the language model in the folder JUDGE_MODEL
 JUDGE_URL=${JUDGE_URL:-}      # an OpenAI-compatible endpoint; empty: start the rule-judge
 JUDGE_MODEL=${JUDGE_MODEL:-rule-judge}
+LORA_RANK=${LORA_RANK:-}      # adapters of this rank; empty or 0: all weights
 EXPORT=${EXPORT:-1}           # 1: a Hugging Face folder at the end, RUN/export
 EVAL=${EVAL:-1}               # 1: evaluate the model before and after on the held-out task (exports too)
 DRY_RUN=${DRY_RUN:-0}         # 1: print the resolved configuration and start nothing
 source recipes/medix/lib/cpu_env.sh
+source recipes/medix/lib/values.sh
 source recipes/medix/lib/train.sh
+expect_common_knobs
+expect '[1-9][0-9]*' 'a whole number above 0' TINY_STEPS
 
 model=${MODEL:-$RUN/tiny-vlm}
 data=${DATA:-$RUN/data}
-judge=(medix.scorer.judge.model="$JUDGE_MODEL")
-if [[ $JUDGE == colocated ]]; then judge=(reward.reward_model.model_path="$JUDGE_MODEL"); fi
+judge=(medix.scorer.judge.model="$(quoted "$JUDGE_MODEL")")
+if [[ $JUDGE == colocated ]]; then judge=(reward.reward_model.model_path="$(quoted "$JUDGE_MODEL")"); fi
 overrides=(
-  algorithm="$ALGO" reward_preset="$REWARD" medix.run_dir="$RUN" data.seed="$SEED"
-  data.train_files="$data/train.parquet" data.val_files="$data/val.parquet"
-  actor_rollout_ref.model.path="$model" trainer.total_training_steps="$STEPS"
-  judge="$JUDGE" "${judge[@]}" "$@"
+  algorithm="$ALGO" reward_preset="$REWARD" medix.run_dir="$(quoted "$RUN")" data.seed="$SEED"
+  data.train_files="$(quoted "$data/train.parquet")" data.val_files="$(quoted "$data/val.parquet")"
+  actor_rollout_ref.model.path="$(quoted "$model")" trainer.total_training_steps="$STEPS"
+  judge="$JUDGE" "${judge[@]}"
 )
+if ((${LORA_RANK:-0} > 0)); then
+  # Ten times the demo's rate, as adapters take.
+  overrides+=(+lora=adapter actor_rollout_ref.model.lora_rank="$LORA_RANK" actor_rollout_ref.actor.optim.lr=3e-3)
+fi
+overrides+=("$@")
 if [[ $DRY_RUN == 1 ]]; then
   exec medix config medix_cpu -- "${overrides[@]}"
 fi
@@ -51,7 +60,7 @@ if [[ -z $JUDGE_URL && $JUDGE != colocated ]]; then
   until JUDGE_URL=$(grep -om1 'http://[0-9.:]*' "$judge_address"); do sleep 0.2; done
   rm -f "$judge_address"
 fi
-if [[ $JUDGE != colocated ]]; then overrides+=("medix.scorer.judge.urls=[$JUDGE_URL]"); fi
+if [[ $JUDGE != colocated ]]; then overrides+=(medix.scorer.judge.urls="$(quoted_list "$JUDGE_URL")"); fi
 
 medix preflight --config-name medix_cpu -- "${overrides[@]}"
 train --config-name medix_cpu -- "${overrides[@]}"

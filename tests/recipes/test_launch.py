@@ -1,173 +1,35 @@
-"""The launcher with stand-ins for `medix`, `hf` and `nvidia-smi`: what is started, in which order, what is refused."""
+"""The launcher with stand-ins for `medix`, `hf` and `nvidia-smi`: what is started, in which order, and with what."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
+import shlex
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-FAKE_MEDIX = r"""#!/usr/bin/env bash
-echo "medix $*" >>"$CALLS"
-case $1 in
-  config)
-    echo "medix: {data_dir: $PWD/data, prepare: {min_pixels: 1, max_pixels: 2}}"
-    echo "data: {max_prompt_length: 9}" ;;
-  serve)
-    if [[ ${JUDGE_DIES:-} ]]; then exit 1; fi
-    echo "export JUDGE_URL=http://127.0.0.1:4242 JUDGE_MODEL=served"
-    echo "gpus $CUDA_VISIBLE_DEVICES" >>"$CALLS"
-    trap 'echo "judge stopped" >>"$CALLS"; kill %1; exit 0' TERM
-    sleep 60 & wait ;;
-  train)
-    [[ ${FAILS:-} != train ]] || exit 2
-    if [[ ${TRAINS_LONG:-} ]]; then
-      trap 'sleep 0.3; echo "train saved" >>"$CALLS"; kill %1; exit 130' TERM
-      echo "train waits" >>"$CALLS"
-      sleep 20 & wait
-    fi ;;
-  "${FAILS:-none}") exit 2 ;;
-esac
-"""
-FAKE_HF = '#!/usr/bin/env bash\necho "hf $*" >>"$CALLS"\nmkdir -p "hub/$2"\necho "hub/$2"\n'
-FAKE_NVIDIA_SMI = '#!/usr/bin/env bash\nfor n in $(seq "$FAKE_GPUS"); do echo "GPU $n: Fake (UUID: x)"; done\n'
-
-
-@dataclass
-class Checkout:
-    """The recipes alone, as in a fresh clone: no .venv. `commands` comes first on the PATH."""
-
-    root: Path
-    commands: Path
-
-    def start(self, script: str, *overrides: str, **knobs: str) -> subprocess.Popen[str]:
-        environment = {
-            "PATH": f"{self.commands}:{Path(sys.executable).parent}:/usr/bin:/bin",
-            "HOME": str(self.root),
-            "CALLS": str(self.root / "calls"),
-            **knobs,
-        }
-        command = ["bash", f"recipes/medix/{script}", *overrides]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True)
-
-    def run(self, script: str, *overrides: str, **knobs: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(script, *overrides, **knobs)
-        out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def calls(self) -> list[str]:
-        return (self.root / "calls").read_text().splitlines() if (self.root / "calls").exists() else []
-
-    def steps(self) -> list[str]:
-        return [" ".join(line.split()[:2]) for line in self.calls()]
-
-    def fake(self, name: str, text: str) -> None:
-        (self.commands / name).write_text(text)
-        (self.commands / name).chmod(0o755)
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Checkout:
-    root, commands = tmp_path / "clone", tmp_path / "bin"
-    commands.mkdir()
-    shutil.copytree(ROOT / "recipes", root / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
-    return Checkout(root, commands)
-
-
-@pytest.fixture
-def equipped(clone: Checkout) -> Checkout:
-    """Eight GPUs and every command."""
-    for name, text in {"medix": FAKE_MEDIX, "hf": FAKE_HF, "nvidia-smi": FAKE_NVIDIA_SMI}.items():
-        clone.fake(name, text)
-    return clone
-
-
-@pytest.mark.parametrize("hidden", ["no nvidia-smi", "no GPU visible", "nvidia-smi lists none"])
-def test_without_a_gpu_it_ends_at_once_with_what_to_run_instead(clone: Checkout, hidden: str) -> None:
-    """A fresh clone, no .venv: nothing is imported, downloaded or prepared first."""
-    knobs = {"FAKE_GPUS": "0" if hidden == "nvidia-smi lists none" else "8"}
-    clone.fake("nvidia-smi", FAKE_NVIDIA_SMI if hidden != "no nvidia-smi" else "#!/bin/sh\nexit 127\n")
-    if hidden == "no GPU visible":
-        knobs["CUDA_VISIBLE_DEVICES"] = ""
-    start = time.monotonic()
-    ended = clone.run("run_7b.sh", **knobs)
-    assert time.monotonic() - start < 10
-    assert ended.returncode == 2
-    assert "expected 8 NVIDIA GPU(s) for recipes/medix/run_7b.sh" in ended.stderr
-    assert "found none" in ended.stderr
-    assert "`make demo`" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
-    assert clone.calls() == []
-
-
-def test_this_checkout_without_a_gpu_says_the_same_in_under_ten_seconds(tmp_path: Path) -> None:
-    start = time.monotonic()
-    ended = subprocess.run(
-        ["bash", "recipes/medix/run_7b.sh"],
-        cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "RUN": str(tmp_path / "run"), "DATA": str(tmp_path / "data")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (ended.returncode, time.monotonic() - start < 10) == (2, True)
-    assert "make demo" in ended.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("knobs", "expected", "fix"),
-    [
-        ({"FAKE_GPUS": "4"}, "expected 8 NVIDIA GPU(s)", "GPUS=4"),
-        ({"FAKE_GPUS": "1"}, "found 1", "HARDWARE=gpu_24gb"),
-        ({"FAKE_GPUS": "8", "CUDA_VISIBLE_DEVICES": "2,3"}, "found 2", "GPUS=2"),
-        ({"FAKE_GPUS": "8", "GPUS": "7"}, "expected 9 NVIDIA GPU(s)", "GPUS=8"),  # and two for the judge
-        ({"FAKE_GPUS": "8", "NNODES": "2"}, "expected RAY_ADDRESS", "ray_cluster.sh"),
-        ({"FAKE_GPUS": "1", "HARDWARE": "gpu_24gb"}, "expected JUDGE_URL", "medix serve judge"),
-        ({"FAKE_GPUS": "8", "JUDGE": "hosted"}, "found hosted", "colocated, local or external"),
-    ],
-    ids=["four", "one", "two visible", "seven and the judge's two", "two nodes, no cluster", "24 GB, no judge", "typo"],
-)
-def test_what_is_missing_is_named_with_its_remedy(
-    equipped: Checkout, knobs: dict[str, str], expected: str, fix: str
-) -> None:
-    ended = equipped.run("run_7b.sh", **knobs)
-    assert ended.returncode == 2
-    assert expected in ended.stderr
-    assert fix in ended.stderr
-    assert not any("train" in call for call in equipped.calls())
-
-
-def test_gpus_without_an_environment_name_its_set_up(clone: Checkout) -> None:
-    clone.fake("nvidia-smi", FAKE_NVIDIA_SMI)
-    ended = clone.run("run_7b.sh", FAKE_GPUS="8", PATH=f"{clone.commands}:/usr/bin:/bin")
-    assert ended.returncode == 2
-    assert "setup_gpu.sh" in ended.stderr
+from tests.recipes.launcher import Checkout, parse
 
 
 def test_models_data_checks_training_export_in_this_order(equipped: Checkout) -> None:
+    """The configuration is checked before 47 GB are fetched for it."""
     ended = equipped.run("run_7b.sh", "trainer.save_freq=10", FAKE_GPUS="8")
     assert ended.returncode == 0, ended.stderr
     assert equipped.steps() == [
-        "hf download", "hf download", "medix config", "medix prepare", "medix preflight", "medix train",
-        "medix export", "medix report",
+        "medix config", "medix preflight", "hf download", "hf download", "medix prepare", "medix preflight",
+        "medix train", "medix export", "medix report",
     ]  # fmt: skip
-    judge, model = (call.split()[2] for call in equipped.calls()[:2])
-    assert (judge, model) == ("Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen2.5-VL-7B-Instruct")
+    early, late = (call for call in equipped.calls() if call.startswith("medix preflight"))
+    assert early.startswith("medix preflight --config-name medix_7b --config-only -- algorithm=")
+    assert "--config-only" not in late
+    model, judge = (call.split()[2] for call in equipped.calls() if call.startswith("hf"))
+    assert (model, judge) == ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen3-4B-Instruct-2507")
+    assert f"model.path='{model}'" in early  # its name; the folder is known once it is there
     prepare = next(call for call in equipped.calls() if call.startswith("medix prepare"))
     assert f"--model hub/{model} --max-prompt-tokens 9 --min-pixels 1 --max-pixels 2" in prepare
-    train = next(call for call in equipped.calls() if call.startswith("medix train"))
-    assert f"actor_rollout_ref.model.path=hub/{model}" in train
-    assert f"reward.reward_model.model_path=hub/{judge}" in train
-    assert train.endswith("trainer.save_freq=10")
+    settings = equipped.settings("train")
+    assert settings["actor_rollout_ref.model.path"] == f"hub/{model}"
+    assert settings["reward.reward_model.model_path"] == f"hub/{judge}"
+    assert list(settings)[-1] == "trainer.save_freq"
 
 
 def test_data_that_is_there_and_a_models_folder_are_used_as_they_are(equipped: Checkout) -> None:
@@ -176,13 +38,73 @@ def test_data_that_is_there_and_a_models_folder_are_used_as_they_are(equipped: C
     (equipped.root / "data" / "manifest.json").write_text("{}")
     knobs = {"FAKE_GPUS": "8", "MODEL": "model", "JUDGE_URL": "http://judge:8000", "EXPORT": "0"}
     assert equipped.run("run_2b.sh", **knobs).returncode == 0
-    assert equipped.steps() == ["medix config", "medix preflight", "medix train", "medix report"]
+    assert equipped.steps() == ["medix config", "medix preflight", "medix preflight", "medix train", "medix report"]
 
 
-def test_a_failed_preflight_starts_no_training(equipped: Checkout) -> None:
-    ended = equipped.run("run_7b.sh", FAKE_GPUS="8", FAILS="preflight")
-    assert ended.returncode == 2
-    assert equipped.steps()[-1] == "medix preflight"
+@pytest.mark.parametrize(
+    ("fails", "last"),
+    [
+        ("preflight --config-name medix_7b --config-only", ["medix config", "medix preflight"]),
+        ("preflight --config-name medix_7b --", ["medix prepare", "medix preflight"]),
+    ],
+    ids=["of the configuration: nothing is fetched", "of everything: nothing is trained"],
+)
+def test_a_failed_preflight_ends_the_script(equipped: Checkout, fails: str, last: list[str]) -> None:
+    assert equipped.run("run_7b.sh", FAKE_GPUS="8", FAILS=fails).returncode == 2
+    assert equipped.steps()[-2:] == last
+    assert ("hf download" in equipped.steps()) == ("medix prepare" in last)
+
+
+HARD = {
+    "RUN": "outputs/lr=1e-6",
+    "MODEL": "/m/my model (v2)",
+    "DATA": "a(b),c",
+    "JUDGE_URL": "http://a:1/v1,http://b:2",
+    "JUDGE_MODEL": "14",
+    "EMBEDDER": "it's [one]",
+}
+
+
+def test_a_knobs_text_reaches_hydra_as_it_is(equipped: Checkout) -> None:
+    """Unquoted, each of these is grammar to Hydra, or another type."""
+    shown = equipped.run("run_7b.sh", DRY_RUN="1", **HARD)
+    assert shown.returncode == 0, shown.stderr
+    train = next(shlex.split(line) for line in shown.stdout.splitlines() if line.startswith("# medix train"))
+    settings = parse(train[train.index("--") + 1 :])
+    assert {key: settings[key] for key in settings if key.split(".")[0] in ("medix", "actor_rollout_ref")} == {
+        "medix.scorer.judge.urls": ["http://a:1/v1", "http://b:2"],
+        "medix.scorer.judge.model": "14",
+        "medix.run_dir": "outputs/lr=1e-6",
+        "actor_rollout_ref.model.path": "/m/my model (v2)",
+        "actor_rollout_ref.rollout.seed": 1,
+        "medix.data_dir": "a(b),c",
+        "medix.scorer.embedder.model": "it's [one]",
+    }
+    assert settings["trainer.logger"] == ["console", "file"]
+
+
+def test_the_cpu_recipes_texts_and_adapters_reach_hydra(equipped: Checkout) -> None:
+    assert equipped.run("run_cpu.sh", DRY_RUN="1", LORA_RANK="4", **HARD).returncode == 0
+    settings = equipped.settings("config")
+    expected = {
+        "medix.run_dir": "outputs/lr=1e-6",
+        "data.train_files": "a(b),c/train.parquet",
+        "actor_rollout_ref.model.path": "/m/my model (v2)",
+        "medix.scorer.judge.model": "14",
+        "lora": "adapter",
+        "actor_rollout_ref.model.lora_rank": 4,
+        "actor_rollout_ref.actor.optim.lr": 3e-3,
+    }
+    assert {key: settings[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(("rank", "lora"), [("", False), ("0", False), ("16", True)])
+@pytest.mark.parametrize("script", ["run_7b.sh", "run_cpu.sh"])
+def test_a_rank_of_0_trains_all_weights_at_their_own_rate(
+    equipped: Checkout, script: str, rank: str, lora: bool
+) -> None:
+    assert equipped.run(script, DRY_RUN="1", LORA_RANK=rank).returncode == 0
+    assert ("lora" in equipped.settings("config")) == lora
 
 
 def test_a_local_judge_shares_the_trainers_gpus_and_ends_with_the_run(equipped: Checkout) -> None:
@@ -192,18 +114,27 @@ def test_a_local_judge_shares_the_trainers_gpus_and_ends_with_the_run(equipped: 
     assert "--tensor-parallel-size 2" in serve
     assert serve.endswith("-- --gpu-memory-utilization 0.12")
     assert "gpus 0,1" in equipped.calls()
-    train = next(call for call in equipped.calls() if call.startswith("medix train"))
-    assert "hardware=gpu_8" in train  # all eight train, with the released batch
-    assert "medix.scorer.judge.urls=[http://127.0.0.1:4242] medix.scorer.judge.model=served" in train
+    settings = equipped.settings("train")
+    assert settings["hardware"] == "gpu_8"  # all eight train, with the released batch
+    assert settings["medix.scorer.judge.urls"] == ["http://127.0.0.1:4242"]
+    assert settings["medix.scorer.judge.model"] == "served"
     steps = equipped.steps()
     assert steps.index("medix train") < steps.index("judge stopped") < steps.index("medix export")
+
+
+def test_a_judges_gpus_are_positions_among_the_visible_ones(equipped: Checkout) -> None:
+    """On a shared machine 0 and 1 are somebody else's: the judge of the run, then the models and their own judge."""
+    knobs = {"FAKE_GPUS": "8", "CUDA_VISIBLE_DEVICES": "4,5,6,7", "GPUS": "4", "JUDGE": "local", "EVAL": "1"}
+    assert equipped.run("run_7b.sh", **knobs).returncode == 0
+    gpus = [call for call in equipped.calls() if call.startswith("gpus")]
+    assert gpus == ["gpus 4,5", "gpus 5", "gpus 4", "gpus 4", "gpus 4,5,6,7"]  # the last compares, and uses none
 
 
 def test_a_local_judge_that_does_not_come_up_ends_the_script(equipped: Checkout) -> None:
     ended = equipped.run("run_7b.sh", FAKE_GPUS="8", JUDGE="local", JUDGE_DIES="1")
     assert ended.returncode == 2
     assert "expected a judge" in ended.stderr
-    assert "medix preflight" not in equipped.steps()
+    assert "medix train" not in equipped.steps()
 
 
 def test_a_local_judge_is_stopped_when_training_fails(equipped: Checkout) -> None:
@@ -221,7 +152,7 @@ def test_a_signal_to_the_script_reaches_the_training_which_ends_in_its_own_time(
     process.terminate()
     process.communicate(timeout=15)
     assert process.returncode == 130
-    assert equipped.calls()[-2:] == ["train saved", "judge stopped"]
+    assert equipped.calls()[-2:] == ["train ended", "judge stopped"]
 
 
 def test_evaluation_asks_both_models_with_a_judge_of_its_own(equipped: Checkout) -> None:
@@ -231,4 +162,10 @@ def test_evaluation_asks_both_models_with_a_judge_of_its_own(equipped: Checkout)
     assert ["hub/Qwen/Qwen2.5-VL-7B-Instruct" in runs[0], "outputs/medix_7b/export" in runs[1]] == [True, True]
     assert all("--judge-url http://127.0.0.1:4242 --judge-model served" in run for run in runs)
     assert "gpus 1" in equipped.calls()
-    assert equipped.steps()[-3:] == ["medix eval", "judge stopped", "medix report"]
+    # Its judge is fetched with the others: a name that is not there is not found out after the training.
+    downloads = [index for index, step in enumerate(equipped.steps()) if step == "hf download"]
+    assert len(downloads) == 3
+    assert downloads[-1] < equipped.steps().index("medix train")
+    assert [step for step in equipped.steps() if "gpus" not in step][-3:] == [
+        "medix eval", "judge stopped", "medix report",
+    ]  # fmt: skip

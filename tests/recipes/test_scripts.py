@@ -87,7 +87,7 @@ def test_what_its_name_says_is_what_runs(size: str) -> None:
     judge = config["reward"]["reward_model"]
     assert (config["trainer"]["n_gpus_per_node"], judge["enable"], judge["n_gpus_per_node"]) == (6, True, 2)
     assert [step.split()[:2] for step in steps] == [
-        ["medix", name] for name in ("prepare", "preflight", "train", "export", "report")
+        ["medix", name] for name in ("preflight", "prepare", "preflight", "train", "export", "report")
     ]
     assert not (ROOT / f"outputs/medix_{size}").exists()
 
@@ -124,7 +124,8 @@ def test_the_knobs_reach_the_configuration_and_overrides_win(tmp_path: Path) -> 
     trainer = config["trainer"]
     assert (trainer["nnodes"], trainer["n_gpus_per_node"], trainer["total_training_steps"]) == (2, 8, 7)
     assert trainer["logger"] == ["console", "wandb"]
-    assert [step.split()[1] for step in steps] == ["prepare", "preflight", "train", "report"]
+    # DATA is used as it is, never made.
+    assert [step.split()[1] for step in steps] == ["preflight", "preflight", "train", "report"]
     train = shlex.split(steps[2])  # a step is shown as a command that can be copied
     assert train[:4] == ["medix", "train", "--config-name", "medix_7b"]
     assert {"trainer.nnodes=2", "+medix.note=two words"} <= set(train)
@@ -132,13 +133,16 @@ def test_the_knobs_reach_the_configuration_and_overrides_win(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_one_gpu_of_24_gb_takes_adapters_short_prompts_and_a_judge_elsewhere() -> None:
-    config, steps = dry_run("3b", HARDWARE="gpu_24gb", JUDGE_URL="http://judge:8000")
+@pytest.mark.parametrize(("size", "patch"), [("3b", 14), ("2b", 16)])
+def test_one_gpu_of_24_gb_takes_adapters_short_prompts_and_a_judge_elsewhere(size: str, patch: int) -> None:
+    config, steps = dry_run(size, HARDWARE="gpu_24gb", JUDGE_URL="http://judge:8000")
     assert (config["trainer"]["n_gpus_per_node"], config["reward"]["reward_model"]["enable"]) == (1, False)
     assert config["actor_rollout_ref"]["model"]["lora_rank"] == 64
     prepare = next(step for step in steps if step.startswith("medix prepare"))
     assert "--max-prompt-tokens 2048" in prepare
     assert "--max-pixels 1003520" in prepare  # 1,280 tokens of 28 x 28 pixels
+    # Its own folder for each size of patch: the token counts of one family are not the other's.
+    assert config["medix"]["data_dir"] == f"data/medix_rl_patch_{patch}_small"
     assert config["medix"]["data_dir"] in prepare
 
 

@@ -3,50 +3,58 @@
 #   colocated  veRL serves it in the run's own Ray cluster, on GPUs of its own
 #   local      `medix serve judge` on this node, in a corner of the memory of GPUs that train as well
 #   external   somebody serves it: JUDGE_URL
-JUDGE_DEVICES=${JUDGE_DEVICES:-0,1}   # JUDGE=local: the GPUs that it shares, one tensor-parallel server
+JUDGE_DEVICES=${JUDGE_DEVICES:-0,1}   # JUDGE=local: the GPUs that it shares, by position; one tensor-parallel server
 JUDGE_MEMORY=${JUDGE_MEMORY:-0.12}    # and how much of each; a 4B model in bf16 takes 4 GB of each of two
 judge_pid=
 
-choose_judge() {
+check_judge() {
+  expect '[0-9]+(,[0-9]+)*' 'positions among the visible GPUs, as 0,1' JUDGE_DEVICES
   case $JUDGE in
-    colocated)
-      fetch_model "$JUDGE_MODEL"
-      judge_overrides=(judge=colocated reward.reward_model.model_path="$folder")
-      ;;
+    colocated) ;;
     external)
       [[ -n $JUDGE_URL ]] || fail "expected JUDGE_URL, the judge's address; found none with HARDWARE=$HARDWARE." \
         "Fix: JUDGE_URL=http://HOST:PORT JUDGE_MODEL=NAME; on the host, \`medix serve judge\`"
-      judge_overrides=(judge=external "medix.scorer.judge.urls=[$JUDGE_URL]" medix.scorer.judge.model="$JUDGE_MODEL")
       ;;
     local)
       ((NNODES == 1)) || fail "expected one node for JUDGE=local, whose judge listens on 127.0.0.1; found" \
         "NNODES=$NNODES. Fix: \`medix serve judge\` on an address of its own, then JUDGE_URL="
-      judge_overrides=(judge=external)  # the rest is known once it runs
+      devices_at "$JUDGE_DEVICES" >/dev/null
       ;;
     *) fail "expected JUDGE to be colocated, local or external; found $JUDGE. Fix: correct it" ;;
   esac
 }
 
-start_judge() {
-  if [[ $JUDGE != local ]]; then return; fi
-  serve_judge "$JUDGE_MODEL"
-  # Before the command line's own overrides, which win.
-  overrides=("medix.scorer.judge.urls=[$JUDGE_URL]" medix.scorer.judge.model="$JUDGE_MODEL" "${overrides[@]}")
+# Sets `judge_overrides`. A local judge is asked once it runs, where it said it listens.
+judge_settings() {
+  if [[ $JUDGE == colocated ]]; then
+    judge_overrides=(judge=colocated reward.reward_model.model_path="$(quoted "$judge_folder")")
+    return
+  fi
+  judge_overrides=(judge=external)
+  if [[ -n $JUDGE_URL ]]; then
+    judge_overrides+=(
+      medix.scorer.judge.urls="$(quoted_list "$JUDGE_URL")" medix.scorer.judge.model="$(quoted "$JUDGE_MODEL")"
+    )
+  fi
 }
 
-# Serves the model of that name and sets JUDGE_URL and JUDGE_MODEL to where and how to ask it.
+start_judge() {
+  if [[ $JUDGE == local ]]; then serve_judge "$JUDGE_MODEL" "$judge_folder"; fi
+}
+
+# Serves the model of that name and folder, and sets JUDGE_URL and JUDGE_MODEL to where and how to ask it.
 serve_judge() {
-  local devices=${JUDGE_DEVICES//[^,]/} serve announced
-  fetch_model "$1"
-  serve=(medix serve judge "$folder" --name "$1" --port 0 --tensor-parallel-size $((${#devices} + 1)) --parent-pid $$
+  local commas=${JUDGE_DEVICES//[^,]/} devices serve announced
+  devices=$(devices_at "$JUDGE_DEVICES")
+  serve=(medix serve judge "$2" --name "$1" --port 0 --tensor-parallel-size $((${#commas} + 1)) --parent-pid $$
     --log-dir "$RUN/judge" -- --gpu-memory-utilization "$JUDGE_MEMORY")
   if [[ $DRY_RUN == 1 ]]; then
-    echo "# CUDA_VISIBLE_DEVICES=$JUDGE_DEVICES ${serve[*]}"
+    step env CUDA_VISIBLE_DEVICES="$devices" "${serve[@]}"
     JUDGE_URL=http://127.0.0.1:8000 JUDGE_MODEL=$1
     return
   fi
   announced=$(mktemp)
-  CUDA_VISIBLE_DEVICES=$JUDGE_DEVICES "${serve[@]}" >"$announced" &
+  CUDA_VISIBLE_DEVICES=$devices "${serve[@]}" >"$announced" &
   judge_pid=$!
   trap stop_judge EXIT
   until grep -q '^export JUDGE_URL=' "$announced"; do
