@@ -7,12 +7,14 @@
 # Workers inherit the environment of this command: export keys (the judge's, W&B's) before it, on every node.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source recipes/medix/lib/values.sh
 
 NODE_IP=${NODE_IP:-auto}       # this node's address among the nodes; auto: the one it sends from
 if [[ $NODE_IP == auto ]]; then
   # A host name often stands for 127.0.1.1. Nothing is sent: this only asks which way packets would go.
-  NODE_IP=$(ip -4 route get 192.0.2.254 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p')
-  NODE_IP=${NODE_IP:-127.0.0.1}
+  NODE_IP=$(ip -4 route get 192.0.2.254 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p') || NODE_IP=
+  [[ -n $NODE_IP || $# == 0 ]] || fail "expected the address that this node sends from; found none: no \`ip\` command," \
+    "or no default route. Fix: set NODE_IP to this node's address among the nodes (127.0.0.1 if it is alone)"
 fi
 RAY_PORT=${RAY_PORT:-6379}     # of the head
 HEAD=${HEAD:-$NODE_IP:$RAY_PORT}
@@ -37,15 +39,18 @@ export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token} RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKE
 
 start() {
   if [[ -f $mark_file ]]; then
-    echo "expected no Ray of this cluster on $NODE_IP; found $mark_file. Fix: bash recipes/medix/ray_cluster.sh stop" >&2
-    exit 2
+    fail "expected no Ray of this cluster on $NODE_IP; found $mark_file. Fix: bash recipes/medix/ray_cluster.sh stop"
   fi
   local options=(--node-ip-address "$NODE_IP" --disable-usage-stats "$@")
   if [[ -n $NUM_GPUS ]]; then options+=(--num-gpus "$NUM_GPUS"); fi
   if [[ -n $NUM_CPUS ]]; then options+=(--num-cpus "$NUM_CPUS"); fi
   # Else gloo, NCCL and vLLM may take the interface of another network.
   local interface
-  interface=$(ip -o addr show | awk -v ip="$NODE_IP" '{split($4, a, "/")} a[1] == ip {print $2; exit}')
+  interface=$(ip -o addr show 2>/dev/null | awk -v ip="$NODE_IP" '{split($4, a, "/")} a[1] == ip {print $2; exit}') ||
+    interface=
+  [[ -n ${GLOO_SOCKET_IFNAME:-$interface} && -n ${NCCL_SOCKET_IFNAME:-$interface} ]] ||
+    fail "expected NODE_IP to be an address of this node; found $NODE_IP, which \`ip -o addr show\` does not list, or no" \
+      "\`ip\` command. Fix: set NODE_IP, or GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the interface's name"
   export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-$interface}
   export VLLM_HOST_IP=$NODE_IP
   echo "Ray listens on every interface of this node, with NODE_IP=127.0.0.1 too, and answers who has the token in" \
