@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from medix.mean_band import MeanBand
+from medix.supervise.checkpoints import CheckpointOptions
+from medix.supervise.watchdog import WatchdogOptions
+
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration each time, and veRL is imported
 
 AR, ACTOR = "actor_rollout_ref", "actor_rollout_ref.actor"
@@ -116,7 +120,8 @@ DAPO = {  # rows "clip", "KL", "online_filtering"
     "algorithm.filter_groups.enable": True,
     "algorithm.filter_groups.metric": "reward",  # "overall"
     "trainer.v1.sampler.sampler_kwargs.filter_groups.enable": True,
-    "trainer.v1.sampler.sampler_kwargs.max_filtered_batches": 20,  # max_try_make_batch
+    # max_try_make_batch is 20 as well, and is another limit: see below.
+    "trainer.v1.sampler.sampler_kwargs.max_filtered_batches": 20,
 }
 GSPO = {
     **NO_KL,
@@ -177,9 +182,38 @@ def test_an_epoch_has_as_many_steps_as_released(composed: Compose) -> None:
     assert config.trainer.total_training_steps is None
 
 
-# Free-form by veRL's design: what stands there is read by vLLM, the optimizer or our own code.
+def test_the_limit_on_filtered_groups_is_wider_than_the_released_one(composed: Compose) -> None:
+    """Released: 512 of at most 20 x 128 generated prompts have to be kept, 20 %, or the run ends. Here 512 have to be
+    kept before more than 20 x 512 are filtered out, 4.8 %.
+    """
+    config = composed("medix_8b", *ALONE)
+    kept = config.data.train_batch_size
+    filtered = kept * config.trainer.v1.sampler.sampler_kwargs.max_filtered_batches
+    assert kept / (20 * config.actor_rollout_ref.actor.ppo_mini_batch_size) == 0.2
+    assert round(kept / (kept + filtered), 3) == 0.048
+
+
+# What our own code reads under `medix`. The blocks that a dataclass reads refuse an unknown key by themselves.
+OURS = {
+    "run_dir": "",
+    "data_dir": "",
+    "prepare": dict.fromkeys(("min_pixels", "max_pixels")),
+    "validation_samples": 0,
+    "reward": {},
+    "scorer": {},
+    **{
+        block: dict.fromkeys(field.name for field in dataclasses.fields(options))
+        for block, options in {
+            "watchdog": WatchdogOptions,
+            "checkpoints": CheckpointOptions,
+            "filter": MeanBand,
+        }.items()
+    },
+}
+# Free-form by design: what stands there is read by vLLM, the optimizer or our own code.
 FREE = (
-    "medix",
+    "medix.reward",
+    "medix.scorer",
     f"{ROLLOUT}.engine_kwargs.vllm",
     f"{OPTIM}.override_optimizer_config",
     f"{FSDP}.mixed_precision",
@@ -189,7 +223,7 @@ FREE = (
 
 
 def strangers(config: DictConfig, schema: DictConfig, path: str = "") -> list[str]:
-    """Keys of ours that neither veRL's YAML knows nor what it hands that block to: a dataclass, or `ray.init`."""
+    """Keys that neither the schema knows nor what veRL hands that block to: a dataclass, or `ray.init`."""
     import ray
     from hydra.utils import get_class
 
@@ -211,23 +245,26 @@ def strangers(config: DictConfig, schema: DictConfig, path: str = "") -> list[st
 
 @pytest.fixture(scope="module")
 def schema() -> DictConfig:
-    """veRL's own configuration, with nothing of ours."""
+    """veRL's own configuration, and the keys under `medix` that are read."""
     from hydra import compose, initialize_config_module
 
     with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer")
+        return OmegaConf.merge({"medix": OURS}, compose("ppo_trainer"))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_verl_knows_every_key_that_the_yaml_files_set(run: str, schema: DictConfig, composed: Compose) -> None:
+def test_every_key_that_the_yaml_files_set_is_read(run: str, schema: DictConfig, composed: Compose) -> None:
     """Hydra refuses an unknown key on the command line, but merges one from a file without a word."""
     name, overrides, _own = RUNS[run]
     assert strangers(composed(name, *ALONE, *overrides), schema) == []
 
 
-def test_a_key_that_verl_does_not_know_is_found(schema: DictConfig, composed: Compose) -> None:
+def test_a_key_that_nobody_reads_is_found(schema: DictConfig, composed: Compose) -> None:
     config = composed("medix_7b", *ALONE).copy()
     OmegaConf.set_struct(config, False)
     OmegaConf.update(config, f"{ACTOR}.clip_ratio_hi", 0.3)
     OmegaConf.update(config, "trainer.totl_epochs", 2)
-    assert strangers(config, schema) == [f"{ACTOR}.clip_ratio_hi", "trainer.totl_epochs"]
+    OmegaConf.update(config, "medix.chekpoints.keep_last", 1)
+    OmegaConf.update(config, "medix.prepare.max_pixel", 1)
+    typos = {f"{ACTOR}.clip_ratio_hi", "trainer.totl_epochs", "medix.chekpoints", "medix.prepare.max_pixel"}
+    assert set(strangers(config, schema)) == typos
