@@ -9,7 +9,7 @@ from typing import Final
 import yaml
 
 from medix.errors import ExportError
-from medix.export.card_text import hub_name
+from medix.export.card_text import shown_name
 from medix.export.contract import Checkpoint
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ class BaseModel:
     @property
     def shown(self) -> str | None:
         """The name for others to read."""
-        return None if self.name is None else _shown(self.name)
+        return None if self.name is None else shown_name(self.name)
 
 
 def find_base(checkpoint: Checkpoint, override: Path | None) -> BaseModel:
@@ -51,13 +51,8 @@ def find_base(checkpoint: Checkpoint, override: Path | None) -> BaseModel:
     cached = _in_hub_cache(name)
     if cached is not None:
         return BaseModel(name, cached)
-    why_not = f"{_shown(name)} is neither a folder here nor in the local hub cache; name one by --base"
+    why_not = f"{shown_name(name)} is neither a folder here nor in the local hub cache; name one by --base"
     return BaseModel(name, None, why_not)
-
-
-def _shown(name: str) -> str:
-    """Of a local folder the last part: where it lay is nobody's business."""
-    return name if hub_name(name) else Path(name).name
 
 
 def _named(checkpoint: Checkpoint) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medix.export.base_model import BaseModel
-from medix.export.card_text import block, number, plain, table
+from medix.export.card_text import block, number, plain, shown_name, table
 from medix.report.lines import read_mapping
 from medix.report.run_folder import lookup
 from medix.report.settings import shown
@@ -101,7 +101,7 @@ def evaluation_section(run_dir: Path | None) -> str:
     rows: list[tuple[object, ...]] = []
     for path in sorted((run_dir / "eval").glob("*/scores.json")):
         judges = _rows(lookup(read_mapping(path, []), "settings.judge.judges"))
-        judge = ", ".join(str(judge.get("model", "?")) for judge in judges) or "not stated"
+        judge = ", ".join(shown_name(str(judge.get("model", "?"))) for judge in judges) or "not stated"
         for task, result in _mapping(read_mapping(path, []).get("tasks")).items():
             estimate = _mapping(_mapping(result).get("estimate"))
             score, low, high = (number(estimate.get(key), "{:.1%}") for key in ("mean", "low", "high"))

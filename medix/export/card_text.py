@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 CELL_CHARS: Final = 300
@@ -37,6 +38,11 @@ def block(text: str) -> str:
 def hub_name(value: Any) -> str | None:
     """The value where it is a name on the hub, such as `Qwen/Qwen2.5-VL-7B-Instruct`; for the front matter."""
     return value if isinstance(value, str) and _HUB_NAME.fullmatch(value) and ".." not in value else None
+
+
+def shown_name(name: str) -> str:
+    """A model's name for others to read: of a local folder the last part, where it lay is nobody's business."""
+    return name if hub_name(name) else Path(name).name
 
 
 def number(value: Any, pattern: str = "{:.4g}") -> str | None:

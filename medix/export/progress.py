@@ -15,13 +15,24 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from medix.export.contract import Progress as Report
 
 EVERY_S: Final = 10.0
+_shown: list[Report] = []
+
+
+def say(stage: str) -> None:
+    """What is being done, from a place that was handed no `report`; nothing where nobody shows it."""
+    if _shown:
+        _shown[-1](stage, 0, 0)
 
 
 @contextlib.contextmanager
 def shown_progress(every_s: float = EVERY_S) -> Iterator[Report]:
     """Shows on stderr what is reported; nothing of work that takes less than `every_s` off a terminal."""
     with _bar() if sys.stderr.isatty() else _lines(every_s) as report:
-        yield report
+        _shown.append(report)
+        try:
+            yield report
+        finally:
+            _shown.remove(report)
 
 
 @contextlib.contextmanager
@@ -31,7 +42,7 @@ def _bar() -> Iterator[Report]:
         task = progress.add_task("")
 
         def report(stage: str, done: int, total: int) -> None:
-            progress.update(task, description=f"{stage:<40.40}", completed=done, total=total)
+            progress.update(task, description=f"{stage:<40.40}", completed=done, total=total or None)
 
         yield report
 
@@ -48,8 +59,8 @@ def _lines(every_s: float) -> Iterator[Report]:
     def speak() -> None:
         while not ended.wait(every_s):
             stage, done, total = latest
-            part = f"{100 * done // max(total, 1)}%"
-            print(f"export: {time.monotonic() - started:.0f} s, {stage}, {part}", file=sys.stderr, flush=True)
+            part = f", {100 * done // total}%" if total else ""
+            print(f"export: {time.monotonic() - started:.0f} s, {stage}{part}", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=speak, daemon=True)
     thread.start()

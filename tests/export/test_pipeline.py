@@ -14,7 +14,7 @@ import pytest
 from medix.errors import ConfigError
 from medix.export import pipeline
 from medix.export.contract import Checkpoint, ExportOptions
-from medix.export.progress import shown_progress
+from medix.export.progress import say, shown_progress
 
 
 def test_checks_see_the_weights_and_their_findings_are_recorded(actor: Path, tmp_path: Path) -> None:
@@ -93,10 +93,13 @@ def test_what_is_not_proved_stands_in_one_place(actor: Path, tmp_path: Path) -> 
 def test_long_work_off_a_terminal_says_what_it_is_at(capsys: pytest.CaptureFixture[str]) -> None:
     with shown_progress(every_s=0.05) as report:
         report("checking: behaviour", 1, 4)
-        time.sleep(0.2)
+        time.sleep(0.3)
+        say("proving: folder probe")  # by what runs inside of a check
+        time.sleep(0.3)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "export: 0 s, checking: behaviour, 25%"
-    assert 1 <= len(lines) <= 4  # 0.2 s of a line each 0.05 s; a busy machine may miss some
+    assert lines[-1].endswith(" s, proving: folder probe")
+    assert len(lines) <= 12  # 0.6 s of a line each 0.05 s; a busy machine may miss some
 
 
 def test_short_work_off_a_terminal_says_nothing(actor: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

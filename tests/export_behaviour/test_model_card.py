@@ -99,6 +99,12 @@ def test_a_local_base_models_path_is_not_told(checkpoint: Checkpoint, base: Path
     assert str(base.parent) not in card
 
 
+def test_a_local_judges_path_is_not_told(checkpoint: Checkpoint) -> None:
+    assert checkpoint.run_dir is not None
+    write_run(checkpoint.run_dir, "/home/alice/models/judge-4b")
+    assert "| judge-4b |" in card_of(checkpoint)[0].split("## Evaluation")[1]
+
+
 def test_the_base_models_licence_is_read_from_its_own_card(checkpoint: Checkpoint, base: Path) -> None:
     (base / "README.md").write_text("---\nlicense: other\nlicense_name: qwen-research\n---\n# Qwen")
     assert "- Base model: qwen-research." in card_of(checkpoint, find_base(checkpoint, None))[0]
