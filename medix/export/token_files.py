@@ -104,6 +104,14 @@ class TokenFiles:
                     f"{by_id.get(config[key])!r} in the tokenizer: it is another model's",
                     "put the tokenizer that the model was trained with into the checkpoint's huggingface/ folder",
                 )
+        for name in ("vocab.json", "added_tokens.json"):
+            older = read_json_if_there(self.folder, name)
+            if other := sorted(token for token, number in older.items() if self.ids.get(token) != number):
+                raise ExportError(
+                    f"{name} to say what tokenizer.json says",
+                    f"{other[0][:40]!r} as {older[other[0]]}, there as {self.ids.get(other[0])} ({len(other)} differ)",
+                    f"remove {name} from the checkpoint's huggingface/ folder, or restore the base model's",
+                )
         if unknown := sorted(token for token in self.special_in_template if token not in self.ids):
             raise ExportError(
                 "every special token of the chat template in the tokenizer",

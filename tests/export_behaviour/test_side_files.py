@@ -236,6 +236,14 @@ WITHOUT_BASE = {
         changed("generation_config.json", lambda c: c.update(eos_token_id=0)),
         r"<\|im_end\|> \(id 2\) among the tokens that end generation; found \[0\]",
     ),
+    "an older vocabulary of another model": (
+        lambda huggingface: write_json(huggingface / "vocab.json", {"a": 6, "b": 8}),
+        r"vocab.json to say what tokenizer.json says; found 'b' as 8, there as 7 \(1 differ\)",
+    ),
+    "older added tokens of another model": (
+        lambda huggingface: write_json(huggingface / "added_tokens.json", {"<|im_end|>": 99}),
+        r"added_tokens.json to say what tokenizer.json says; found '<\|im_end\|>' as 99, there as 2",
+    ),
     "a template of another tokenizer": (
         changed("tokenizer.json", lambda c: c["added_tokens"].pop(1)),
         r"every special token of the chat template in the tokenizer; found <\|im_start\|> missing",
@@ -262,7 +270,7 @@ def test_what_is_missing_is_never_made_up(folder: Path, checkpoint: Checkpoint, 
 
 def test_every_refusal_has_its_own_message() -> None:
     messages = [message for _, message in (*WITH_BASE.values(), *WITHOUT_BASE.values())]
-    assert len(set(messages)) == len(messages) == 28
+    assert len(set(messages)) == len(messages) == 30
 
 
 def test_without_a_base_the_record_says_what_was_not_proved(folder: Path, checkpoint: Checkpoint) -> None:
