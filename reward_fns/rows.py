@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from medix.errors import DataError
 from medix.modality import MODALITIES, is_modality
 from reward_fns.contracts import ScoringInput
 
+_KEYS = (
+    *("response", "answer", "question", "modality", "aliases", "answer_kind", "sample_id", "id"),
+    *("assume_judge", "assume_similarity"),
+)
 _YES_NO = {"yes": True, "no": False, True: True, False: False}
 
 
@@ -24,37 +29,45 @@ class Row:
     assume_similarity: float | None = None
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a JSONL file, blank lines left out.
+def read_rows(path: Path, defaults: Mapping[str, Any] | None = None) -> Iterator[Row]:
+    """The rows of a JSONL file one by one, blank lines left out; `defaults` are the fields that a row does not state.
 
     Raises:
-        DataError: the file or a line is wrong; the message names the line.
+        DataError: the file or a line is wrong (the message names the line), or there is no row in it.
     """
+    found = 0
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:  # some editors start a file with a byte order mark
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield _parse(line, f"{path}:{number}", f"line {number}")
+                    found += 1
+                    yield _parse(line, defaults or {}, f"{path}:{number}", f"line {number}")
+        if not found:
+            raise DataError(f"at least one row in {path}", "none", "write one JSON object a line")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"a readable JSONL file at {path}", f"{type(error).__name__}: {error}", "correct it") from error
 
 
-def _parse(line: str, where: str, name: str) -> Row:
+def _parse(line: str, defaults: Mapping[str, Any], where: str, name: str) -> Row:
     try:
         data = json.loads(line)
     except ValueError as error:
         raise DataError(f"JSON on line {where}", str(error), "write one JSON object a line") from error
     if not isinstance(data, dict):
         raise DataError(f"a JSON object on line {where}", type(data).__name__, "write one JSON object a line")
-    return make_row({"id": name, **data}, where)
+    return make_row({"id": name, **defaults, **data}, where)
 
 
 def make_row(data: Mapping[str, Any], where: str) -> Row:
-    """A row from its fields `response`, `answer` and, where given, the others.
+    """A row from its fields `response`, `answer` and, where given, the others. What is none of ours is left alone.
 
     Raises:
-        DataError: a field is missing or of the wrong type.
+        DataError: a field is missing, of the wrong type, or misspelt.
     """
+    for key in data.keys() - set(_KEYS):
+        near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.75)
+        if near:
+            raise DataError(f"{near[0]!r} on line {where}", repr(key), f"did you mean {near[0]!r}?")
     aliases = data.get("aliases") or ()
     if isinstance(aliases, str) or not all(isinstance(alias, str) for alias in aliases):
         raise DataError(f"a list of texts in 'aliases' on line {where}", repr(aliases), 'write ["..."]')

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from medix.rule_judge import MODEL
@@ -17,52 +17,53 @@ from reward_fns.rows import Row
 AT_ONCE = 512
 
 
-@dataclass(frozen=True)
-class JudgeChoice:
-    """Which scorers to ask for what a row does not state. Empty means none."""
-
-    urls: tuple[str, ...] = ()
-    """Endpoints; the one entry `rule-judge` starts the embedded judge."""
-    model: str = MODEL
-    embedder: str = ""
+def scorer_settings(urls: Sequence[str], model: str, embedder: str) -> dict[str, Any]:
+    """What `medix score` sets under `medix.scorer`; an empty list of URLs means no judge, an empty embedder none."""
+    return {
+        "judge": {"urls": list(urls), "model": model},
+        "embedder": {"kind": "sentence_transformers", "model": embedder} if embedder else {"kind": "none"},
+        # One person waits at a terminal: an outage is told after half a minute, not after half an hour.
+        "breaker": {"hold_limit_s": 30.0},
+    }
 
 
 async def score_rows(
-    rows: Sequence[Row], config: Mapping[str, Any], choice: JudgeChoice
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The composite's table, and one JSON-able record a row, in order.
+    rows: Iterable[Row], config: Mapping[str, Any], scorer: Mapping[str, Any], put: Callable[[dict[str, Any]], None]
+) -> list[dict[str, Any]]:
+    """`put` gets one JSON-able record a row, in order and as soon as it is there; returns the composite's table.
+
+    Args:
+        config: the mapping under `medix.reward`.
+        scorer: the mapping under `medix.scorer`; the one judge URL `rule-judge` starts the embedded judge.
 
     Raises:
         ConfigError: the reward is misconfigured, or a scorer is needed that nobody named.
+        DataError: a row is wrong; those before it have been put.
         ScorerError: a scorer failed.
     """
+    source = iter(rows)
     with ExitStack() as stack:
-        service = _open_service(choice, stack)
+        service = _open_service(scorer, stack)
         try:
             composite = build_composite(config, AssumedScorers(otherwise=service))
-            records: list[dict[str, Any]] = []
-            for start in range(0, len(rows), AT_ONCE):
-                part = rows[start : start + AT_ONCE]
-                records += await asyncio.gather(*(_record(row, composite, service) for row in part))
+            while part := list(itertools.islice(source, AT_ONCE)):
+                for record in await asyncio.gather(*(_record(row, composite, service) for row in part)):
+                    put(record)
         finally:
             if service is not None:
                 await service.aclose()
-    return composite.table(), records
+    return composite.table()
 
 
-def _open_service(choice: JudgeChoice, stack: ExitStack) -> ScorerService | None:
-    urls = list(choice.urls)
-    if urls == [MODEL]:
+def _open_service(scorer: Mapping[str, Any], stack: ExitStack) -> ScorerService | None:
+    service = ScorerService(scorer)
+    judge, embedder = service.options.judge, service.options.embedder
+    if list(judge.urls) == [MODEL]:
         from medix.rule_judge.server import start_rule_judge
 
         urls = [stack.enter_context(start_rule_judge())]
-    if not urls and not choice.embedder:
-        return None
-    kind = "sentence_transformers" if choice.embedder else "none"
-    judge = {"urls": urls, "model": choice.model}
-    # One person waits at a terminal: an outage is told after half a minute, not after half an hour.
-    breaker = {"hold_limit_s": 30.0}
-    return ScorerService({"judge": judge, "embedder": {"kind": kind, "model": choice.embedder}, "breaker": breaker})
+        return ScorerService({**scorer, "judge": {**scorer["judge"], "urls": urls}})
+    return service if judge.urls or embedder.kind != "none" else None
 
 
 async def _record(row: Row, composite: Composite, service: Scorers | None) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 from medix.errors import ConfigError, DataError
 from medix.response import format_response
 from medix.scorer.command import score
+from reward_fns.scoring import AT_ONCE
 
 app = Typer()
 app.command()(score)
@@ -58,12 +61,90 @@ def test_overrides_and_custom_components_as_in_training(tmp_path: Path) -> None:
         ("{", "rows.jsonl:1"), ("[1]", "JSON object"), ({"answer": "x"}, "'response'"), ({"response": "x"}, "'answer'"),
         ({**ROW, "modality": "XRAY"}, "X_RAY"), ({**ROW, "assume_judge": "maybe"}, "assume_judge"),
         ({**ROW, "assume_similarity": 7}, "assume_similarity"), ({**ROW, "answer": " "}, "non-empty"),
-        ({**ROW, "aliases": "lung"}, "aliases"),
+        ({**ROW, "aliases": "lung"}, "aliases"), ({**ROW, "asume_judge": "yes"}, "did you mean 'assume_judge'"),
+        ("", "at least one row"), ("\n\n", "at least one row"),
     ],
 )  # fmt: skip
 def test_a_wrong_row_is_refused_with_its_line(row: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says):
         run(tmp_path, [row])
+
+
+def test_further_fields_of_a_row_are_left_alone(tmp_path: Path) -> None:
+    assert run(tmp_path, [{**ROW, "assume_judge": "yes", "assume_similarity": 0.9, "hospital": "B"}])[0]["score"] == 1.0
+
+
+def test_what_is_assumed_on_the_command_line_stands_in_for_rows_that_do_not_say(tmp_path: Path) -> None:
+    rows = [ROW, {**ROW, "assume_judge": "no"}]
+    found = run(tmp_path, rows, "--assume-judge", "yes", "--assume-similarity", "0.9")
+    assert [row["score"] for row in found] == pytest.approx([1.0, 0.145])
+
+
+def test_fields_of_a_single_response_beside_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--modality"):
+        run(tmp_path, [ROW], "--modality", "X_RAY")
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("medix.reward.components=5", "a mapping"), ("medix.reward.components.format=5", "a mapping"),
+        ("medix.sorer.judge.model=x", "did you mean 'scorer'"), ("medix.scorer.judge.modle=x", "did you mean 'model'"),
+        ("medix.reward.components.format.weight=[1", "a value"),
+        ("medix.scorer.judge.api_key_env=NO_SUCH_KEY", "NO_SUCH_KEY"),
+    ],
+)  # fmt: skip
+def test_a_wrong_override_is_refused(argument: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run(tmp_path, [ROW], "--judge-url", "http://127.0.0.1:9", argument)
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
+    overrides = ["medix.reward.components.format.weight=1e-3", "medix.reward.components.modality.weight=0"]
+    overrides += ["medix.reward.components.embed_accuracy.weight=0"]
+    found = run(tmp_path, [{**ROW, "assume_judge": "no"}], *overrides)[0]
+    assert found["score"] == pytest.approx(0.001 / 0.5185)  # only the form, of 0.5175 + 0.001
+
+
+def test_a_hosted_judge_gets_the_key_that_its_variable_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    class FakeHosted(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = b'{"choices": [{"message": {"content": "YES"}}]}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHosted)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HOSTED_KEY", "k-1")
+    overrides = [f"medix.scorer.judge.urls=[http://127.0.0.1:{server.server_port}]"]
+    overrides += ["medix.scorer.judge.api_key_env=HOSTED_KEY", "medix.reward.components.embed_accuracy.weight=0"]
+    row = {**ROW, "response": format_response("X_RAY", "t", "a finding of its own")}
+    assert run(tmp_path, [row], *overrides)[0]["score"] == 1.0
+    assert seen == ["Bearer k-1"]
+    server.shutdown()
+
+
+def test_a_byte_order_mark_and_half_a_surrogate_pair_are_no_obstacle(tmp_path: Path) -> None:
+    row = {**ROW, "id": "a\ud83d", "assume_judge": "yes", "assume_similarity": 0.9}
+    found = run(tmp_path, ["\ufeff" + json.dumps(row)])
+    assert (found[0]["score"], found[0]["sample_id"]) == (1.0, "a\ud83d")
+
+
+def test_rows_are_scored_as_they_come_and_what_is_done_is_out_before_a_wrong_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    good = json.dumps({**ROW, "assume_judge": "yes", "assume_similarity": 0.9})
+    path.write_text((good + "\n") * AT_ONCE + "{\n")  # one full round of work, then a wrong line
+    result = CliRunner().invoke(app, ["--jsonl", str(path), "--json"])
+    assert isinstance(result.exception, DataError)
+    assert len(result.stdout.splitlines()) == AT_ONCE
 
 
 def test_a_judge_that_is_needed_but_not_named_is_asked_for(tmp_path: Path) -> None:
