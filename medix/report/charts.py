@@ -178,7 +178,7 @@ def engine_charts(run: RunFolder) -> list[Chart]:
         ("ref-kl", "KL to the reference", "actor/kl_loss", "Policy to reference model", {}),
         (
             "pearson", "Rollout and actor agree", "training/rollout_actor_probs_pearson_corr",
-            "Correlation of their token probabilities; below 0.99 they hold different models", {},
+            "Correlation of their token probabilities; 1 is the same model", {},
         ),
         ("grad", "Gradient norm", "actor/grad_norm", "Before clipping", {"rangemode": "tozero"}),
         (

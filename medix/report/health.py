@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from medix.report.charts import Level, judge_retries
 from medix.report.run_folder import RunFolder, lookup
 from medix.report.series import SCORE, Series
-from medix.supervise.guards import PEARSON, PearsonGuard
+from medix.supervise.guards import PEARSON
+from medix.supervise.watchdog import WatchdogOptions
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def tiles(run: RunFolder) -> list[Tile]:
         if value == "acc":
             size = _validation_size(run, series.steps[-1])
             found.append(_trend("Validation accuracy", series, f"{source}{size}, first to last validation"))
-    return [*found, _judge(run), _agreement(metrics.series(PEARSON)), _seconds(metrics.series("timing_s/step"))]
+    return [*found, _judge(run), _agreement(run), _seconds(metrics.series("timing_s/step"))]
 
 
 def _progress(run: RunFolder) -> Tile:
@@ -80,13 +81,20 @@ def _judge(run: RunFolder) -> Tile:
     return Tile("Judge failures", f"{failed:.1%}", again, "alert" if failed > 0 else "ok")
 
 
-def _agreement(series: Series) -> Tile:
-    label = "Rollout/actor Pearson"
+def _agreement(run: RunFolder) -> Tile:
+    label, series = "Rollout/actor Pearson", run.metrics.series(PEARSON)
     if not series:
         return Tile(label, "–", "not logged")
-    guard, lowest = PearsonGuard(), min(series.values)
-    level: Level = "alert" if lowest < guard.stop_below else "watch" if lowest < guard.warn_below else "ok"
+    lowest = min(series.values)
+    stop, warn = limit(run, "pearson_stop_below"), limit(run, "pearson_warn_below")
+    level: Level = "alert" if lowest < stop else "watch" if lowest < warn else "ok"
     return Tile(label, f"{lowest:.4f}", "lowest of all steps; 1 is the same model", level)
+
+
+def limit(run: RunFolder, name: str) -> float:
+    """The run's own setting of a guard, which differs with the precision; the default where the run has none."""
+    value = lookup(run.config, f"medix.watchdog.{name}")
+    return float(value if isinstance(value, int | float) else getattr(WatchdogOptions(), name))
 
 
 def _seconds(series: Series) -> Tile:

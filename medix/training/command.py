@@ -55,13 +55,18 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
 
     command = [
         *(sys.executable, "-m", entry_point(composed), "--config-dir", str(CONFIG_DIR)),
-        *("--config-name", config_name, *(overrides or []), f"hydra.run.dir={run_dir}/hydra"),
+        *("--config-name", config_name, *(overrides or []), f"hydra.run.dir={quoted(f'{run_dir}/hydra')}"),
     ]
     try:
         Supervisor(run_dir, composed.trainer.total_training_steps, options, keeper).run(command, begin)
     except Interrupted as signal_name:
         print(f"stopped by {signal_name}; every process of the run has ended", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def quoted(value: str) -> str:
+    """A text that Hydra's override parser takes as it is, whatever is in it."""
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def keeper_of(composed: Any) -> CheckpointKeeper | None:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.testing import CliRunner
 
 from medix.cli import app
 from medix.supervise import supervisor
 from medix.supervise.processes import hold_run
+from medix.training.command import quoted
 from medix.training.record import git_state, installed_versions
 
 
@@ -43,7 +45,7 @@ def test_the_run_is_recorded_and_verl_is_started(tmp_path: Path, monkeypatch: py
     (command,) = FakeSupervisor.seen
     assert command[:3] == [sys.executable, "-m", "verl.trainer.main_ppo"]
     assert command[command.index("--config-name") + 1] == "medix_cpu"
-    assert command[-4:] == [*overrides, f"hydra.run.dir={run}/hydra"]
+    assert command[-4:] == [*overrides, f"hydra.run.dir='{run}/hydra'"]
     assert "loss_mode: gspo" in (run / "config.yaml").read_text()
     assert json.loads((run / "versions.json").read_text())["verl"] == "0.9.1"
     table = {row["component"]: row for row in json.loads((run / "reward_table.json").read_text())}
@@ -77,3 +79,9 @@ def test_versions_and_git_state_are_this_environment_and_checkout(monkeypatch: p
     assert len(git_state()["commit"]) == 40
     monkeypatch.setenv("PATH", "/nowhere")
     assert git_state() == {}
+
+
+@pytest.mark.parametrize("folder", ["outputs/lr=1e-6", "a(b),c", "my run (v2)", "it's", "2024"])
+def test_a_folder_s_name_is_no_override_syntax(folder: str) -> None:
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={quoted(folder)}")
+    assert override.value() == folder

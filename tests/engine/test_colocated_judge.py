@@ -22,13 +22,17 @@ from medix.training.summary import read_scored
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_TIMEOUT_S, BUILD_TIMEOUT_S = 800, 600
+PROMPTS, RESPONSES, STEPS, VALIDATED = 4, 4, 2, 4
 SMALL = [
-    "data.train_batch_size=4",
-    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-    "actor_rollout_ref.rollout.n=2",
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+    f"data.train_batch_size={PROMPTS}",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=1",  # four updates a step, so that the ratio leaves 1 and is clipped
+    f"actor_rollout_ref.rollout.n={RESPONSES}",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
-    "data.val_max_samples=4",
+    f"data.val_max_samples={VALIDATED}",
+    "medix.judge_check=warn",  # this judge fails the fixed verdicts
+    # Rewards that differ whatever this judge says.
+    "+medix.reward.components.brevity={path: examples/rewards/brevity.py:brevity, weight: 0.1}",
 ]
 
 pytestmark = [
@@ -43,13 +47,20 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def run(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One GSPO step of 4 prompts x 2 responses, validated on 4 samples before and after; no judge but veRL's own."""
+    """Two GSPO steps, validated before and after; no judge but veRL's own."""
     folder = tmp_path_factory.mktemp("colocated")
     judge = folder / "smollm2"
     build = [sys.executable, "examples/colocated_judge/build_judge.py", str(judge)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=BUILD_TIMEOUT_S)
     # The released reading takes a bare answer too, so that the judge is asked about a barely trained model's responses.
-    knobs = {"RUN": str(folder / "run"), "ALGO": "gspo", "STEPS": "1", "REWARD": "paper", "EXPORT": "0", "EVAL": "0"}
+    knobs = {
+        "RUN": str(folder / "run"),
+        "ALGO": "gspo",
+        "STEPS": str(STEPS),
+        "REWARD": "paper",
+        "EXPORT": "0",
+        "EVAL": "0",
+    }
     start = {"MODEL": f"{two_rank_run}/tiny-vlm", "DATA": f"{two_rank_run}/data"}
     environment = {**os.environ, **knobs, **start, "JUDGE": "colocated", "JUDGE_MODEL": str(judge)}
     command = ["bash", "recipes/medix/run_cpu.sh", *SMALL]
@@ -63,16 +74,19 @@ def records(run: Path) -> list[dict[str, Any]]:
     return read_scored(run / "rollouts" / "scored.jsonl")
 
 
-def test_gspo_was_the_loss(run: Path) -> None:
+def test_gspo_was_the_loss_and_clipped(run: Path) -> None:
+    """A sequence's ratio may leave 1 by 0.0003 or 0.0004 only: of four updates of a step the later ones are clipped."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"] == "gspo"
     rows = [row["data"] for row in read_metrics(run / "metrics.jsonl")]
-    assert [row["actor/lr"] > 0 for row in rows if "timing_s/step" in row] == [True]
+    steps = [row for row in rows if "timing_s/step" in row]
+    assert len(steps) == STEPS
+    assert any(row["actor/pg_clipfrac"] > 0 for row in steps)
 
 
 def test_every_response_was_scored(records: list[dict[str, Any]]) -> None:
-    assert sum(record["split"] == "train" for record in records) == 1 * 4 * 2  # steps x prompts x responses
-    assert sum(record["split"] != "train" for record in records) == 2 * 4  # validations x samples
+    assert sum(record["split"] == "train" for record in records) == STEPS * PROMPTS * RESPONSES
+    assert sum(record["split"] != "train" for record in records) == 2 * VALIDATED
 
 
 def test_what_needs_a_judge_was_judged_by_constrained_choice(records: list[dict[str, Any]]) -> None:

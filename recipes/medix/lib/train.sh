@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # `train ARGUMENTS`: `medix train` in the background, as bash keeps a signal to itself while a child is in front. Slurm's
-# warning before the end of a job has to reach `medix train`, which then ends every process of the run. It does not save:
-# the next job resumes from the last checkpoint.
+# warning before the end of a job has to reach `medix train`, which saves the step under way, within
+# `medix.watchdog.term_minutes`, and ends every process of the run.
 train() {
   local training code=0
   medix train "$@" &
