@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-WORLD = 2
 TEXT: dict[str, Any] = dict(
     vocab_size=32003,  # no multiple of the ranks: the last shard is smaller
     hidden_size=1536,
@@ -59,7 +58,7 @@ def model_config(layers: int, like: Path | None) -> Any:
     return Qwen2_5_VLConfig(**known, text_config=text, vision_config=vision)
 
 
-def save_rank(actor: Path, rank: int, layers: int, like: Path | None) -> None:
+def save_rank(actor: Path, rank: int, ranks: int, layers: int, like: Path | None) -> None:
     """One rank's shard of a Qwen2.5-VL with random float32 weights, cut by torch's FSDP2."""
     import torch
     from torch import distributed
@@ -69,7 +68,7 @@ def save_rank(actor: Path, rank: int, layers: int, like: Path | None) -> None:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     # FSDP2 cuts its parameters without asking other ranks, so a group that answers nothing will do.
-    distributed.init_process_group("fake", rank=rank, world_size=WORLD, store=FakeStore())
+    distributed.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())
     config = model_config(layers, like)
     config.tie_word_embeddings, config.dtype = False, "float32"
     with torch.device("meta"):
@@ -78,25 +77,25 @@ def save_rank(actor: Path, rank: int, layers: int, like: Path | None) -> None:
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter.data, std=0.02)
-    mesh = init_device_mesh("cpu", (WORLD,), mesh_dim_names=("fsdp",))
+    mesh = init_device_mesh("cpu", (ranks,), mesh_dim_names=("fsdp",))
     for layer in (*model.model.language_model.layers, *model.model.visual.blocks):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    torch.save(model.state_dict(), f"{actor}/model_world_size_{WORLD}_rank_{rank}.pt")
+    torch.save(model.state_dict(), f"{actor}/model_world_size_{ranks}_rank_{rank}.pt")
     if rank == 0:
         config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
         config.save_pretrained(actor / "huggingface")
 
 
-def write_checkpoint(actor: Path, layers: int, like: Path | None) -> None:
+def write_checkpoint(actor: Path, ranks: int, layers: int, like: Path | None) -> None:
     """The shards, one process each, and the small files beside them."""
     from tokenizers import Tokenizer, models
 
     (actor / "huggingface").mkdir(parents=True)
-    for rank in range(WORLD):
-        command = [sys.executable, __file__, "--save-rank", str(rank), "--actor", str(actor), "--layers", str(layers)]
-        subprocess.run([*command, *(["--like", str(like)] if like else [])], check=True)
-    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": WORLD}))
+    for rank in range(ranks):
+        command = [sys.executable, __file__, "--save-rank", str(rank), "--ranks", str(ranks), "--actor", str(actor)]
+        subprocess.run([*command, "--layers", str(layers), *(["--like", str(like)] if like else [])], check=True)
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": ranks}))
     if like:
         for path in like.iterdir():
             if path.name != "config.json" and path.suffix != ".safetensors":
@@ -126,6 +125,7 @@ def measure(command: list[str], out: Path | None) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=12, help="of 35 million parameters each, over a base of 100")
+    parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--only", choices=("ours", "verl", "command"))
     parser.add_argument("--like", type=Path, help="a Qwen2.5-VL folder whose tokenizer and processor to take")
     parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
@@ -136,14 +136,14 @@ def main() -> None:
         parser.error("--only command needs --like, a model folder with tokenizer and processor")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if arguments.save_rank is not None:
-        save_rank(arguments.actor, arguments.save_rank, arguments.layers, arguments.like)
+        save_rank(arguments.actor, arguments.save_rank, arguments.ranks, arguments.layers, arguments.like)
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         work = Path(name)
         actor = work / "global_step_1/actor"
-        write_checkpoint(actor, arguments.layers, arguments.like)
+        write_checkpoint(actor, arguments.ranks, arguments.layers, arguments.like)
         shards = sum(path.stat().st_size for path in actor.glob("model_*.pt"))
-        result: dict[str, Any] = {"world_size": WORLD, "shards_bytes": shards, "runs": {}}
+        result: dict[str, Any] = {"world_size": arguments.ranks, "shards_bytes": shards, "runs": {}}
         python = sys.executable
         runs: dict[str, tuple[list[str], Path | None]] = {}
         if arguments.only in (None, "ours"):

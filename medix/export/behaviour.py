@@ -13,10 +13,12 @@ from medix.export.base_model import BaseModel
 from medix.export.children import Child, available_bytes
 from medix.export.contract import Checkpoint
 from medix.export.loading import is_adapter
+from medix.export.shards import open_shards
 
 FLOAT32_BYTES: Final = 4
 OVERHEAD_BYTES: Final = 1 << 30
-"""An interpreter with torch and transformers, and the activations of one short prompt."""
+"""An interpreter with torch and transformers, and the activations of one short prompt. A model smaller than this is
+loaded in both forms at once: the imports take most of the time, and the libraries most of the memory."""
 SHARED_PART: Final = 0.25
 """Share of a model that each rank of the sharded one holds while it computes: embeddings, head and one block."""
 
@@ -41,13 +43,14 @@ def prove_behaviour(folder: Path, checkpoint: Checkpoint, base: BaseModel, optio
     if "all" in plan.skipped:
         return {"skipped": plan.skipped}
     with ExitStack() as children:
-        # Both at once where memory allows: each spends most of its time on imports.
-        sharded = children.enter_context(plan.sharded()) if plan.at_once else None
+        sharded = None if "sharded model" in plan.skipped else children.enter_context(plan.sharded())
+        # A large model's witness is asked first and gone before the folder is loaded.
+        expected = sharded.answer() if sharded and not plan.at_once else None
         found = children.enter_context(Child("medix.export.folder_probe", plan.request)).answer()
         record: dict[str, Any] = {"loads": {name: found[name] for name in ("class", "keys", "dtype")}}
         record["generations"] = judge_generations(found)
-        if "sharded model" not in plan.skipped:
-            expected = (sharded or children.enter_context(plan.sharded())).answer()
+        if sharded:
+            expected = expected or sharded.answer()
             if "skipped" in expected:
                 plan.skipped["sharded model"] = expected["skipped"]
             else:
@@ -60,7 +63,7 @@ def prove_behaviour(folder: Path, checkpoint: Checkpoint, base: BaseModel, optio
 
 @dataclass
 class _Plan:
-    """What will be run. `skipped`: proof -> why it is not."""
+    """What will be run. `skipped`: proof -> why it is not. `at_once`: the sharded model and the folder together."""
 
     request: dict[str, Any]
     skipped: dict[str, str]
@@ -94,8 +97,19 @@ def _plan(folder: Path, checkpoint: Checkpoint, base: BaseModel, options: Behavi
         "max_new_tokens": options.max_new_tokens,
         "actor": str(checkpoint.actor),
         "world_size": checkpoint.world_size,
+        "ranks": 0 if "sharded model" in skipped else mesh_size(checkpoint),
     }
-    return _Plan(request, skipped, "sharded model" not in skipped and need + sharded_need <= room)
+    small = parameters * FLOAT32_BYTES < OVERHEAD_BYTES
+    return _Plan(request, skipped, small and need + sharded_need <= room)
+
+
+def mesh_size(checkpoint: Checkpoint) -> int:
+    """Ranks that hold the model once: all of them, or the first replica of a ddp x fsdp mesh.
+
+    By the export's own reader, which knows the meshes of all releases of torch; a DTensor only knows its own.
+    """
+    mesh = open_shards(checkpoint).mesh
+    return mesh.shape[-1] if mesh is not None else 1
 
 
 def _want_of_memory(need: int, room: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from medix.errors import ExportError
 from medix.export.loading import is_adapter, load_model, load_processor, response_log_probs, sees_images
+from medix.export.pages import forget_after_use
 from medix.export.probes import Probe, model_inputs, probe_image, probes_for
 
 
@@ -22,6 +23,7 @@ def probe_folder(request: dict[str, Any]) -> dict[str, Any]:
     with_images = sees_images(base if is_adapter(folder) and base is not None else folder)
     processor = load_processor(folder, with_images)
     model, keys = load_model(folder, base, request["dtype"])
+    forget_after_use(model)
     probes = probes_for(with_images)
     return {
         "class": type(model).__name__,

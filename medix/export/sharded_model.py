@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from medix.export.json_files import read_json_if_there
 from medix.export.loading import auto_class
+from medix.export.pages import forget_after_use
 
 
 class NotComparable(Exception):
     """Why this checkpoint can not be loaded this way; a reason for export.json, not a fault of the checkpoint."""
 
 
-def mesh_size(actor: Path, world_size: int) -> int:
-    """Ranks that hold the model once: all of them, or the first replica of a ddp x fsdp mesh."""
-    from torch.distributed.tensor import DTensor
-
-    shard = _read_shard(actor, world_size, 0)
-    for tensor in shard.values():
-        if isinstance(tensor, DTensor):
-            return int(tensor.device_mesh.mesh.shape[-1])
-    return 1
-
-
 def load_sharded(actor: Path, request: dict[str, Any], rank: int, mesh: Any) -> tuple[Any, float | None]:
     """(FSDP2 model in evaluation mode, LoRA's alpha or None). Weights are float32, rounded to `round_to` before.
 
     Raises:
-        NotComparable: the checkpoint's keys are not those of the class in the installed transformers.
+        NotComparable: torch can not read the shard, or its keys or shapes are not those of the class in the installed
+            transformers.
     """
     import torch
     from accelerate import init_empty_weights
-    from torch.distributed.tensor import DTensor
     from transformers import AutoConfig
 
     shard = _read_shard(actor, request["world_size"], rank)
@@ -49,43 +40,61 @@ def load_sharded(actor: Path, request: dict[str, Any], rank: int, mesh: Any) -> 
     wanted = model.state_dict()
     if wanted.keys() != shard.keys():
         other = min(wanted.keys() ^ shard.keys())
-        raise NotComparable(f"its keys are not those of {type(model).__name__} here, such as {other}")
+        raise NotComparable(
+            f"its keys are not those of {type(model).__name__.removeprefix('FSDP')} here, such as {other}"
+        )
     for key in list(shard):
-        saved = shard.pop(key)
-        local = (saved.to_local() if isinstance(saved, DTensor) else saved).to(rounded).float()
-        target = wanted[key]
-        if isinstance(target, DTensor):
-            # FSDP1 on one rank saves plain tensors.
-            same = saved.placements[-1] == target.placements[-1] if isinstance(saved, DTensor) else mesh.size() == 1
-            if not same:
-                raise NotComparable(f"{key} is laid out in another way than FSDP2 does")
-            wanted[key] = DTensor.from_local(
-                local, mesh, target.placements, run_check=False, shape=target.shape, stride=target.stride()
-            )
-        else:
-            wanted[key] = local
+        wanted[key] = _as_wanted(key, shard.pop(key), wanted[key], rounded, mesh)
     model.load_state_dict(wanted, strict=True, assign=True)
+    forget_after_use(model)
     return model.eval(), alpha
+
+
+def _as_wanted(key: str, saved: Any, target: Any, rounded: Any, mesh: Any) -> Any:
+    """This rank's part of a tensor, in the place that FSDP2 has for it."""
+    from torch.distributed.tensor import DTensor
+
+    # The fields themselves: methods of a DTensor ask its mesh, which another release of torch may have pickled.
+    cut = isinstance(saved, DTensor)
+    local = (saved._local_tensor if cut else saved).to(rounded).float()
+    if saved.shape != target.shape:
+        # transformers 4 (and so EasyR1) kept experts as [experts, in, out].
+        if local.ndim != 3 or saved.shape != target.transpose(1, 2).shape:
+            raise NotComparable(f"{key} has the shape {tuple(saved.shape)}, here {tuple(target.shape)}")
+        local = local.transpose(1, 2).contiguous()
+    if not isinstance(target, DTensor):
+        return local
+    # FSDP1 on one rank saves plain tensors.
+    same = saved._spec.placements[-1] == target.placements[-1] if cut else mesh.size() == 1
+    if not same:
+        raise NotComparable(f"{key} is laid out in another way than FSDP2 does")
+    return DTensor.from_local(
+        local, mesh, target.placements, run_check=False, shape=target.shape, stride=target.stride()
+    )
 
 
 def _read_shard(actor: Path, world_size: int, rank: int) -> dict[str, Any]:
     import torch
 
     path = actor / f"model_world_size_{world_size}_rank_{rank}.pt"
-    shard: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        shard: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a pickle of another release may fail in any way, and the bytes are proved already
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise NotComparable(f"torch {torch.__version__} can not read {path.name} ({reason})") from error
     return shard
 
 
 def _shard_over(model: Any, mesh: Any) -> None:
-    """Each block of a stack is a unit of its own; the rest, with tied weights, is the root's."""
-    from torch import nn
+    """Each module that owns weights is a unit of its own, so that one layer is gathered at a time; tied ones are the
+    root's. Which units there are does not change how a tensor is cut."""
     from torch.distributed.fsdp import fully_shard
 
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     for module in list(model.modules()):
-        if isinstance(module, nn.ModuleList) and len(module) > 1:
-            for block in module:
-                if any(True for _ in block.parameters()) and hasattr(block, "forward"):
-                    fully_shard(block, mesh=mesh)
+        own = [id(p) for p in module.parameters(recurse=False)]
+        if own and next(module.children(), None) is None and all(owners[p] == 1 for p in own):
+            fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
@@ -101,5 +110,7 @@ def _with_lora(model: Any, shard: dict[str, Any], alpha: float) -> Any:
 
     mark, prefix = ".lora_A.default.weight", "base_model.model."
     ranks = {key.removesuffix(mark).removeprefix(prefix): t.shape[0] for key, t in shard.items() if key.endswith(mark)}
-    config = LoraConfig(r=max(ranks.values()), lora_alpha=int(alpha), target_modules=list(ranks))
+    # peft only divides alpha by the rank; made a whole number, 0.5 would switch the adapter off.
+    fraction: Any = alpha
+    config = LoraConfig(r=max(ranks.values()), lora_alpha=fraction, target_modules=list(ranks))
     return get_peft_model(model, config)

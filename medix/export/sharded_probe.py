@@ -16,7 +16,7 @@ from typing import Any
 
 from medix.export.loading import auto_class, load_processor, response_log_probs, sees_images
 from medix.export.probes import probes_for
-from medix.export.sharded_model import NotComparable, load_sharded, mesh_size
+from medix.export.sharded_model import NotComparable, load_sharded
 
 
 def probe_sharded(request: dict[str, Any], answer: Path) -> None:
@@ -25,7 +25,7 @@ def probe_sharded(request: dict[str, Any], answer: Path) -> None:
     import torch.multiprocessing as multiprocessing
 
     auto_class(Path(request["config"]))
-    ranks = mesh_size(Path(request["actor"]), request["world_size"])
+    ranks = request["ranks"]
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as rendezvous:
         multiprocessing.start_processes(
@@ -35,29 +35,35 @@ def probe_sharded(request: dict[str, Any], answer: Path) -> None:
 
 def _rank(rank: int, ranks: int, store: str, request: dict[str, Any], answer: Path) -> None:
     import torch
-    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed import all_gather_object, destroy_process_group, init_process_group
     from torch.distributed.device_mesh import init_device_mesh
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
     init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
     mesh = init_device_mesh("cpu", (ranks,), mesh_dim_names=("fsdp",))
+    loaded, reasons = None, [""] * ranks
     try:
-        found: dict[str, Any] = {"found": _log_probs(rank, mesh, request)}
+        loaded = load_sharded(Path(request["actor"]), request, rank, mesh)
     except NotComparable as reason:
-        found = {"skipped": str(reason)}
+        reasons[rank] = str(reason)
+    # All stop where one must: the others would wait for it, and fail as if the export were wrong.
+    all_gather_object(reasons, reasons[rank])
+    if loaded is None or any(reasons):
+        found: dict[str, Any] = {"skipped": next(filter(None, reasons))}
+    else:
+        found = {"found": _log_probs(*loaded, mesh.size(), request)}
     if rank == 0:
         answer.write_text(json.dumps(found))
     destroy_process_group()
 
 
-def _log_probs(rank: int, mesh: Any, request: dict[str, Any]) -> dict[str, Any]:
+def _log_probs(model: Any, alpha: float | None, ranks: int, request: dict[str, Any]) -> dict[str, Any]:
     folder = Path(request["config"])
     with_images = sees_images(folder)
     processor = load_processor(folder, with_images)
-    model, alpha = load_sharded(Path(request["actor"]), request, rank, mesh)
     probes = probes_for(with_images)
     found = {
-        "ranks": mesh.size(),
+        "ranks": ranks,
         "log_probs": {probe.name: response_log_probs(model, processor, probe, with_images) for probe in probes},
     }
     if alpha is not None:
