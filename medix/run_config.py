@@ -32,7 +32,7 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> Any:
         try:
             config = compose(name, overrides=[*overrides, search_path])
             OmegaConf.resolve(config)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
             message = " ".join(str(error).split())
             raise ConfigError(
                 f"overrides that fit {name}.yaml and veRL's schema",

@@ -1,7 +1,8 @@
 """kill -9 in the middle of a step: of veRL's driver, of `medix train` itself, of vLLM, and of the reward worker.
 
 One run is killed four times and started again by the same command each time; another is left in peace. Both must have
-seen the same prompts at the same steps, and their metrics must tell of each step.
+seen the same prompts at the same steps, and their metrics must tell of each step. A checkpoint is saved every second
+step, so that steps are done again; the model that a resume loads must answer, greedily, as the one that was saved.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -18,10 +20,13 @@ import pytest
 
 from medix.rule_judge.server import start_rule_judge
 from medix.supervise.guards import PEARSON
+from medix.training.summary import read_scored
 from tests.engine.drills import END_LIMIT_S, PROMPTS, RESPONSES, START_LIMIT_S, STEPS, Drill, model_and_data
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(1800)]
 
+SAVE_EVERY = 2
+EXTRA = (f"trainer.save_freq={SAVE_EVERY}", f"trainer.test_freq={SAVE_EVERY}", "trainer.val_before_train=true")
 JUDGE_LATENCY_S = 0.7
 """Long enough that a step is caught between its first scored response and its last."""
 
@@ -61,7 +66,7 @@ def drills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Drill, Dr
     ground = model_and_data(folder)
     with start_rule_judge(latency_s=JUDGE_LATENCY_S) as url:
         peace, kills = (
-            Drill(folder / name, ground / "tiny-vlm", ground / "data", url) for name in ("in_peace", "killed")
+            Drill(folder / name, ground / "tiny-vlm", ground / "data", url, EXTRA) for name in ("in_peace", "killed")
         )
         yield peace, kills
 
@@ -132,7 +137,7 @@ class TestEachKill:
         assert kill.says in killed[1][kill.name].said
 
     def test_the_steps_before_are_saved(self, kill: Kill, killed: tuple[Drill, dict[str, Outcome]]) -> None:
-        assert killed[1][kill.name].saved_step == kill.step - 1
+        assert killed[1][kill.name].saved_step == (kill.step - 1) // SAVE_EVERY * SAVE_EVERY
 
 
 def test_the_same_prompts_were_asked_at_the_same_steps(in_peace: Drill, killed: tuple[Drill, object]) -> None:
@@ -145,8 +150,8 @@ def test_the_same_prompts_were_asked_at_the_same_steps(in_peace: Drill, killed: 
 
 def test_metrics_continue_over_the_kills(in_peace: Drill, killed: tuple[Drill, object]) -> None:
     drill = killed[0]
-    # A step that was cut short was not logged, so none is there twice.
-    assert drill.logged_steps() == list(range(1, STEPS + 1))
+    # A step that was cut short was not logged. Steps 1 and 3 had ended unsaved when step 2 and 4 were killed.
+    assert drill.logged_steps() == [1, 1, 2, 3, 3, 4, 5]
     ours, theirs = drill.metrics(), in_peace.metrics()
     assert ours.keys() == theirs.keys()
     for step in ours:
@@ -161,3 +166,16 @@ def test_rewards_are_comparable(in_peace: Drill, killed: tuple[Drill, object]) -
     means = [fmean(step["reward/score/mean"] for step in drill.metrics().values()) for drill in (in_peace, killed[0])]
     print(f"mean reward in peace {means[0]:.3f}, killed {means[1]:.3f}")
     assert abs(means[0] - means[1]) < 0.25
+
+
+def test_a_resume_answers_as_the_saved_model_did(killed: tuple[Drill, object]) -> None:
+    """Greedy validations at the start of each attempt against those that the attempt before logged at that step."""
+    answers: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for row in read_scored(killed[0].run / "rollouts" / "scored.jsonl"):
+        if row["split"] != "train":
+            answers[row["step"], row["sample_id"]].append(row["response"])
+    again = {key: given for key, given in answers.items() if len(given) > 1}
+    assert {step for step, _ in again} == {0, 2, 4}
+    assert {key: given for key, given in again.items() if len(set(given)) > 1} == {}
+    first, last = ({sample: given[0] for (at, sample), given in again.items() if at == step} for step in (0, 4))
+    assert first != last  # it did learn something, so that another checkpoint's answers would have been seen

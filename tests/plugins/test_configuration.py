@@ -124,6 +124,7 @@ def test_a_reward_preset_reaches_the_configuration(preset: str) -> None:
         ("medix_cpu", ["reward_preset=lenient"], "lenient"),
         ("medix_cpu", ["data.seed=[1"], "[1"),
         ("medix_cpu", ["data.seed=${nowhere.at_all}"], "nowhere"),
+        ("medix_cpu", ["reward=null"], "NoneType"),
         ("medix_70b_nowhere", [], "medix_70b_nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
