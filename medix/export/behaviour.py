@@ -34,7 +34,7 @@ class BehaviourOptions:
 def prove_behaviour(folder: Path, checkpoint: Checkpoint, base: BaseModel, options: BehaviourOptions) -> dict[str, Any]:
     """Run the children and hold their findings against each other; for `export.json`.
 
-    What memory does not allow is skipped, and `skipped` says so.
+    What memory or time does not allow is skipped, and `skipped` says so.
 
     Raises:
         ExportError: the folder does not load, answers nothing, or disagrees with the sharded model or vLLM.
@@ -47,6 +47,8 @@ def prove_behaviour(folder: Path, checkpoint: Checkpoint, base: BaseModel, optio
         # A large model's witness is asked first and gone before the folder is loaded.
         expected = sharded.answer() if sharded and not plan.at_once else None
         found = children.enter_context(Child("medix.export.folder_probe", plan.request)).answer()
+        if "skipped" in found:
+            return {"skipped": plan.skipped | {"all": found["skipped"]}}
         record: dict[str, Any] = {"loads": {name: found[name] for name in ("class", "keys", "dtype")}}
         record["generations"] = judge_generations(found)
         if sharded:
@@ -56,8 +58,11 @@ def prove_behaviour(folder: Path, checkpoint: Checkpoint, base: BaseModel, optio
             else:
                 record["sharded_model"] = agree_log_probs(found["log_probs"], expected, plan.request["round_to"])
         if "vLLM" not in plan.skipped:
-            vllm = children.enter_context(Child("medix.export.vllm_probe", plan.request, gpus=True))
-            record["vllm"] = agree_tokens(found["generations"], vllm.answer())
+            vllm = children.enter_context(Child("medix.export.vllm_probe", plan.request, gpus=True)).answer()
+            if "skipped" in vllm:
+                plan.skipped["vLLM"] = vllm["skipped"]
+            else:
+                record["vllm"] = agree_tokens(found["generations"], vllm)
     return record | {"skipped": plan.skipped}
 
 
