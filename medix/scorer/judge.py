@@ -15,8 +15,9 @@ from medix.errors import ScorerError
 from medix.scorer.breaker import BreakerOptions, CircuitBreaker
 from medix.scorer.cache import VerdictCache
 from medix.scorer.chat import ChatClient, Sampling, user_message
-from medix.scorer.endpoints import EndpointError, EndpointOptions
+from medix.scorer.endpoints import CONTENT_STATUSES, Deadline, EndpointError, EndpointOptions
 from medix.scorer.judge_prompt import JUDGE_PROMPT, load_judge_prompt
+from medix.scorer.options import Count, CountOrZero, NotNegative, Positive
 from medix.scorer.patience import Patience
 from medix.scorer.types import JudgeRequest, Verdict
 from medix.scorer.verdict import CHOICES, VERDICT_SCHEMA, Constraint, parse_verdict, yes_probability
@@ -31,16 +32,16 @@ class JudgeOptions(EndpointOptions):
 
     model: str = "rule-judge"
     prompt: str = str(JUDGE_PROMPT)
-    max_field_chars: int = 2000
-    max_tokens: int = 8
-    temperature: float = 0.0
-    top_logprobs: int = 5
+    max_field_chars: Count = 2000
+    max_tokens: Count = 8
+    temperature: NotNegative = 0.0
+    top_logprobs: CountOrZero = 5
     """Alternatives asked for, to record P(YES); 0 where the server refuses log-probabilities."""
     constrain: Constraint = "auto"
     """How the reply is held to YES or NO; `auto` starts with `choice` and steps down where the server refuses it."""
-    tries: int = 3
+    tries: Count = 3
     """Calls for one sample, each with the endpoint's own retries, before its failure is final."""
-    deadline_s: float = 180.0
+    deadline_s: Positive = 180.0
     """For one sample; time that the breaker holds does not count."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of the request body, e.g. {chat_template_kwargs: {enable_thinking: false}}."""
@@ -57,14 +58,16 @@ class Judge:
         self.options, self.cache = options, cache
         self.client = ChatClient(options, options.model)
         self.prompt = load_judge_prompt(Path(options.prompt), options.max_field_chars)
-        self._settings_key = _encode([self.prompt.version, options.model, options.temperature, options.extra]).encode()
-        self.breaker = CircuitBreaker(breaker, "judge")
+        sampling = [options.temperature, options.max_tokens, options.extra]
+        self._settings_key = _encode([self.prompt.version, options.model, *sampling]).encode()
+        self.breaker = CircuitBreaker(breaker, "judge", ", ".join(options.urls))
         self.patience = Patience(self.breaker, options.tries, options.deadline_s)
         self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self.requests = self.calls = self.cache_hits = self.coalesced = self.unparsed = 0
         self.prompt_tokens = self.completion_tokens = 0
         self._in_flight: dict[bytes, asyncio.Task[Verdict]] = {}
         self._constraints = ["choice", "json", "none"] if options.constrain == "auto" else [str(options.constrain)]
+        self._stepping = asyncio.Lock()
 
     def key(self, request: JudgeRequest) -> bytes:
         """Content address: prompt version, model, sampling, and all of the request."""
@@ -101,20 +104,18 @@ class Judge:
 
     async def _ask(self, key: bytes, request: JudgeRequest) -> Verdict:
         text = self.prompt.fill(request)
-        verdict = await self.patience.get(lambda left_s: self._call(text, request, left_s))
+        verdict = await self.patience.get(lambda deadline: self._call(text, request, deadline))
         self.cache.put(key, verdict)
         return verdict
 
-    async def _call(self, text: str, request: JudgeRequest, left_s: float) -> Verdict:
+    async def _call(self, text: str, request: JudgeRequest, deadline: Deadline) -> Verdict:
         start = time.monotonic()
         constraint = self._constraints[0]
         try:
-            reply = await self.client.complete(user_message(text), self._sampling(constraint), left_s)
+            reply = await self.client.complete(user_message(text), self._sampling(constraint), deadline)
         except EndpointError as error:
-            if error.status in (400, 422) and len(self._constraints) > 1 and not self.breaker.successes:
-                if self._constraints[0] == constraint:
-                    self._constraints.pop(0)
-                return await self._call(text, request, left_s)
+            if error.status in CONTENT_STATUSES and await self._stepped_down(constraint, deadline):
+                return await self._call(text, request, deadline)
             raise
         self.calls += 1
         self.prompt_tokens += reply.usage.get("prompt_tokens", 0)
@@ -130,6 +131,24 @@ class Judge:
         latency_s = time.monotonic() - start
         self.latencies_s.append(latency_s)
         return Verdict(correct, reply.text, yes_probability(reply.logprobs), latency_s, attempts=reply.attempts)
+
+    async def _stepped_down(self, constraint: str, deadline: Deadline) -> bool:
+        """After a refusal: whether it was the constraint, seen on a tiny question, and not one long prompt."""
+        async with self._stepping:  # of all the calls refused at the start, one finds out
+            if self._constraints[0] != constraint:
+                return True
+            if len(self._constraints) == 1 or self.breaker.successes:
+                return False
+            tiny = user_message(self.prompt.fill(JudgeRequest("yes", "yes")))
+            try:
+                await self.client.complete(tiny, self._sampling(constraint), deadline)
+            except EndpointError as error:
+                if error.status not in CONTENT_STATUSES:
+                    raise
+                self._constraints.pop(0)
+                return True
+            self._constraints = [constraint]
+            return False
 
     def _sampling(self, constraint: str) -> Sampling:
         o = self.options

@@ -7,11 +7,48 @@ import difflib
 import math
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from medix.errors import ConfigError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a number has to lie: from `low` (itself only if `closed`) up to and with `high`."""
+
+    low: float
+    high: float = math.inf
+    closed: bool = True
+
+    def __contains__(self, value: float) -> bool:
+        return (value >= self.low if self.closed else value > self.low) and value <= self.high
+
+    def __str__(self) -> str:
+        below = "" if math.isinf(self.high) else f" and at most {self.high:g}"
+        return f"{'at least' if self.closed else 'above'} {self.low:g}{below}"
+
+
+Count = Annotated[int, Range(1)]
+CountOrZero = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, closed=False)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1, closed=False)]
+
+
+def check_ranges(options: object, where: str) -> None:
+    """Hold the fields of a dataclass to the ranges in their types.
+
+    Raises:
+        ConfigError: a number is out of its range.
+    """
+    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+        for allowed in getattr(hint, "__metadata__", ()):
+            value = getattr(options, name)
+            if isinstance(allowed, Range) and value not in allowed:
+                raise ConfigError(f"{where}.{name} {allowed}", f"{value:g}", f"set it to a number {allowed}")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -29,7 +66,7 @@ def read_options(cls: type[T], raw: Mapping[str, Any] | None, where: str, also: 
         also: names that are allowed there besides, for the suggestion only.
 
     Raises:
-        ConfigError: unknown option, wrong type, or a number that is not finite.
+        ConfigError: unknown option, wrong type, or a number that is not finite or out of its range.
     """
     hints = typing.get_type_hints(cls)
     fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -38,7 +75,9 @@ def read_options(cls: type[T], raw: Mapping[str, Any] | None, where: str, also: 
         if name not in fields:
             raise ConfigError(f"known options under {where}", f"{name!r}", suggest(str(name), {*fields, *also}))
         values[name] = _convert(hints[name], value, f"{where}.{name}")
-    return cls(**values)
+    options = cls(**values)
+    check_ranges(options, where)
+    return options
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from medix.errors import ScorerError
 from medix.scorer.breaker import CircuitBreaker
-from medix.scorer.endpoints import EndpointError
+from medix.scorer.endpoints import CONTENT_STATUSES, Deadline, EndpointError
 
 T = TypeVar("T")
 
@@ -19,37 +18,42 @@ class Patience:
     """Calls a scorer until it gives a result or until more patience would be wrong.
 
     - A failure is recorded with the breaker and the call is repeated, up to `tries` times or `deadline_s` seconds.
-    - Spent, and the scorer has answered nobody meanwhile: it is down. The breaker opens, and the call holds.
+    - Spent, and the scorer has answered nobody since the failure before: it is down. The breaker opens, the call holds.
     - Spent, and the scorer has answered others: this one call is what it can not do. That is a ScorerError.
-    - Refused (wrong key, wrong model) before it ever answered: the set-up is wrong. That is a ScorerError at once.
+    - Refused (wrong key, wrong model) before it ever answered: the set-up is wrong. That is a ScorerError at once, as
+      is a refusal of what was sent (too long) at any time: the same bytes would be refused again.
+    - What fails while the breaker is open is the outage's fault, and counts against no call.
     """
 
     def __init__(self, breaker: CircuitBreaker, tries: int, deadline_s: float) -> None:
         self.breaker, self.tries, self.deadline_s = breaker, tries, deadline_s
         self.failures = 0
 
-    async def get(self, call: Callable[[float], Awaitable[T]]) -> T:
-        """The result of `call(seconds_left)`. Time held by the breaker does not count against the deadline.
+    async def get(self, call: Callable[[Deadline], Awaitable[T]]) -> T:
+        """The result of `call(deadline)`. Time held by the breaker does not count against the deadline.
 
         Raises:
             ScorerError: as the class says, or the breaker's own after its hold limit.
         """
-        spent_s, tried, successes = 0.0, 0, self.breaker.successes
+        spent_s, tried, answered, opened = 0.0, 0, 0, self.breaker.opened
         while True:
             probe = await self.breaker.admit()
-            start, ended = time.monotonic(), False
+            deadline, ended = Deadline(max(self.deadline_s - spent_s, 0.001)), False
             try:
-                result = await call(max(self.deadline_s - spent_s, 0.001))
+                result = await call(deadline)
                 ended = True
             except ScorerError as error:
                 ended = True
                 self._note(error, probe)
-                spent_s, tried = spent_s + time.monotonic() - start, tried + 1
-                if tried >= self.tries or spent_s >= self.deadline_s:
-                    if self.breaker.successes != successes:
-                        raise
-                    self.breaker.trip()
-                    spent_s, tried = 0.0, 0
+                if self.breaker.is_open or opened != self.breaker.opened:
+                    spent_s, tried, opened = 0.0, 0, self.breaker.opened
+                else:
+                    spent_s, tried = spent_s + deadline.spent_s, tried + 1
+                    if tried >= self.tries or spent_s >= self.deadline_s:
+                        if tried > 1 and self.breaker.successes != answered:
+                            raise
+                        self.breaker.trip()
+                answered = self.breaker.successes
             else:
                 self.breaker.record(True, probe=probe)
                 return result
@@ -62,5 +66,7 @@ class Patience:
     def _note(self, error: ScorerError, probe: bool) -> None:
         self.failures += 1
         self.breaker.record(False, str(error), probe)
-        if isinstance(error, EndpointError) and error.kind == "refused" and not self.breaker.successes:
+        if not isinstance(error, EndpointError) or error.kind != "refused":
+            return
+        if error.status in CONTENT_STATUSES or not self.breaker.successes:
             raise error

@@ -53,7 +53,10 @@ def yes_probability(entries: Sequence[Mapping[str, Any]]) -> float:
     """
     for entry in entries:
         mass = {"YES": 0.0, "NO": 0.0}
-        for option in entry.get("top_logprobs") or ():
+        options = entry.get("top_logprobs")
+        for option in options if isinstance(options, list) else ():
+            if not isinstance(option, Mapping):
+                continue
             token, logprob = str(option.get("token", "")).strip().upper(), option.get("logprob")
             for word in CHOICES:
                 if token and word.startswith(token) and isinstance(logprob, (int, float)):

@@ -15,6 +15,7 @@ from aiohttp import web
 from medix.errors import ScorerError
 from medix.rule_judge.server import read_fields
 from medix.scorer.encoders import Vectors
+from medix.scorer.types import JudgeRequest
 
 Behaviour = Callable[["FakeJudge", web.Request], Awaitable[web.StreamResponse | None]]
 
@@ -24,22 +25,23 @@ def completion(text: Any, **extra: Any) -> web.Response:
     return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 1}})
 
 
-class FakeJudge:
-    """Says YES to candidates that start with `good`. `behaviour` may answer first; None leaves it to the rule."""
+def ask(n: int, **changes: Any) -> JudgeRequest:
+    return JudgeRequest(**{"gold": "reference", "answer": f"good {n}", "question": "q?", **changes})
+
+
+class FakeServer:
+    """One route over real HTTP, at the same port each time it is started."""
+
+    path = ""
 
     def __init__(self) -> None:
-        self.behaviour: Behaviour | None = None
-        self.asked: Counter[str] = Counter()
-        self.answered: Counter[str] = Counter()
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
         self.url = ""
         self._port = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         app = web.Application()
-        app.add_routes([web.post("/v1/chat/completions", self._complete)])
+        app.add_routes([web.post(self.path, self._answer)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
@@ -51,8 +53,33 @@ class FakeJudge:
             await self._runner.cleanup()
             self._runner = None
 
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        raise NotImplementedError
+
+
+class FakeJudge(FakeServer):
+    """Says YES to candidates that start with `good`. `behaviour` may answer first; None leaves it to the rule.
+
+    Where `key` or `model` is set, another one is refused as servers do: 401, 404.
+    """
+
+    path = "/v1/chat/completions"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key = self.model = ""
+        self.behaviour: Behaviour | None = None
+        self.asked: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "invalid key"}, status=401)
+        if self.model and body["model"] != self.model:
+            return web.json_response({"error": f"no model {body['model']}"}, status=404)
         candidate = (read_fields(body["messages"][0]["content"]) or {})["CANDIDATE"]
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
@@ -63,6 +90,34 @@ class FakeJudge:
                 return reply
         self.answered[candidate] += 1
         return completion("YES" if candidate.startswith("good") else "NO")
+
+
+class FakeEmbedder(FakeServer):
+    """`/v1/embeddings` over HTTP, vectors of a hash. `behaviour` may answer first; None leaves it to the hash."""
+
+    path = "/v1/embeddings"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.behaviour: Callable[[list[str]], Awaitable[web.StreamResponse | None]] | None = None
+        self.batches: list[list[str]] = []
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        texts = (await request.json())["input"]
+        self.batches.append(texts)
+        reply = await self.behaviour(texts) if self.behaviour is not None else None
+        return reply or web.json_response({"data": vectors_of(texts)})
+
+
+def vectors_of(texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"index": n, "embedding": hashed(text).tolist()} for n, text in enumerate(texts)]
+
+
+def hashed(text: str) -> Vectors:
+    """A vector of length 1 that the text decides."""
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    row = np.random.default_rng(seed).normal(size=8)
+    return np.asarray(row / np.linalg.norm(row), dtype=np.float32)
 
 
 class FakeEncoder:
@@ -78,9 +133,7 @@ class FakeEncoder:
         if self.broken:
             raise ScorerError("vectors", "FakeEncoder is broken", "mend it")
         self.batches.append(list(texts))
-        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts]
-        rows = np.stack([np.random.default_rng(seed).normal(size=8) for seed in seeds]).astype(np.float32)
-        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+        return np.stack([hashed(text) for text in texts])
 
     async def aclose(self) -> None: ...
 
@@ -91,6 +144,14 @@ async def fake_judge() -> AsyncIterator[FakeJudge]:
     await judge.start()
     yield judge
     await judge.stop()
+
+
+@pytest.fixture
+async def fake_embedder() -> AsyncIterator[FakeEmbedder]:
+    embedder = FakeEmbedder()
+    await embedder.start()
+    yield embedder
+    await embedder.stop()
 
 
 @pytest.fixture

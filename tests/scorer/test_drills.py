@@ -11,6 +11,7 @@ from aiohttp import web
 
 from medix.errors import ScorerError
 from medix.scorer.service import ScorerService
+from medix.scorer.types import JudgeRequest
 from reward_fns import CompositeScore, ScoringInput, build_composite
 
 JUDGE_ONLY = {"components": {"embed_accuracy": None}}
@@ -65,20 +66,28 @@ def chat(text: Any) -> Any:
 
 
 FAULTS = {
-    "hanging": hang,
-    "slow drip": drip,
-    "server errors": always(lambda: web.Response(status=500, text="boom")),
-    "endless 429": always(lambda: web.Response(status=429, headers={"Retry-After": "0"})),
-    "garbage verdict": chat("I think the answer may well be right"),
-    "both words": chat("NO, but YES"),
-    "empty verdict": chat(""),
-    "null verdict": chat(None),
-    "no choices": always(lambda: web.json_response({"choices": []})),
-    "not an object": always(lambda: web.json_response(["YES"])),
-    "not JSON": always(lambda: web.Response(text="<html>YES</html>")),
-    "huge reply": always(lambda: web.json_response({"choices": [{"message": {"content": "YES" * 50_000}}]})),
-    "redirect": always(lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"})),
+    "hanging": (hang, "found none"),
+    "slow drip": (drip, "found none"),
+    "server errors": (always(lambda: web.Response(status=500, text="boom")), "HTTP 500"),
+    "endless 429": (always(lambda: web.Response(status=429, headers={"Retry-After": "0"})), "HTTP 429"),
+    "odd Retry-After": (always(lambda: web.Response(status=429, headers={"Retry-After": "\xb2"})), "HTTP 429"),
+    "garbage verdict": (chat("I think the answer may well be right"), "YES or NO"),
+    "both words": (chat("NO, but YES"), "YES or NO"),
+    "empty verdict": (chat(""), "YES or NO"),
+    "null verdict": (chat(None), "NoneType"),
+    "no choices": (always(lambda: web.json_response({"choices": []})), "IndexError"),
+    "not an object": (always(lambda: web.json_response(["YES"])), "found list"),
+    "not JSON": (always(lambda: web.Response(text="<html>YES</html>")), "<html>"),
+    "JSON too deep": (always(lambda: web.Response(text="[" * 15_000)), "expected JSON"),
+    "huge reply": (
+        always(lambda: web.json_response({"choices": [{"message": {"content": "YES" * 50_000}}]})),
+        "20000 bytes",
+    ),
+    "redirect": (always(lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"})), "HTTP 302"),
 }
+"""Name -> what the judge does, and what the error says of it."""
+AT_ONCE = {"redirect"}
+"""Refused before the first answer: the set-up is wrong, and nothing is held."""
 
 
 SHORT = {"timeout_s": 0.15, "deadline_s": 0.6}
@@ -89,18 +98,23 @@ PATIENCE: dict[str, dict[str, float]] = {"hanging": SHORT, "slow drip": SHORT}
 async def test_a_judge_that_never_answers_usably_stops_the_run_without_a_score(
     fault: str, fake_judge: Any, fast: Any
 ) -> None:
-    fake_judge.behaviour = FAULTS[fault]
+    fake_judge.behaviour, says = FAULTS[fault]
     service = ScorerService(fast(fake_judge.url, **PATIENCE.get(fault, {})))
     results = await score_all(service, responses(6))
+    stats = service.stats()
     await service.aclose()
     assert check_no_fault_was_scored(results) == 0
+    for result in results:
+        assert says in str(result)
+        assert ("bring the judge up" in str(result)) is (fault not in AT_ONCE)  # held to the limit, then this
+    assert stats["judge_breaker_open"] == 1
 
 
 @pytest.mark.parametrize("fault", ["hanging", "server errors", "endless 429", "garbage verdict", "not JSON"])
 async def test_a_judge_that_comes_back_within_the_limit_loses_nothing(fault: str, fake_judge: Any, fast: Any) -> None:
     config = fast(fake_judge.url, **PATIENCE.get(fault, {}))
     config["breaker"]["hold_limit_s"] = 20
-    fake_judge.behaviour = FAULTS[fault]
+    fake_judge.behaviour, _ = FAULTS[fault]
     service = ScorerService(config)
     work = asyncio.create_task(score_all(service, responses(10)))
     await asyncio.sleep(0.7)
@@ -123,26 +137,57 @@ async def test_a_judge_down_from_the_start_holds_and_then_says_what_to_do(fake_j
     assert "bring the judge up" in str(results[0])
 
 
-async def test_dying_at_half_then_resuming_repeats_no_judged_call(fake_judge: Any, fast: Any, tmp_path: Any) -> None:
-    config = fast(fake_judge.url, cache=str(tmp_path / "cache" / "verdicts.sqlite"))
-    items = responses(40)
+async def test_up_down_and_up_again_within_the_limit_loses_nothing(
+    fake_judge: Any, fast: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = fast(fake_judge.url, max_in_flight=8)
+    config["breaker"]["hold_limit_s"] = 20
+    down = asyncio.Event()
 
     async def die_at_half(judge: Any, request: web.Request) -> web.Response | None:
-        return web.Response(status=503) if sum(judge.answered.values()) >= 20 else None
+        if sum(judge.answered.values()) >= 20:
+            down.set()
+            return web.Response(status=503)
+        return None
 
     fake_judge.behaviour = die_at_half
     service = ScorerService(config)
-    first = await score_all(service, items)
-    await service.aclose()
-    assert check_no_fault_was_scored(first) == 20
+    work = asyncio.create_task(score_all(service, responses(40)))
+    await down.wait()
+    await asyncio.sleep(1.5)
+    assert not work.done()
+    assert service.stats()["judge_breaker_open"] == 1
     fake_judge.behaviour = None
-    resumed = ScorerService(config)
-    second = await score_all(resumed, items)
-    stats = resumed.stats()
-    await resumed.aclose()
-    assert check_no_fault_was_scored(second) == 40
-    assert set(fake_judge.answered.values()) == {1}  # every answer was judged exactly once over both runs
-    assert stats["judge_cache_hits"] == 20
+    results = await asyncio.wait_for(work, 15)
+    await service.aclose()
+    assert check_no_fault_was_scored(results) == 40
+    assert set(fake_judge.answered.values()) == {1}
+    opened, closed = caplog.messages
+    assert f"judge at {fake_judge.url} is out of order" in opened
+    assert "bring the judge up" in opened
+    assert "is back after" in closed
+
+
+async def test_two_in_flight_behind_a_window_of_successes_hold_when_the_judge_dies(fake_judge: Any, fast: Any) -> None:
+    """Of 50 recent calls 50 succeeded, so the failure rate can not open the breaker: 2 of 52 is below a half."""
+    config = fast(fake_judge.url, tries=3)
+    config["breaker"]["hold_limit_s"] = 20
+    service = ScorerService(config)
+    await asyncio.gather(*(service.judge(JudgeRequest("reference", f"good {n}", "q?")) for n in range(50)))
+
+    async def die_while_slow(judge: Any, request: web.Request) -> web.Response:
+        await asyncio.sleep(0.05)
+        return web.Response(status=503)
+
+    fake_judge.behaviour = die_while_slow
+    late = asyncio.gather(*(service.judge(JudgeRequest("reference", text, "q?")) for text in ("good late", "bad late")))
+    await asyncio.sleep(3)  # three tries with waits of at most 0.5 and 1 s are over: before, both had failed by then
+    assert not late.done()
+    assert service.stats()["judge_breaker_opened"] == 1
+    fake_judge.behaviour = None
+    verdicts = await asyncio.wait_for(late, 5)
+    await service.aclose()
+    assert [verdict.correct for verdict in verdicts] == [True, False]
 
 
 async def test_a_429_storm_is_ridden_out(fake_judge: Any, fast: Any) -> None:
@@ -158,16 +203,27 @@ async def test_a_429_storm_is_ridden_out(fake_judge: Any, fast: Any) -> None:
     assert stats["judge_retries"] > 0
 
 
-@pytest.mark.parametrize(("status", "says"), [(401, "key"), (403, "key"), (404, "model's name")])
-async def test_a_wrong_key_or_model_stops_at_once(status: int, says: str, fake_judge: Any, fast: Any) -> None:
-    fake_judge.behaviour = always(lambda: web.Response(status=status, text="no"))
-    config = fast(fake_judge.url)
+@pytest.mark.parametrize(
+    ("key", "model", "says"),
+    [
+        ("the right key", "the right model", ""),
+        ("the right key\n", "the right model", ""),  # as `export KEY="$(cat file; echo)"` leaves it
+        ("a wrong key", "the right model", "check the key in $JUDGE_KEY"),
+        ("the right key", "a wrong model", "the model's name"),
+    ],
+)
+async def test_a_wrong_key_or_model_stops_at_once(
+    key: str, model: str, says: str, fake_judge: Any, fast: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_judge.key, fake_judge.model = "the right key", "the right model"
+    monkeypatch.setenv("JUDGE_KEY", key)
+    config = fast(fake_judge.url, api_key_env="JUDGE_KEY", model=model)
     config["breaker"]["hold_limit_s"] = 3600  # would hold for an hour if it were taken for an outage
     service = ScorerService(config)
     results = await asyncio.wait_for(score_all(service, responses(3)), 3)
     await service.aclose()
-    assert check_no_fault_was_scored(results) == 0
-    assert says in str(results[0])
+    assert check_no_fault_was_scored(results) == (0 if says else 3)
+    assert not says or says in str(results[0])
 
 
 async def test_one_sample_the_judge_can_not_do_does_not_open_the_breaker(fake_judge: Any, fast: Any) -> None:
@@ -183,20 +239,3 @@ async def test_one_sample_the_judge_can_not_do_does_not_open_the_breaker(fake_ju
     assert check_no_fault_was_scored(results) == 19
     assert isinstance(results[1], ScorerError)
     assert stats["judge_breaker_opened"] == 0
-
-
-async def test_a_dying_embedder_holds_and_a_dead_one_stops(fake_judge: Any, fake_encoder: Any, fast: Any) -> None:
-    config = fast(fake_judge.url)
-    service = ScorerService(config, encoder=fake_encoder)
-    fake_encoder.broken = True
-    work = asyncio.create_task(score_all(service, responses(6), {"preset": "strict"}))
-    await asyncio.sleep(0.2)
-    assert not work.done()
-    fake_encoder.broken = False
-    assert check_no_fault_was_scored(await asyncio.wait_for(work, 5)) == 6
-    fake_encoder.broken = True
-    late = [ScoringInput("<thinking>t</thinking><answer>new</answer>", "unseen reference")]
-    result = (await score_all(service, late, {"preset": "strict"}))[0]
-    await service.aclose()
-    assert isinstance(result, ScorerError)
-    assert "embedder" in str(result)

@@ -1,28 +1,24 @@
-"""The service when all is well: coalescing, cache, bounds, least-loaded endpoints, probabilities, micro-batches."""
+"""The service when all is well: coalescing, bounds, least-loaded endpoints, constraints, probabilities."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from typing import Any
 
-import numpy as np
 import pytest
 from aiohttp import web
 
-from medix.errors import ConfigError, MedixError, ScorerError
+from medix.errors import MedixError, ScorerError
 from medix.rule_judge.server import start_rule_judge
-from medix.scorer.cache import CacheOptions, VerdictCache
 from medix.scorer.chat import ChatClient, Sampling, user_message
 from medix.scorer.endpoints import EndpointError, EndpointOptions
 from medix.scorer.service import ScorerService
-from medix.scorer.types import JudgeRequest, Verdict
+from medix.scorer.types import NOT_OFFERED, JudgeRequest, Verdict
 from medix.scorer.verdict import parse_verdict, yes_probability
-
-
-def ask(n: int, **changes: Any) -> JudgeRequest:
-    return JudgeRequest(**{"gold": "reference", "answer": f"good {n}", "question": "q?", **changes})
+from tests.scorer.conftest import ask
 
 
 async def test_equal_questions_in_flight_share_one_call_and_later_ones_the_cache(fake_judge: Any, fast: Any) -> None:
@@ -35,26 +31,6 @@ async def test_equal_questions_in_flight_share_one_call_and_later_ones_the_cache
     assert all(verdict.correct for verdict in verdicts)
     assert again.cached
     assert (stats["judge_calls"], stats["judge_coalesced"], stats["judge_cache_hits"]) == (3, 27, 1)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"gold": "other"}, {"question": "other?"}, {"question": None}, {"aliases": ("x",)}, {"parse": "substring"}],
-)
-async def test_whatever_the_judge_sees_is_in_the_cache_key(change: Any, fake_judge: Any, fast: Any) -> None:
-    service = ScorerService(fast(fake_judge.url))
-    await service.judge(ask(0))
-    verdict = await service.judge(ask(0, **change))
-    await service.aclose()
-    assert not verdict.cached
-
-
-async def test_another_model_shares_no_verdicts(fake_judge: Any, fast: Any, tmp_path: Any) -> None:
-    for model in ("one", "two", "one"):
-        service = ScorerService(fast(fake_judge.url, cache=str(tmp_path / "c.sqlite"), model=model))
-        await service.judge(ask(0))
-        await service.aclose()
-    assert [body["model"] for body in fake_judge.bodies] == ["one", "two"]
 
 
 async def test_calls_in_flight_are_bounded(fake_judge: Any, fast: Any) -> None:
@@ -110,24 +86,6 @@ async def test_the_key_comes_from_the_environment_and_is_in_no_message(
     await fresh.aclose()
 
 
-@pytest.mark.parametrize(
-    ("config", "says"),
-    [
-        ({"judge": {"urls": []}}, "medix.scorer.judge.urls"),
-        ({"judge": {"urls": ["localhost:1"]}}, "http"),
-        ({"judge": {"urls": ["http://h"], "api_key_env": "NO_SUCH_VARIABLE"}}, "NO_SUCH_VARIABLE"),
-        ({"judge": {"urls": ["http://h"], "promt": "x"}}, "did you mean 'prompt'"),
-        ({"judge": {"urls": ["http://h"], "timeout_s": "soon"}}, "timeout_s"),
-        ({"judge": {"urls": ["http://h"], "timeout_s": math.inf}}, "timeout_s"),
-        ({"judge": {"urls": ["http://h"], "prompt": "/none.txt"}}, "/none.txt"),
-        ({"judge": {"urls": ["http://h"]}, "cahce": {}}, "did you mean 'cache'"),
-    ],
-)
-def test_a_wrong_setting_fails_at_the_start(config: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        ScorerService(config).open(("judge",))
-
-
 async def test_constrained_decoding_steps_down_where_the_server_refuses_it(fake_judge: Any, fast: Any) -> None:
     async def refuse_choice(judge: Any, request: web.Request) -> web.Response | None:
         body = judge.bodies[-1]
@@ -143,7 +101,47 @@ async def test_constrained_decoding_steps_down_where_the_server_refuses_it(fake_
     await service.judge(ask(1))
     await service.aclose()
     assert verdict.correct
-    assert ["structured_outputs" in body for body in fake_judge.bodies] == [True, False, False]
+    # The first call and the tiny question that tells a refused constraint from a long prompt; then JSON at once.
+    assert ["structured_outputs" in body for body in fake_judge.bodies] == [True, True, False, False]
+
+
+async def test_one_prompt_that_is_too_long_leaves_the_constraint_to_the_others(fake_judge: Any, fast: Any) -> None:
+    async def refuse_long(judge: Any, request: web.Request) -> web.Response | None:
+        if "LONG" in judge.bodies[-1]["messages"][0]["content"]:
+            return web.Response(status=400, text="maximum context length is 2048 tokens")
+        await asyncio.sleep(0.05)  # so that the refusal comes before the first success
+        return None
+
+    fake_judge.behaviour = refuse_long
+    service = ScorerService(fast(fake_judge.url))
+    requests = [ask(0, question="LONG"), *(ask(n) for n in range(1, 6))]
+    results = await asyncio.gather(*(service.judge(request) for request in requests), return_exceptions=True)
+    await service.aclose()
+    assert isinstance(results[0], ScorerError)
+    assert "maximum context length" in str(results[0])
+    assert all(isinstance(result, Verdict) for result in results[1:])
+    assert all("structured_outputs" in body for body in fake_judge.bodies)
+    assert fake_judge.asked["good 0"] == 1  # the same bytes would be refused again
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"usage": [1]}, {"usage": "9"}, {"logprobs": 5}, {"logprobs": {"content": 5}},
+        {"logprobs": {"content": ["x"]}}, {"logprobs": {"content": [{"top_logprobs": ["x"]}]}},
+        {"logprobs": {"content": [{"top_logprobs": {"YES": -1}}]}},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+async def test_an_odd_field_beside_the_verdict_was_not_offered(beside: Any, fake_judge: Any, fast: Any) -> None:
+    async def reply(judge: Any, request: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": "YES"}, **beside}], **beside})
+
+    fake_judge.behaviour = reply
+    service = ScorerService(fast(fake_judge.url))
+    verdict = await service.judge(ask(0))
+    await service.aclose()
+    assert (verdict.correct, verdict.yes_probability) == (True, NOT_OFFERED)
 
 
 @pytest.mark.parametrize(
@@ -193,40 +191,6 @@ def test_an_endpoint_error_survives_pickling_with_its_kind() -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, MedixError)
     assert (copy.kind, copy.status, copy.retry_after_s, str(copy)) == ("busy", 429, 2.0, str(error))
-
-
-def test_the_cache_is_bounded_in_memory_and_on_disk(tmp_path: Any) -> None:
-    cache = VerdictCache(CacheOptions(path=str(tmp_path / "c.sqlite"), max_entries=10, max_stored=50))
-    for n in range(100):
-        cache.put(n.to_bytes(32, "big"), Verdict(n % 2 == 0, "YES"))
-    assert len(cache) == 10
-    assert cache.get((0).to_bytes(32, "big")) is not None  # gone from memory, found in the file
-    assert cache.get((60).to_bytes(32, "big")) is None  # the file took no more after 50
-    assert cache.get((99).to_bytes(32, "big")) is not None
-    cache.close()
-
-
-def test_a_file_that_is_no_cache_is_refused(tmp_path: Any) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("x" * 4096)
-    with pytest.raises(ConfigError, match=r"notes\.txt"):
-        VerdictCache(CacheOptions(path=str(path)))
-
-
-async def test_texts_are_encoded_once_in_few_batches(fake_encoder: Any) -> None:
-    config = {"embedder": {"batch_wait_ms": 2, "batch_size": 4, "max_cached": 30}}
-    service = ScorerService(config, encoder=fake_encoder)
-    pairs = [("gold", f"answer {n % 10}") for n in range(50)]
-    found = await asyncio.gather(*(service.similarity(*pair) for pair in pairs))
-    await service.similarity("gold", "answer 3")
-    encoded = [text for batch in fake_encoder.batches for text in batch]
-    assert sorted(encoded) == sorted(["gold", *(f"answer {n}" for n in range(10))])
-    assert len(fake_encoder.batches) == 1
-    left, right = await fake_encoder.encode(["gold", "answer 7"])
-    assert found[7].cosine == pytest.approx(float(np.dot(left, right)), abs=1e-6)
-    await asyncio.gather(*(service.similarity("gold", f"more {n}") for n in range(200)))
-    assert len(service._embedder._cache) <= 30  # type: ignore[union-attr]
-    await service.aclose()
 
 
 async def test_a_cancelled_caller_does_not_take_the_verdict_from_the_others(fake_judge: Any, fast: Any) -> None:
