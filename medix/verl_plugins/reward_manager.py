@@ -21,9 +21,10 @@ from medix.errors import ConfigError
 from medix.preflight.colocated import read_judge_check
 from medix.response import parse_response
 from medix.scored_log import ScoredLog
-from medix.telemetry import ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_FAULTS, JUDGE_SHARED
+from medix.telemetry import ANSWER_HASH, DISAGREE, JUDGE_ASKED, JUDGE_CACHED, JUDGE_FAULTS, JUDGE_SHARED, disagreement
 from medix.verl_plugins.colocated_judge import ask_fixed_verdicts
 from reward_fns import ScoringInput, build_composite
+from reward_fns.embed_accuracy import EmbedAccuracy
 
 
 @register("medix")
@@ -57,6 +58,9 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         scorer_settings = with_colocated_judge(settings["scorer"], config, reward_router_address)
         self.scorers, self._faults_seen = ScorerService(scorer_settings), 0
         self.composite = build_composite(settings["reward"], self.scorers, self.scorers.at_once)
+        self.scorers.open(self.composite.needs)
+        embedders = [part.component for part in self.composite.parts if isinstance(part.component, EmbedAccuracy)]
+        self._threshold = embedders[0].threshold if embedders else None
         self._asks_judge = config.reward.reward_model.enable and "judge" in self.composite.needs
         self._judge_check = read_judge_check(config)
         self._judge_asked: asyncio.Future[None] | None = None
@@ -75,6 +79,7 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         flat[JUDGE_ASKED] = float(score.verdict is not None)
         flat[JUDGE_CACHED] = float(score.verdict is not None and score.verdict.cached)
         flat[JUDGE_SHARED] = float(score.verdict is not None and score.verdict.coalesced)
+        flat[DISAGREE] = disagreement(score.verdict, score.similarity, self._threshold)
         flat[JUDGE_FAULTS] = float(self.scorers.judge_faults - self._faults_seen)
         self._faults_seen = self.scorers.judge_faults
         row = item.non_tensor_batch

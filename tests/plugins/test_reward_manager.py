@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from medix.errors import ConfigError, ScorerError
 from medix.preflight.scorers import FIXED_VERDICTS
 from medix.run_config import compose_config
-from medix.telemetry import ANSWER_HASH, JUDGE_FAULTS
+from medix.telemetry import ANSWER_HASH, DISAGREE, JUDGE_FAULTS
 from reward_fns import AssumedScorers
 from reward_fns.contracts import JudgeRequest, Similarity, Verdict
 
@@ -34,10 +34,16 @@ class FakeTokenizer:
         return "".join(chr(int(number)) for number in ids)
 
 
-class FakeScorers(AssumedScorers):
-    """Says YES and 0.9 to everything, in place of the scorer service; each verdict takes it two requests."""
+class FakeOpening:
+    """What the manager asks of the service beside scores."""
 
     judge_faults, at_once = 0, 4
+
+    def open(self, needs: frozenset[str]) -> None: ...
+
+
+class FakeScorers(FakeOpening, AssumedScorers):
+    """Says YES and 0.9 to everything, in place of the scorer service; each verdict takes it two requests."""
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         self.judge_faults += 1
@@ -47,10 +53,8 @@ class FakeScorers(AssumedScorers):
         super().__init__(judge_says=True, cosine=0.9)
 
 
-class FakeBrokenScorers:
+class FakeBrokenScorers(FakeOpening):
     """A judge that gave up."""
-
-    judge_faults, at_once = 0, 4
 
     def __init__(self, settings: dict[str, Any]) -> None:
         pass
@@ -62,10 +66,9 @@ class FakeBrokenScorers:
         return Similarity(0.9)
 
 
-class FakeChatJudge(AssumedScorers):
+class FakeChatJudge(FakeOpening, AssumedScorers):
     """Right on the fixed verdicts but those whose answers are listed; counts what it is asked."""
 
-    judge_faults, at_once = 0, 4
     wrong: tuple[str, ...] = ()
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -176,6 +179,29 @@ async def test_failed_requests_are_told_once(config: Any, monkeypatch: pytest.Mo
     manager = make_manager(config, monkeypatch)
     texts = [RIGHT, RIGHT.replace("lung infection", "pneumonia"), RIGHT]  # the second needs no judge: it is exact
     assert [(await manager.run_single(batch(text)))["reward_extra_info"][JUDGE_FAULTS] for text in texts] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(("cosine", "differs"), [(0.9, 0.0), (0.1, 1.0)])
+async def test_judge_and_embedder_that_differ_are_told(
+    cosine: float, differs: float, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scorers(FakeOpening, AssumedScorers):
+        def __init__(self, settings: dict[str, Any]) -> None:
+            super().__init__(judge_says=True, cosine=cosine)
+
+    manager = make_manager(config, monkeypatch, Scorers)
+    row = (await manager.run_single(batch(RIGHT.replace("lung infection", "something else"))))["reward_extra_info"]
+    assert row[DISAGREE] == differs
+    exact = (await manager.run_single(batch(RIGHT.replace("lung infection", "pneumonia"))))["reward_extra_info"]
+    assert exact[DISAGREE] == -1  # nobody was asked
+
+
+def test_what_the_scorers_lack_fails_at_the_start(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medix.scorer.service import ScorerService
+
+    OmegaConf.update(config, "medix.scorer.judge.prompt", "/none.txt", force_add=True)
+    with pytest.raises(ConfigError, match=r"/none\.txt"):
+        make_manager(config, monkeypatch, ScorerService)
 
 
 async def test_a_scorer_that_gave_up_is_never_a_score(
