@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -27,6 +28,14 @@ def completion(text: Any, **extra: Any) -> web.Response:
 
 def ask(n: int, **changes: Any) -> JudgeRequest:
     return JudgeRequest(**{"gold": "reference", "answer": f"good {n}", "question": "q?", **changes})
+
+
+async def until(condition: Callable[[], Any], limit_s: float = 15.0) -> None:
+    """Wait for what has to come, however slow the machine."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
 
 
 class FakeServer:

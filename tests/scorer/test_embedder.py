@@ -12,7 +12,7 @@ from aiohttp import web
 from medix.errors import ScorerError
 from medix.scorer.service import ScorerService
 from medix.scorer.types import Similarity
-from tests.scorer.conftest import FakeEncoder, hashed, vectors_of
+from tests.scorer.conftest import FakeEncoder, hashed, until, vectors_of
 
 SERVED = {"urls": [], "retries": 1, "backoff_s": 0.01, "timeout_s": 0.2, "deadline_s": 2.0, "tries": 2}
 BREAKER = {"min_calls": 4, "probe_first_s": 0.02, "probe_max_s": 0.05, "hold_limit_s": 0.4}
@@ -171,7 +171,7 @@ async def test_an_endpoint_that_dies_at_half_and_comes_back_loses_nothing(fake_e
     assert check_no_fault_is_a_similarity(await similarities(service, 20)) == 20
     await fake_embedder.stop()
     work = asyncio.create_task(similarities(service, 20, first=20))
-    await asyncio.sleep(1.5)
+    await until(lambda: work.done() or service.stats()["embed_breaker_opened"])
     assert not work.done()
     await fake_embedder.start()
     assert check_no_fault_is_a_similarity(await asyncio.wait_for(work, 5), first=20) == 20

@@ -72,6 +72,18 @@ async def test_answers_from_before_its_last_failure_do_not_make_an_outage_its_ow
     assert len(seen) > 3  # probed again and again: a failed probe is not a try
 
 
+@pytest.mark.parametrize(("hold_limit_s", "says"), [(0.2, True), (0.0, False)], ids=["holding", "a probe's breaker"])
+async def test_a_long_outage_is_told_again_and_a_breaker_that_holds_nothing_is_silent(
+    hold_limit_s: float, says: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(CircuitBreaker, "REMINDER_S", 0.05)
+    limits = patience(tries=1, hold_limit_s=hold_limit_s)
+    with pytest.raises(ScorerError, match="come back within"):
+        await limits.get(failing([]))
+    assert any("still out of order" in line and "http://h" in line for line in caplog.messages) is says
+    assert 2 <= len(caplog.messages) <= 5 if says else not caplog.messages  # at most one each 0.05 s of 0.2 s
+
+
 async def test_what_failed_in_an_outage_does_not_count_after_it() -> None:
     """Two tries open the breaker, two probes fail; while the third is under way another is answered: one try of two."""
     limits, calls = patience(tries=2, hold_limit_s=5.0), 0
