@@ -59,7 +59,8 @@ def summarise(run_dir: Path, seconds_total: float, algorithm: str) -> dict[str, 
     held_out = held_out_means(read_scored(run_dir / "rollouts" / "scored.jsonl"))
     if not metrics or len(held_out) < 2:
         found = f"{len(metrics)} training steps and {len(held_out)} validations in {run_dir}"
-        raise DataError("a run with steps and a validation before and after", found, "let the run end first")
+        fix = "let the run end first; two validations are compared, so leave trainer.val_before_train=true"
+        raise DataError("a run with steps and a validation before and after", found, fix)
     before, after = held_out[min(held_out)], held_out[max(held_out)]
     pearson = [row["data"][PEARSON] for row in metrics if row["data"].get(PEARSON) is not None]
     summary: dict[str, Any] = {}
