@@ -33,7 +33,9 @@ _UNSEEN = {"Cf", "Cc", "Cn", "Co", "Cs"}
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Nothing to see, though Unicode counts them as letters, marks or signs. So are variation selectors."""
 # Of chat templates: <|im_end|>, </s>, <bos>, <end_of_turn>, <<SYS>>, [INST], [/SYSTEM_PROMPT], [gMASK]. Not: < 5 mm.
-_CONTROL_TOKEN = re.compile(r"<\s*(?=[|｜/]|[A-Za-z_][^\s<>]{0,60}>)|\[\s*(?=/?\s*(?:[A-Z_]{3,}|[gs]MASK|(?i:inst)\b))")
+_CONTROL_TOKEN = re.compile(
+    r"<\s*(?=[|｜/]|[A-Za-z_][^\s<>]{0,60}>)|\[(?=\s*(?:/\s*)?(?:[A-Z_]{3,}|[gs]MASK|(?i:inst)\b))"
+)
 _FILLING: Final = 2
 """Goes up when fields are filled in another way: verdicts on other prompts are not reused."""
 _HARMLESS = re.compile(r"[A-Za-z0-9 \n.,;:%()/+*'\"?!=-]*")

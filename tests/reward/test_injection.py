@@ -8,6 +8,7 @@ nothing from a judge that reads its fields (here the rule-judge), even where the
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -227,3 +228,14 @@ def test_a_long_field_loses_its_middle_with_a_note_and_keeps_the_question_at_its
     # 350 characters, 50 kept at each end.
     assert "y" * 50 + "\n(250 characters cut here)\n" + "z" * 16 + "What is the most likely diagnosis?" in filled
     assert "x" not in filled.partition("[[QUESTION]]")[2].partition("[[/QUESTION]]")[0]
+
+
+@pytest.mark.parametrize(
+    "flood",
+    ["[" + " " * 50_000, "[ " * 25_000, "<" + " " * 50_000, "[/" + "\n" * 50_000, "<a" * 25_000],
+    ids=["blanks", "brackets", "blanks after <", "lines", "tags"],
+)
+def test_a_flood_is_neutralised_in_linear_time(flood: str) -> None:
+    start = time.monotonic()
+    neutralise(flood)
+    assert time.monotonic() - start < 2  # two runs of blanks in one pattern took half a minute
