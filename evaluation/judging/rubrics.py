@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from medix.scorer.chat import Sampling
-from medix.scorer.judge_prompt import load_judge_prompt, neutralise
+from medix.scorer.judge_prompt import FILLING, load_judge_prompt, neutralise
 from medix.scorer.types import JudgeRequest
 from medix.scorer.verdict import CHOICES, parse_verdict
 
@@ -70,9 +70,9 @@ def _field(text: str) -> str:
 
 
 def rubric_version(rubric: RubricName) -> str:
-    """Changes with the prompt's wording; part of every judgement's key."""
+    """Changes with the prompt's wording and how its fields are filled; part of every judgement's key."""
     case = Case("q", "r", "c", "t", "p", ("a",))
-    return hashlib.sha256(prompt_text(rubric, case).encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{FILLING}\n{prompt_text(rubric, case)}".encode()).hexdigest()[:12]
 
 
 def sampling(rubric: RubricName, constrained: bool, temperature: float, seed: int | None, max_tokens: int) -> Sampling:

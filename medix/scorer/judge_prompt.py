@@ -36,7 +36,7 @@ _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _CONTROL_TOKEN = re.compile(
     r"<\s*(?=[|｜/]|[A-Za-z_][^\s<>]{0,60}>)|\[(?=\s*(?:/\s*)?(?:[A-Z_]{3,}|[gs]MASK|(?i:inst)\b))"
 )
-_FILLING: Final = 2
+FILLING: Final = 2
 """Goes up when fields are filled in another way: verdicts on other prompts are not reused."""
 _HARMLESS = re.compile(r"[A-Za-z0-9 \n.,;:%()/+*'\"?!=-]*")
 _MARKED_BRACKET = re.compile(r"([\[\]])[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
@@ -53,7 +53,7 @@ class JudgePrompt:
     @property
     def version(self) -> str:
         """Changes whenever a filled prompt could: part of every cache key."""
-        return hashlib.sha256(f"{_FILLING}\n{self.max_field_chars}\n{self.template}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"{FILLING}\n{self.max_field_chars}\n{self.template}".encode()).hexdigest()[:12]
 
     def fill(self, request: JudgeRequest) -> str:
         """All placeholders in one pass, so that text put in is never scanned for placeholders again."""
