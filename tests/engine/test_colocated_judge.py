@@ -27,8 +27,6 @@ SMALL = [
     f"data.train_batch_size={PROMPTS}",
     "actor_rollout_ref.actor.ppo_mini_batch_size=1",  # four updates a step, so that the ratio leaves 1 and is clipped
     f"actor_rollout_ref.rollout.n={RESPONSES}",
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
-    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
     f"data.val_max_samples={VALIDATED}",
     "medix.judge_check=warn",  # this judge fails the fixed verdicts
     # Rewards that differ whatever this judge says.
