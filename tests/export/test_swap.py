@@ -19,6 +19,8 @@ from medix.errors import ConfigError, MedixError
 from medix.export import pipeline, swap
 from medix.export.contract import Checkpoint, ExportOptions
 
+pytestmark = pytest.mark.slow
+
 EXPORT = """import sys, time
 from pathlib import Path
 from medix.export import pipeline

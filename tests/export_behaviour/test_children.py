@@ -18,6 +18,8 @@ from medix.export.children import Child, available_bytes
 from medix.export.contract import Checkpoint
 from medix.supervise.processes import is_alive
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.recipes.launcher import Checkout
 
+pytestmark = pytest.mark.slow
+
 NO_IP = "#!/bin/sh\nexit 127\n"
 NO_ROUTE = "#!/bin/sh\n[ $1 = -o ] && echo '1: lo    inet 127.0.0.1/8 scope host lo' && exit 0\nexit 2\n"
 

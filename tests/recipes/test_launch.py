@@ -9,6 +9,8 @@ import pytest
 
 from tests.recipes.launcher import Checkout, parse
 
+pytestmark = pytest.mark.slow
+
 
 def test_models_data_checks_training_export_in_this_order(equipped: Checkout) -> None:
     """The configuration is checked before 47 GB are fetched for it."""

@@ -15,6 +15,8 @@ from medix.scorer.types import JudgeRequest
 from reward_fns import CompositeScore, ScoringInput, build_composite
 from tests.scorer.conftest import until
 
+pytestmark = pytest.mark.slow
+
 JUDGE_ONLY = {"components": {"embed_accuracy": None}}
 
 

@@ -14,6 +14,8 @@ from medix.scorer.service import ScorerService
 from medix.scorer.types import Similarity
 from tests.scorer.conftest import FakeEncoder, hashed, until, vectors_of
 
+pytestmark = pytest.mark.slow
+
 SERVED = {"urls": [], "retries": 1, "backoff_s": 0.01, "timeout_s": 0.2, "deadline_s": 2.0, "tries": 2}
 BREAKER = {"min_calls": 4, "probe_first_s": 0.02, "probe_max_s": 0.05, "hold_limit_s": 0.4}
 

@@ -17,6 +17,8 @@ from medix.scorer.patience import Patience
 from medix.scorer.service import ScorerService
 from tests.scorer.conftest import FakeJudge, ask
 
+pytestmark = pytest.mark.slow
+
 
 def patience(tries: int, deadline_s: float = 60.0, **breaker: Any) -> Patience:
     options = BreakerOptions(**{"probe_first_s": 0.01, "probe_max_s": 0.01, "hold_limit_s": 0.1, **breaker})

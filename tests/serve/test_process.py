@@ -17,6 +17,8 @@ import pytest
 from medix.errors import ConfigError, EvaluationError, ScorerError
 from medix.serve.process import ServerProcess, base_url, claim_port
 
+pytestmark = pytest.mark.slow
+
 # Writes down a child of its own, in another session as vLLM's engine may be, then serves /health.
 SERVE = """
 import http.server, subprocess, sys
