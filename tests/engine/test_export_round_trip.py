@@ -127,11 +127,9 @@ def test_a_lora_run_exports_what_it_trained(two_rank_run: Path, tmp_path: Path) 
     run = tmp_path / "run"
     finished = run_recipe(
         run,
-        "+lora=adapter",
-        f"actor_rollout_ref.model.lora_rank={LORA_RANK}",
         "actor_rollout_ref.model.lora_alpha=16",
-        "actor_rollout_ref.actor.optim.lr=3e-3",
         "data.val_max_samples=16",
+        LORA_RANK=str(LORA_RANK),
         STEPS="2",
         EVAL="0",
         MODEL=str(two_rank_run / "tiny-vlm"),
