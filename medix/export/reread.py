@@ -9,18 +9,10 @@ from pathlib import Path
 from medix.errors import ExportError
 from medix.export.contract import RECORD, Progress
 from medix.export.json_files import read_json
+from medix.export.safetensors_file import NAMES
 
 _CHUNK_BYTES = 8 << 20
-_DTYPES = {
-    "F32": "float32",
-    "BF16": "bfloat16",
-    "F16": "float16",
-    "F64": "float64",
-    "I64": "int64",
-    "I32": "int32",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
+_DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 
 def refuse_changed_weights(folder: Path, progress: Progress) -> None:

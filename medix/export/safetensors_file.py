@@ -21,7 +21,7 @@ FILE_BYTES = 2 << 30
 """Weights a file: small enough that a broken upload repeats little."""
 
 _CHUNK_BYTES = 8 << 20
-_NAMES = {
+NAMES = {
     "float32": "F32",
     "bfloat16": "BF16",
     "float16": "F16",
@@ -103,7 +103,7 @@ def _header(outputs: Sequence[Output]) -> bytes:
     offset = 0
     for output in outputs:
         entries[output.name] = {
-            "dtype": _NAMES[output.dtype],
+            "dtype": NAMES[output.dtype],
             "shape": list(output.shape),
             "data_offsets": [offset, offset + output.bytes],
         }

@@ -13,21 +13,10 @@ from omegaconf import OmegaConf
 from medix.errors import ConfigError
 from medix.preflight import batch_sizes, environment, training, wiring
 from medix.preflight.check import Check, failed, run_check
-from medix.run_config import compose_config
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration
 
 ROLLOUT, ACTOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
-
-
-@pytest.fixture(scope="module")
-def composed() -> Any:
-    return compose_config("medix_cpu")
-
-
-@pytest.fixture
-def config(composed: Any) -> Any:
-    return OmegaConf.create(OmegaConf.to_container(composed))
 
 
 def status(name: str, result: Any) -> str:

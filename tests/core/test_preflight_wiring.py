@@ -10,19 +10,8 @@ from omegaconf import OmegaConf
 from medix.errors import ConfigError
 from medix.preflight.check import Check
 from medix.preflight.wiring import PLUGINS, check_plugins, check_reward_manager
-from medix.run_config import compose_config
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration
-
-
-@pytest.fixture(scope="module")
-def composed() -> Any:
-    return compose_config("medix_cpu")
-
-
-@pytest.fixture
-def config(composed: Any) -> Any:
-    return OmegaConf.create(OmegaConf.to_container(composed))
 
 
 def test_the_recipe_as_it_stands_passes(config: Any) -> None:
