@@ -86,16 +86,25 @@ def _read_shard(actor: Path, world_size: int, rank: int) -> dict[str, Any]:
 
 
 def _shard_over(model: Any, mesh: Any) -> None:
-    """Each module that owns weights is a unit of its own, so that one layer is gathered at a time; tied ones are the
-    root's. Which units there are does not change how a tensor is cut."""
+    """One layer is gathered at a time. Which units there are does not change how a tensor is cut."""
     from torch.distributed.fsdp import fully_shard
 
+    for module in [*units(model), model]:
+        fully_shard(module, mesh=mesh)
+
+
+def units(model: Any) -> list[Any]:
+    """The modules that own weights, those inside others first. Tied weights are left to the root.
+
+    Experts own theirs beside a child, their activation: left to the root, they would be gathered all at once.
+    """
     owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    for module in list(model.modules()):
+    found = []
+    for module in reversed(list(model.modules())):
         own = [id(p) for p in module.parameters(recurse=False)]
-        if own and next(module.children(), None) is None and all(owners[p] == 1 for p in own):
-            fully_shard(module, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        if own and module is not model and all(owners[p] == 1 for p in own):
+            found.append(module)
+    return found
 
 
 def _lora_alpha(actor: Path) -> float:

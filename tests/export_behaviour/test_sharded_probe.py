@@ -180,6 +180,16 @@ def test_what_can_not_be_loaded_is_skipped_with_a_reason(
     assert CASES[case].skipped in probed[case][0]["skipped"]
 
 
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if case.experts or case.tied])
+def test_only_tied_weights_are_gathered_for_the_whole_pass(case: str, tmp_path: Path) -> None:
+    from medix.export.sharded_model import units
+
+    model = living(tmp_path, CASES[case])
+    alone = {id(p) for unit in units(model) for p in unit.parameters(recurse=False)}
+    left = [name for name, p in model.named_parameters() if id(p) not in alone]
+    assert left == (["model.embed_tokens.weight"] if CASES[case].tied else [])
+
+
 @pytest.mark.parametrize(("shape", "ranks"), [((2,), 2), ((2, 1), 1), ((1, 2), 2)], ids=str)
 def test_one_replica_is_enough(shape: tuple[int, ...], ranks: int, tmp_path: Path) -> None:
     """Two ranks: as one mesh, as two replicas, and as one replica cut in two."""
