@@ -35,7 +35,8 @@ class Patience:
         Raises:
             ScorerError: as the class says, or the breaker's own after its hold limit.
         """
-        spent_s, tried, answered, opened = 0.0, 0, 0, self.breaker.opened
+        spent_s, tried, opened = 0.0, 0, self.breaker.opened
+        answered: int | None = None  # by the scorer, to anybody, when this call last failed
         while True:
             probe = await self.breaker.admit()
             deadline, ended = Deadline(max(self.deadline_s - spent_s, 0.001)), False
@@ -50,7 +51,7 @@ class Patience:
                 else:
                     spent_s, tried = spent_s + deadline.spent_s, tried + 1
                     if tried >= self.tries or spent_s >= self.deadline_s:
-                        if tried > 1 and self.breaker.successes != answered:
+                        if answered is not None and self.breaker.successes != answered:
                             raise
                         self.breaker.trip()
                 answered = self.breaker.successes

@@ -63,6 +63,19 @@ async def test_what_the_judge_can_not_do_while_it_does_others_is_given_up(
     assert seen[-1] == pytest.approx(deadline_s - (calls - 1) * each_s, abs=0.05)
 
 
+@pytest.mark.parametrize(("tries", "deadline_s", "each_s"), [(1, 60.0, 0.0), (9, 0.05, 0.1)], ids=["try", "deadline"])
+async def test_a_call_whose_first_failure_spends_all_holds_once_and_is_given_up_then(
+    tries: int, deadline_s: float, each_s: float
+) -> None:
+    """One failure says nothing yet: it may be an outage. The others' answers end that, and its next failures tell."""
+    limits, seen = patience(tries, deadline_s, hold_limit_s=5.0), []
+    busy = asyncio.create_task(others_are_answered(limits.breaker))
+    with pytest.raises(ScorerError, match="found none"):
+        await asyncio.wait_for(limits.get(failing(seen, each_s)), 4.0)
+    busy.cancel()
+    assert limits.breaker.opened == 1
+
+
 async def test_answers_from_before_its_last_failure_do_not_make_an_outage_its_own() -> None:
     """28 were answered, then the judge is gone: it holds (and breaks at the limit) instead of giving the call up."""
     limits, seen = patience(tries=2), []
