@@ -64,8 +64,10 @@ def make_row(data: Mapping[str, Any], where: str) -> Row:
     Raises:
         DataError: a field is missing, of the wrong type, or misspelt.
     """
+    # `question_id` beside `question`, or `idx`, is no slip: only what the row does not state is looked for.
+    missing = [key for key in _KEYS if key != "id" and data.get(key) is None]
     for key in data.keys() - set(_KEYS):
-        near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.75)
+        near = difflib.get_close_matches(key, missing, n=1, cutoff=0.75)
         if near:
             raise DataError(f"{near[0]!r} on line {where}", repr(key), f"did you mean {near[0]!r}?")
     aliases = data.get("aliases") or ()

@@ -70,8 +70,10 @@ def test_a_wrong_row_is_refused_with_its_line(row: Any, says: str, tmp_path: Pat
         run(tmp_path, [row])
 
 
-def test_further_fields_of_a_row_are_left_alone(tmp_path: Path) -> None:
-    assert run(tmp_path, [{**ROW, "assume_judge": "yes", "assume_similarity": 0.9, "hospital": "B"}])[0]["score"] == 1.0
+@pytest.mark.parametrize("field", ["hospital", "idx", "qid", "response_id", "answers"])
+def test_further_fields_of_a_row_are_left_alone(field: str, tmp_path: Path) -> None:
+    """Also where they look like one of ours, which the row states: `answers` beside `answer` is no slip."""
+    assert run(tmp_path, [{**ROW, "assume_judge": "yes", "assume_similarity": 0.9, field: "B"}])[0]["score"] == 1.0
 
 
 def test_what_is_assumed_on_the_command_line_stands_in_for_rows_that_do_not_say(tmp_path: Path) -> None:
