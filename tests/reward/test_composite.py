@@ -28,6 +28,7 @@ TAKEN = (
     "embed_similarity",
     "answer_hash",
     "judge_faults",
+    "judge_embedder_disagree",
     "llm_accuracy_ok",
 )
 
