@@ -88,7 +88,7 @@ def _copy(folder: Path, checkpoint: Checkpoint, base: Path | None) -> dict[str, 
     """File name -> `checkpoint` or `base`."""
     taken: dict[str, str] = {}
     places = {"checkpoint": checkpoint.base_files} | ({"base": base} if base is not None else {})
-    roots = [checkpoint.actor, *([base] if base is not None else [])]
+    roots = [checkpoint.actor, *([base, *_blobs(base)] if base is not None else [])]
     templates = [template_in(place).strip() for place in places.values()]
     for name in COPIED:
         origin = next((origin for origin, place in places.items() if (place / name).is_file()), None)
@@ -102,6 +102,13 @@ def _copy(folder: Path, checkpoint: Checkpoint, base: Path | None) -> dict[str, 
         shutil.copyfile(path, folder / name)
         taken[name] = origin
     return taken
+
+
+def _blobs(snapshot: Path) -> list[Path]:
+    """Where the links of a hub cache's snapshots/REVISION lead: of a cache that is not this process's own too."""
+    place = snapshot.resolve().parent
+    blobs = place.parent / "blobs"
+    return [blobs] if place.name == "snapshots" and not blobs.is_symlink() else []
 
 
 def _refuse_link_outside(path: Path, roots: list[Path]) -> None:

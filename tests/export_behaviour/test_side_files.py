@@ -118,13 +118,20 @@ class TestLinks:
             complete(folder, checkpoint)
         assert not (folder / "merges.txt").exists()
 
+    @pytest.mark.parametrize("cache", ["hub", "another"])
     def test_as_the_hubs_cache_makes_them_is_followed(
-        self, folder: Path, checkpoint: Checkpoint, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        folder: Path,
+        checkpoint: Checkpoint,
+        base: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        cache: str,
     ) -> None:
         """snapshots/REVISION/FILE points to blobs/HASH of the same repository."""
         from huggingface_hub import constants
 
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / cache))
         blobs, snapshot = tmp_path / "hub/models--Qwen--X/blobs", tmp_path / "hub/models--Qwen--X/snapshots/1"
         blobs.mkdir(parents=True)
         snapshot.mkdir(parents=True)
