@@ -167,6 +167,12 @@ def test_a_folder_in_data_without_a_manifest_is_not_written_to(equipped: Checkou
     # The fake configuration names data/ as the folder; the real one names DATA (test_scripts).
     command = "or make it: MODEL=$(hf download Qwen/Qwen2.5-VL-7B-Instruct --quiet | tail -n 1); medix prepare medix_rl"
     assert command in ended.stderr
+    advised = ended.stderr[ended.stderr.index("MODEL=$(") :]
+    path = f"{equipped.commands}:/usr/bin:/bin"
+    environment = {"PATH": path, "CALLS": str(equipped.root / "calls")}
+    subprocess.run(["bash", "-c", advised], cwd=equipped.root, env=environment, check=True)
+    words = equipped.words()[-1]
+    assert words[words.index("--model") + 1] == "hub/Qwen/Qwen2.5-VL-7B-Instruct"
 
 
 @pytest.mark.parametrize(("knob", "value"), [("MODEL", "Qwen/nowhere"), ("JUDGE_MODEL", "/models/nowhere")])

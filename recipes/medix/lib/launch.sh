@@ -120,11 +120,12 @@ data_command() {
 # A folder that the user named is the user's: it is never written to.
 check_data() {
   if [[ -z $DATA || -f $DATA/manifest.json || $DRY_RUN == 1 ]]; then return; fi
-  local fetch=
+  local fetch='' command
   if [[ ! -d $MODEL ]]; then fetch="MODEL=\$(hf download $MODEL --quiet | tail -n 1);" model_folder=\$MODEL; fi
   data_command
+  command=$(printf ' %q' "${preparation[@]}")
   fail "expected a folder of \`medix prepare\` in DATA, with a manifest.json; found none in $DATA. Fix: correct DATA," \
-    "or make it: $fetch$(printf ' %q' "${preparation[@]}")"
+    "or make it: $fetch${command//\\\$MODEL/\"\$MODEL\"}"
 }
 
 prepare_data() {
