@@ -44,9 +44,9 @@ start() {
   local options=(--node-ip-address "$NODE_IP" --disable-usage-stats "$@")
   if [[ -n $NUM_GPUS ]]; then options+=(--num-gpus "$NUM_GPUS"); fi
   if [[ -n $NUM_CPUS ]]; then options+=(--num-cpus "$NUM_CPUS"); fi
-  # Else gloo, NCCL and vLLM may take the interface of another network.
+  # Else gloo, NCCL and vLLM may take the interface of another network. awk reads to the end, or `ip` dies of its pipe.
   local interface
-  interface=$(ip -o addr show 2>/dev/null | awk -v ip="$NODE_IP" '{split($4, a, "/")} a[1] == ip {print $2; exit}') ||
+  interface=$(ip -o addr show 2>/dev/null | awk -v ip="$NODE_IP" '{split($4, a, "/")} a[1] == ip && !n++ {print $2}') ||
     interface=
   [[ -n ${GLOO_SOCKET_IFNAME:-$interface} && -n ${NCCL_SOCKET_IFNAME:-$interface} ]] ||
     fail "expected NODE_IP to be an address of this node; found $NODE_IP, which \`ip -o addr show\` does not list, or no" \

@@ -34,6 +34,24 @@ def test_a_node_without_an_address_says_set_node_ip(
     assert not list((equipped.root / "outputs/ray").glob("*.mark"))  # nothing was started
 
 
+MANY = r"""#!/bin/sh
+echo '2: eth0    inet 10.0.0.1/8 scope global eth0'
+for n in $(seq 200); do echo "$n: veth$n    inet 10.1.0.$n/8 scope global veth$n"; done
+sleep 0.3
+echo '999: last    inet 10.2.0.1/8'
+"""
+
+
+def test_a_node_with_many_addresses_finds_its_interface(equipped: Checkout) -> None:
+    """Who stops to read at the first ends `ip` by SIGPIPE, which looked like an address of another node."""
+    equipped.fake("ip", MANY)
+    equipped.fake("ray", "#!/bin/sh\nexec >&2\necho interface $GLOO_SOCKET_IFNAME\n")
+    ended = equipped.run("ray_cluster.sh", "head", NODE_IP="10.0.0.1")
+    assert ended.returncode == 0, ended.stderr
+    (log,) = (equipped.root / "outputs/ray").glob("*.log")
+    assert log.read_text() == "interface eth0\n"
+
+
 def test_without_arguments_it_explains_itself_on_any_machine(equipped: Checkout) -> None:
     equipped.fake("ip", NO_IP)
     ended = equipped.run("ray_cluster.sh")
