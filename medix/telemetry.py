@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from medix.scorer.types import Similarity, Verdict  # the service imports this module
@@ -24,8 +24,11 @@ JUDGE_FAULTS = "judge_faults"
 DISAGREE = "judge_embedder_disagree"
 """1 or 0 a response that both were asked about: the judge's verdict is not what the cosine says at its threshold."""
 
+FLAGS: Final = frozenset((ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED, JUDGE_FAULTS, DISAGREE))
+"""What the reward manager adds to the flat record: neither scores nor components."""
+
 _LATENCIES = ("judge_seconds", "embed_seconds")
-_FLAGS = (JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED)
+_JUDGE_FLAGS = (JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED)
 
 
 def reward_metrics(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -46,7 +49,7 @@ def reward_metrics(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]
         values = [row[key] for row in rewards if row[key] != NOT_OFFERED]
         if key in _LATENCIES:
             values = [row[key] for row in rewards if _was_called(key, row)]
-        if key in (ANSWER_HASH, JUDGE_FAULTS, DISAGREE, *_FLAGS) or not values:
+        if key in FLAGS or not values:
             continue
         if key in _LATENCIES:
             metrics[f"reward/{key}/p50"], metrics[f"reward/{key}/p95"] = percentile(values, 50), percentile(values, 95)
@@ -95,7 +98,7 @@ def disagreement(verdict: Verdict | None, near: Similarity | None, threshold: fl
 
 def _judge_counts(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Calls that left this process, how many failed on the way, and the shares of needed verdicts that cost no call."""
-    asked, cached, shared = (sum(row[key] for row in rewards) for key in _FLAGS)
+    asked, cached, shared = (sum(row[key] for row in rewards) for key in _JUDGE_FLAGS)
     faults, calls = sum(row.get(JUDGE_FAULTS, 0.0) for row in rewards), asked - cached - shared
     return {
         "reward/judge_calls": calls,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medix.errors import ScorerError
-from medix.telemetry import ANSWER_HASH, DISAGREE, JUDGE_ASKED, JUDGE_CACHED, JUDGE_FAULTS, JUDGE_SHARED
+from medix.telemetry import FLAGS
 from reward_fns.contracts import (
     NOT_APPLICABLE,
     NOT_OFFERED,
@@ -33,7 +33,7 @@ RESERVED = frozenset(
     (
         *("score", "acc", "judge_seconds", "embed_seconds", "judge_yes_probability", "embed_similarity"),
         *("reward", "details", "judge", "sample_id"),
-        *(ANSWER_HASH, DISAGREE, JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED, JUDGE_FAULTS),
+        *FLAGS,
     )
 )
 """Keys of the record, and those that training and veRL add: no component may take their place."""

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from medix.supervise.metrics_file import read_metrics
+from medix.telemetry import FLAGS
 
 SCORE: Final = "score"
 UNWEIGHTED: Final = -1.0
 KNOWN_COMPONENTS: Final = ("llm_accuracy", "embed_accuracy", "modality", "format")
 """Shown first and in this order; components of one's own follow by name."""
-_NOT_COMPONENTS: Final = {SCORE, "acc", "judge_yes_probability", "embed_similarity"}
+_NOT_COMPONENTS: Final = {SCORE, "acc", "judge_yes_probability", "embed_similarity", *FLAGS}
 _MEAN = re.compile(r"reward/([^/]+)/mean")
 _VALIDATION = re.compile(r"val-(?:core|aux)/(.+)/([^/]+)/mean@\d+")
 
@@ -78,7 +79,7 @@ class Metrics:
 
 def is_component(name: str) -> bool:
     """Whether a key of the flat reward record is a component's value, not a total, a flag or a latency."""
-    return name not in _NOT_COMPONENTS and not name.endswith(("_ok", "_seconds", "_hash"))
+    return name not in _NOT_COMPONENTS and not name.endswith(("_ok", "_seconds"))
 
 
 def load_metrics(run_dir: Path) -> Metrics:

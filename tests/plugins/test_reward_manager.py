@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from medix.errors import ConfigError, ScorerError
 from medix.preflight.scorers import FIXED_VERDICTS
+from medix.report.series import is_component
 from medix.run_config import compose_config
 from medix.telemetry import ANSWER_HASH, DISAGREE, JUDGE_FAULTS
 from reward_fns import AssumedScorers
@@ -158,6 +159,8 @@ async def test_every_response_has_the_same_keys(config: Any, monkeypatch: pytest
     found = [(await manager.run_single(batch(text)))["reward_extra_info"] for text in texts]
     found.append((await manager.run_single(batch(RIGHT, modality="")))["reward_extra_info"])
     assert len({tuple(row) for row in found}) == 1
+    # The rest of the keys are totals, flags and latencies: the report draws none of them as a component.
+    assert [key for key in found[0] if is_component(key)] == ["llm_accuracy", "embed_accuracy", "modality", "format"]
     assert found[-1]["modality"] == -1.0  # does not apply to a text-only question
     # 0.5175 + 0.3375 + 0.10 of 1: all but the tag.
     assert found[3]["score"] == pytest.approx(0.955)
