@@ -82,6 +82,9 @@ REFUSED: dict[str, tuple[dict[str, str], str, str]] = {
     "local judge, too few listed": (
         {**EIGHT, "JUDGE": "local", "GPUS": "1", "CUDA_VISIBLE_DEVICES": "3"}, "DEVICES=3; found 0,1", "JUDGE_DEVICES",
     ),
+    "local judge, too few there": (
+        {"FAKE_GPUS": "1", "JUDGE": "local", "GPUS": "1"}, "among the 1 visible GPU(s)", "JUDGE_DEVICES=0",
+    ),
     "local judge, typo": ({**EIGHT, "JUDGE": "local", "JUDGE_DEVICES": "0:1"}, "found 0:1", "as 0,1"),
     "rank": ({**EIGHT, "LORA_RANK": "r64"}, "LORA_RANK to be a whole number", "found r64"),
     "rank, negative": ({**EIGHT, "LORA_RANK": "-1"}, "LORA_RANK to be a whole number", "found -1"),

@@ -8,6 +8,7 @@ JUDGE_MEMORY=${JUDGE_MEMORY:-0.12}    # and how much of each; a 4B model in bf16
 judge_pid=
 
 check_judge() {
+  local position there
   expect '[0-9]+(,[0-9]+)*' 'positions among the visible GPUs, as 0,1' JUDGE_DEVICES
   case $JUDGE in
     colocated) ;;
@@ -19,6 +20,12 @@ check_judge() {
       ((NNODES == 1)) || fail "expected one node for JUDGE=local, whose judge listens on 127.0.0.1; found" \
         "NNODES=$NNODES. Fix: \`medix serve judge\` on an address of its own, then JUDGE_URL="
       devices_at "$JUDGE_DEVICES" >/dev/null
+      if [[ $DRY_RUN == 1 ]]; then return; fi
+      there=$(visible_gpus)
+      for position in ${JUDGE_DEVICES//,/ }; do
+        ((10#$position < there)) || fail "expected positions among the $there visible GPU(s) for JUDGE=local; found" \
+          "$JUDGE_DEVICES. Fix: JUDGE_DEVICES=0, or list more GPUs"
+      done
       ;;
     *) fail "expected JUDGE to be colocated, local or external; found $JUDGE. Fix: correct it" ;;
   esac
