@@ -32,10 +32,34 @@ ROW_SCHEMA: Final = pa.schema(
 )
 
 
+MAY_BE_ABSENT: Final = frozenset({"path", "modality", "aliases"})
+"""Fields that are None in every row of some files: a library that rewrites such a file gives them the type null."""
+
+
 def wrong_columns(found: pa.Schema) -> list[str]:
-    """What of `ROW_SCHEMA` a file has not, or has with another type; further columns are nobody's harm."""
+    """What of `ROW_SCHEMA` a file has not, or has with another type; further columns are nobody's harm.
+
+    A file that pandas or polars rewrote passes: large strings and lists hold the same.
+    """
     return [
         f"no {field.name}" if field.name not in found.names else f"{field.name} as {found.field(field.name).type}"
         for field in ROW_SCHEMA
-        if field.name not in found.names or found.field(field.name).type != field.type
+        if field.name not in found.names or not _holds(found.field(field.name), field)
     ]
+
+
+def _holds(found: pa.Field, wanted: pa.Field) -> bool:
+    of, kind = pa.types, found.type
+    if of.is_struct(wanted.type):
+        have = {kind.field(i).name: kind.field(i) for i in range(kind.num_fields)} if of.is_struct(kind) else {}
+        parts = [wanted.type.field(i) for i in range(wanted.type.num_fields)]
+        return all(part.name in have and _holds(have[part.name], part) for part in parts)
+    if of.is_null(kind):
+        return wanted.name in MAY_BE_ABSENT
+    if of.is_list(wanted.type):
+        return bool(of.is_list(kind) or of.is_large_list(kind)) and _holds(kind.value_field, wanted.type.value_field)
+    if of.is_string(wanted.type):
+        return bool(of.is_string(kind) or of.is_large_string(kind))
+    if of.is_binary(wanted.type):
+        return bool(of.is_binary(kind) or of.is_large_binary(kind))
+    return bool(kind == wanted.type)
