@@ -104,6 +104,11 @@ class CircuitBreaker:
             if not ok and failed / len(self._recent) >= self.options.failure_rate:
                 self.trip()
 
+    def record_refusal(self, probe: bool = False) -> None:
+        """Say that an admitted call was refused for what was sent: no failure, and an outage is over."""
+        if self._open_since is not None:
+            self._record_while_open(True, probe)
+
     def trip(self) -> None:
         """Open now."""
         if self._open_since is None:

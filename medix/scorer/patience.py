@@ -21,7 +21,8 @@ class Patience:
     - Spent, and the scorer has answered nobody since the failure before: it is down. The breaker opens, the call holds.
     - Spent, and the scorer has answered others: this one call is what it can not do. That is a ScorerError.
     - Refused (wrong key, wrong model) before it ever answered: the set-up is wrong. That is a ScorerError at once, as
-      is a refusal of what was sent (too long) at any time: the same bytes would be refused again.
+      is a refusal of what was sent (too long) at any time: the same bytes would be refused again. The breaker counts
+      that as no failure: who refuses is up.
     - What fails while the breaker is open is the outage's fault, and counts against no call.
     """
 
@@ -66,8 +67,9 @@ class Patience:
 
     def _note(self, error: ScorerError, probe: bool) -> None:
         self.failures += 1
+        if isinstance(error, EndpointError) and error.status in CONTENT_STATUSES:
+            self.breaker.record_refusal(probe)
+            raise error
         self.breaker.record(False, str(error), probe)
-        if not isinstance(error, EndpointError) or error.kind != "refused":
-            return
-        if error.status in CONTENT_STATUSES or not self.breaker.successes:
+        if isinstance(error, EndpointError) and error.kind == "refused" and not self.breaker.successes:
             raise error

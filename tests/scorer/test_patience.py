@@ -12,7 +12,7 @@ from aiohttp import web
 
 from medix.errors import ScorerError
 from medix.scorer.breaker import BreakerOptions, CircuitBreaker
-from medix.scorer.endpoints import Deadline, EndpointError, EndpointOptions, EndpointPool
+from medix.scorer.endpoints import CONTENT_STATUSES, Deadline, EndpointError, EndpointOptions, EndpointPool
 from medix.scorer.patience import Patience
 from medix.scorer.service import ScorerService
 from tests.scorer.conftest import FakeJudge, ask
@@ -85,6 +85,33 @@ async def test_answers_from_before_its_last_failure_do_not_make_an_outage_its_ow
         await limits.get(failing(seen))
     assert limits.breaker.opened == 1
     assert len(seen) > 3  # probed again and again: a failed probe is not a try
+
+
+def refusing(status: int) -> Callable[[Deadline], Awaitable[None]]:
+    async def refuse(deadline: Deadline) -> None:
+        raise EndpointError("HTTP 200", f"HTTP {status}", "shorten it", "refused", status)
+
+    return refuse
+
+
+@pytest.mark.parametrize("status", CONTENT_STATUSES)
+async def test_refusals_of_what_was_sent_are_no_outage(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """One answer and six refusals: 6 of 7 would be over the rate of 0.5, with more calls than the 5 it asks for."""
+    limits = patience(tries=3)
+    limits.breaker.record(True)
+    for _ in range(6):
+        with pytest.raises(ScorerError, match=f"HTTP {status}"):
+            await limits.get(refusing(status))
+    assert (limits.breaker.opened, caplog.messages, limits.failures) == (0, [], 6)
+
+
+async def test_a_refused_probe_ends_the_outage(caplog: pytest.LogCaptureFixture) -> None:
+    limits = patience(tries=3, hold_limit_s=5.0)
+    limits.breaker.trip()
+    with pytest.raises(ScorerError, match="HTTP 413"):
+        await limits.get(refusing(413))
+    assert not limits.breaker.is_open
+    assert "is back after" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(("hold_limit_s", "says"), [(0.2, True), (0.0, False)], ids=["holding", "a probe's breaker"])
