@@ -72,6 +72,8 @@ class VerdictCache:
             self._stored = int(self._file.execute("SELECT count(*) FROM verdict").fetchone()[0])
         except (sqlite3.Error, OSError) as error:
             fix = "delete the file or name another in medix.scorer.cache.path"
+            if "locked" in str(error):
+                fix = "another process is using it: wait for its end, or name another file in medix.scorer.cache.path"
             raise ConfigError(f"a verdict cache at {path}", str(error), fix) from error
 
     def __len__(self) -> int:

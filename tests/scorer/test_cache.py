@@ -164,6 +164,15 @@ def test_a_file_that_is_locked_costs_no_verdict_and_is_written_later(
     reopened.close()
 
 
+def test_a_new_file_that_another_process_has_locked_is_not_to_be_deleted(tmp_path: Path) -> None:
+    holder = locked(tmp_path / "c.sqlite")
+    with pytest.raises(ConfigError, match="locked") as refused:
+        VerdictCache(CacheOptions(path=str(tmp_path / "c.sqlite")))
+    holder.close()
+    assert "another process is using it" in refused.value.fix
+    assert "delete" not in refused.value.fix
+
+
 def test_a_full_disk_costs_no_verdict(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = VerdictCache(CacheOptions(path=str(tmp_path / "c.sqlite")))
     assert cache._file is not None
