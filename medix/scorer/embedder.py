@@ -25,6 +25,12 @@ from medix.scorer.patience import Patience
 from medix.scorer.types import Similarity
 
 Vector = npt.NDArray[np.float32]
+PLAIN_TEXT = "pneumonia"
+"""An embedder that is in order has a vector for it."""
+
+
+class VectorError(ScorerError):
+    """A vector that no cosine can be taken of, among those of a batch."""
 
 
 @dataclass(frozen=True)
@@ -119,36 +125,42 @@ class Embedder:
                 self._settle(text, outcome)
 
     async def _batch(self, texts: list[str], deadline: Deadline) -> list[Vector | ScorerError]:
-        """One outcome a text; raised where there is no vector among them."""
+        """One outcome a text; raised where all are refused."""
         deadline.begin()
         outcomes = await self._halving(texts)
-        if isinstance(outcomes[0], ScorerError) and not any(isinstance(found, np.ndarray) for found in outcomes):
+        if isinstance(outcomes[0], EndpointError) and all(isinstance(found, EndpointError) for found in outcomes):
             raise outcomes[0]
         return outcomes
 
     async def _halving(self, texts: list[str]) -> list[Vector | ScorerError]:
-        # A text too long for the server has it refuse the whole batch: halves, until that text fails alone.
+        # A text too long for the server, or without a usable vector, spoils its batch: halves, until it fails alone.
         try:
             return list(await self._encode(texts))
+        except VectorError as error:
+            await self._encode([PLAIN_TEXT])  # raised: the encoder is out of order, and not this text
+            fault: ScorerError = error
         except EndpointError as error:
             if error.status not in CONTENT_STATUSES:
                 raise
-            if len(texts) == 1:
-                return [error]
+            fault = error
+        if len(texts) == 1:
+            return [fault]
         half = len(texts) // 2
         return [*await self._halving(texts[:half]), *await self._halving(texts[half:])]
 
     async def _encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
         start = time.monotonic()
         try:
-            vectors = await self.encoder.encode(texts)
+            vectors = np.asarray(await self.encoder.encode(texts), dtype=np.float32)
         except ScorerError:
             raise
         except Exception as error:  # a model and its library may fail in any way; callers must hear of it
             raise ScorerError("vectors from the embedder", f"{type(error).__name__}: {error}", "see its log") from error
-        if vectors.ndim != 2 or len(vectors) != len(texts) or not _of_length_one(vectors):
-            found = f"{len(texts)} texts, an array of shape {vectors.shape} or vectors that are not finite"
-            raise ScorerError("one vector of length 1 for each text", found, "use another embedder, or float32")
+        expected, fix = "one vector of length 1 for each text", "use another embedder, or float32"
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ScorerError(expected, f"{len(texts)} texts, an array of shape {vectors.shape}", fix)
+        if not _of_length_one(vectors):
+            raise VectorError(expected, f"one of another length or not finite for {texts[0]!r:.80}", fix)
         self.seconds += time.monotonic() - start
         self.batches += 1
         self.encoded += len(texts)

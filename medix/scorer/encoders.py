@@ -19,7 +19,10 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """`encode` gives [N, D] vectors of length 1, in the order of the texts; any error where it can not."""
+    """`encode` gives [N, D] vectors of length 1, in the order of the texts; any error where it can not.
+
+    A vector that is not finite or of another length is the text's fault as long as other texts have good ones.
+    """
 
     async def encode(self, texts: Sequence[str]) -> Vectors: ...
 
@@ -82,16 +85,15 @@ class EndpointEncoder:
             vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
         except (KeyError, TypeError, ValueError) as error:
             raise self._malformed(f"{type(error).__name__} on {error}") from error
-        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+        if vectors.ndim != 2 or len(vectors) != len(texts):
             raise self._malformed(f"vectors of shape {vectors.shape}")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not (lengths > 0).all():
-            raise self._malformed("a vector of length 0")
-        return np.asarray(vectors / lengths, dtype=np.float32)
+        usable = np.isfinite(lengths) & (lengths > 0)
+        return np.asarray(vectors / np.where(usable, lengths, 1.0), dtype=np.float32)
 
     @staticmethod
     def _malformed(found: str) -> EndpointError:
-        expected = "one finite vector for each text"
+        expected = "one vector for each text"
         return EndpointError(expected, found, "check that medix.scorer.embedder.model is an embedder", "malformed")
 
     async def aclose(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from typing import Any
 
 import numpy as np
@@ -71,7 +73,7 @@ async def test_a_dying_embedder_holds_and_a_dead_one_stops(fake_encoder: Any) ->
 
 
 class OddEncoder(FakeEncoder):
-    """Gives what it is told to, or fails as it is told to."""
+    """Gives what it is told to, for so many texts if that is a function, or fails as it is told to."""
 
     def __init__(self, outcome: Any) -> None:
         super().__init__()
@@ -81,17 +83,20 @@ class OddEncoder(FakeEncoder):
         await asyncio.sleep(0.02)
         if isinstance(self.outcome, Exception):
             raise self.outcome
-        return self.outcome
+        return self.outcome(len(texts)) if callable(self.outcome) else self.outcome
 
 
 @pytest.mark.parametrize(
     ("outcome", "says"),
     [
-        (np.full((2, 8), np.nan, dtype=np.float32), "not finite"),
-        (np.full((2, 8), np.inf, dtype=np.float32), "not finite"),
-        (np.zeros((2, 8), dtype=np.float32), "length 1"),
+        (lambda count: np.full((count, 8), np.nan, dtype=np.float32), "not finite for 'pneumonia'"),
+        (lambda count: np.full((count, 8), np.inf, dtype=np.float32), "not finite for 'pneumonia'"),
+        (lambda count: np.zeros((count, 8), dtype=np.float32), "length 1"),
         (np.eye(3, dtype=np.float32), "2 texts, an array of shape (3, 3)"),
         (np.ones(2, dtype=np.float32), "shape (2,)"),
+        (None, "shape ()"),
+        ([[1.0, 0.0], [1.0]], "ValueError"),
+        ({"data": []}, "TypeError"),
         (TypeError("TextEncodeInput must be a text"), "TypeError: TextEncodeInput"),
         (KeyError("tokens"), "KeyError"),
     ],
@@ -106,6 +111,37 @@ async def test_what_a_model_gives_or_raises_reaches_every_caller_as_a_scorers_fa
     for error in found:
         assert isinstance(error, ScorerError)
         assert says in str(error)
+        assert "bring the embedder up" in str(error)
+
+
+class ChokingEncoder(FakeEncoder):
+    """Gives NaN for `odd`, and for all that is encoded together with it where it `spoils` its batch."""
+
+    def __init__(self, spoils: bool) -> None:
+        super().__init__()
+        self.spoils = spoils
+
+    async def encode(self, texts: Any) -> Any:
+        vectors = await super().encode(texts)
+        bad = [text == "odd" for text in texts]
+        vectors[[any(bad)] * len(texts) if self.spoils else bad] = np.nan
+        return vectors
+
+
+@pytest.mark.parametrize("spoils", [False, True], ids=["its own vector", "its batch"])
+@pytest.mark.parametrize("others", [20, 0], ids=["among others", "alone"])
+async def test_one_text_without_a_finite_vector_fails_alone(spoils: bool, others: int) -> None:
+    """Alone the text is all of its batch: that a plain text has a vector tells it from an encoder out of order."""
+    encoder = ChokingEncoder(spoils)
+    service = ScorerService({"embedder": {"batch_wait_ms": 1, "tries": 2}, "breaker": BREAKER}, encoder=encoder)
+    assert check_no_fault_is_a_similarity(await similarities(service, 1)) == 1  # the reference is known
+    odd = asyncio.gather(service.similarity("gold", "odd"), return_exceptions=True)
+    found, (fault,) = await asyncio.wait_for(asyncio.gather(similarities(service, others, first=1), odd), 5)
+    stats = service.stats()
+    await service.aclose()
+    assert check_no_fault_is_a_similarity(found, first=1) == others
+    assert "not finite for 'odd'" in str(fault)
+    assert stats["embed_breaker_opened"] == 0
 
 
 @pytest.mark.parametrize("batch_wait_ms", [1, 500], ids=["in the encoder", "in the queue"])
@@ -141,7 +177,11 @@ FAULTS = {
     ),
     "NaN": (
         always(lambda texts: web.Response(text=f'{{"data": [{", ".join(NAN % n for n in range(len(texts)))}]}}')),
-        "vectors of shape",
+        "not finite",
+    ),
+    "zeros": (
+        always(lambda texts: web.json_response({"data": [row | {"embedding": [0, 0]} for row in vectors_of(texts)]})),
+        "of another length",
     ),
 }
 NAN = '{"index": %d, "embedding": [NaN, 1.0]}'
@@ -181,6 +221,23 @@ async def test_an_endpoint_that_dies_at_half_and_comes_back_loses_nothing(fake_e
     await service.aclose()
     encoded = [text for batch in fake_embedder.batches for text in batch]
     assert sorted(encoded) == sorted({"gold", *(f"answer {n}" for n in range(40))})
+
+
+async def test_one_text_that_an_endpoint_gives_nan_for_fails_alone(fake_embedder: Any) -> None:
+    async def choke(texts: list[str]) -> web.Response | None:
+        rows = [
+            row | {"embedding": [math.nan] * 8} if text == "odd" else row
+            for text, row in zip(texts, vectors_of(texts), strict=True)
+        ]
+        return web.Response(text=json.dumps({"data": rows}))
+
+    fake_embedder.behaviour = choke
+    service = served(fake_embedder.url)
+    odd = asyncio.gather(service.similarity("gold", "odd"), return_exceptions=True)
+    found, (fault,) = await asyncio.gather(similarities(service, 20), odd)
+    await service.aclose()
+    assert check_no_fault_is_a_similarity(found) == 20
+    assert "not finite for 'odd'" in str(fault)
 
 
 async def test_one_text_that_is_too_long_for_the_endpoint_fails_alone(fake_embedder: Any) -> None:
