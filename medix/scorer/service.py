@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medix.scorer.breaker import BreakerOptions, CircuitBreaker
@@ -82,9 +82,18 @@ class ScorerService:
         assert self._embedder is not None
         return await self._embedder.similarity(gold, answer)
 
+    def uncached(self) -> ScorerService:
+        """A service of the same options that knows no earlier verdict and leaves none. Close it by itself."""
+        service = ScorerService(encoder=self._encoder)
+        service.options = replace(self.options, cache=CacheOptions())
+        return service
+
     @property
     def judge_faults(self) -> int:
-        """Requests to the judge that failed, or whose reply was no verdict, since the start; all were repeated."""
+        """Requests to the judge that failed, or whose reply was no verdict, since the start.
+
+        All were repeated but refusals of what was sent.
+        """
         return self._judge.patience.failures + self._judge.client.pool.retried if self._judge else 0
 
     def stats(self) -> dict[str, float]:

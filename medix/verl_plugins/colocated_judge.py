@@ -14,7 +14,7 @@ from medix.errors import ScorerError
 
 if TYPE_CHECKING:
     from medix.preflight.colocated import JudgeCheck
-    from medix.scorer.types import Scorers
+    from medix.scorer.service import ScorerService
 
 logger = logging.getLogger(__name__)
 WRONG_AT_MOST = 1
@@ -29,15 +29,21 @@ def compute_score(*_args: Any, **_kwargs: Any) -> NoReturn:
     )
 
 
-async def ask_fixed_verdicts(scorers: Scorers, judge_check: JudgeCheck) -> None:
+async def ask_fixed_verdicts(scorers: ScorerService, judge_check: JudgeCheck) -> None:
     """What preflight asks of other judges: this one starts with the run, so it is asked before it pays a response.
+
+    Past the cache, which knows a judge by its path: other weights may stand there now.
 
     Raises:
         ScorerError: it is not fit to judge, or did not answer.
     """
     from medix.preflight.scorers import FIXED_VERDICTS, wrong_verdicts
 
-    wrong = await wrong_verdicts(scorers)
+    asked = scorers.uncached()
+    try:
+        wrong = await wrong_verdicts(asked)
+    finally:
+        await asked.aclose()
     found = f"wrong on {', '.join(wrong)}"
     if len(wrong) > WRONG_AT_MOST and judge_check == "stop":
         raise ScorerError(
