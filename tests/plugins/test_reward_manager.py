@@ -14,12 +14,10 @@ from omegaconf import OmegaConf
 from medix.errors import ConfigError, ScorerError
 from medix.preflight.scorers import FIXED_VERDICTS
 from medix.report.series import is_component
-from medix.rule_judge.server import read_fields
 from medix.run_config import compose_config
 from medix.telemetry import ANSWER_HASH, DISAGREE, JUDGE_FAULTS
 from reward_fns import AssumedScorers
 from reward_fns.contracts import JudgeRequest, Similarity, Verdict
-from tests.scorer.conftest import FakeJudge, completion
 
 pytestmark = [
     pytest.mark.slow,  # imports torch, veRL and Ray
@@ -247,27 +245,6 @@ async def test_a_colocated_judge_is_asked_the_fixed_verdicts_once_before_it_pays
     if stops:
         assert "'spleen' for 'liver', 'fracture' for 'no fracture'" in str(results[0])
         assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
-
-
-async def test_a_colocated_judge_is_asked_anew_although_the_cache_knows_its_path(tmp_path: Path) -> None:
-    """Bad weights get 3 of 6 wrong (they say NO to all but "good ..."), better ones at the same path none."""
-    from medix.scorer.service import ScorerService
-    from medix.verl_plugins.colocated_judge import ask_fixed_verdicts
-
-    async def know(judge: FakeJudge, request: Any) -> Any:
-        candidate = (read_fields(judge.bodies[-1]["messages"][0]["content"]) or {})["CANDIDATE"]
-        return completion("YES" if (candidate, True) in [fixed[2:] for fixed in FIXED_VERDICTS] else "NO")
-
-    server, outcomes = FakeJudge(), []
-    await server.start()
-    for behaviour in (None, know, None):
-        server.behaviour = behaviour
-        service = ScorerService({"judge": {"urls": [server.url]}, "cache": {"path": str(tmp_path / "c.sqlite")}})
-        outcomes += await asyncio.gather(ask_fixed_verdicts(service, "stop"), return_exceptions=True)
-        await service.aclose()
-    await server.stop()
-    assert [type(outcome) for outcome in outcomes] == [ScorerError, type(None), ScorerError]
-    assert len(server.bodies) == 18
 
 
 @pytest.mark.parametrize("without", ["a colocated judge", "a weight of the judge"])

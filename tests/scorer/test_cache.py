@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from medix.errors import ConfigError
+from medix.errors import ConfigError, ScorerError
+from medix.preflight.scorers import FIXED_VERDICTS
+from medix.rule_judge.server import read_fields
 from medix.scorer.cache import CacheOptions, VerdictCache
 from medix.scorer.judge_prompt import JUDGE_PROMPT
 from medix.scorer.service import ScorerService
 from medix.scorer.types import Verdict
-from tests.scorer.conftest import ask
+from medix.verl_plugins.colocated_judge import ask_fixed_verdicts
+from tests.scorer.conftest import ask, completion
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,25 @@ async def test_a_killed_process_leaves_its_verdicts_and_the_next_repeats_none(
     await service.aclose()
     assert (stats["judge_cache_hits"], stats["judge_calls"]) == (20, 20)
     assert fake_judge.answered == {f"good {n}": 1 for n in range(40)}
+
+
+async def test_a_colocated_judge_is_asked_anew_although_the_cache_knows_its_path(
+    fake_judge: Any, fast: Any, tmp_path: Path
+) -> None:
+    """Bad weights get 3 of 6 wrong (they say NO to all but "good ..."), better ones at the same path none."""
+
+    async def know(judge: Any, request: web.Request) -> web.Response:
+        candidate = (read_fields(judge.bodies[-1]["messages"][0]["content"]) or {})["CANDIDATE"]
+        return completion("YES" if (candidate, True) in [fixed[2:] for fixed in FIXED_VERDICTS] else "NO")
+
+    outcomes: list[Any] = []
+    for behaviour in (None, know, None):
+        fake_judge.behaviour = behaviour
+        service = ScorerService(fast(fake_judge.url, cache=str(tmp_path / "c.sqlite")))
+        outcomes += await asyncio.gather(ask_fixed_verdicts(service, "stop"), return_exceptions=True)
+        await service.aclose()
+    assert [type(outcome) for outcome in outcomes] == [ScorerError, type(None), ScorerError]
+    assert len(fake_judge.bodies) == 18
 
 
 def test_the_cache_is_bounded_in_memory_and_on_disk(tmp_path: Any) -> None:
