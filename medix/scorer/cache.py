@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medix.errors import ConfigError
-from medix.scorer.options import Count, CountOrZero
+from medix.scorer.options import CountOrZero
 from medix.scorer.types import Verdict
 
 logger = logging.getLogger(__name__)
@@ -29,10 +29,10 @@ _KEEP = "INSERT OR IGNORE INTO verdict VALUES (?, ?, ?, ?)"
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """An empty `path` keeps the cache in memory only. `max_entries` bounds the memory, `max_stored` the file."""
+    """An empty `path` keeps the cache in memory only. `max_entries` bounds that (0: none), `max_stored` the file."""
 
     path: str = ""
-    max_entries: Count = 100_000
+    max_entries: CountOrZero = 100_000
     max_stored: CountOrZero = 5_000_000
 
 
@@ -54,7 +54,7 @@ class VerdictCache:
         self._memory: OrderedDict[bytes, Verdict] = OrderedDict()
         self._file: sqlite3.Connection | None = None
         self._stored = 0
-        self._unsaved: deque[tuple[bytes, int, str, float]] = deque(maxlen=options.max_entries)
+        self._unsaved: deque[tuple[bytes, int, str, float]] = deque(maxlen=max(options.max_entries, 1))
         self._resting_until = 0.0
         self._said = False
         if options.path:

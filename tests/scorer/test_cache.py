@@ -225,3 +225,16 @@ def test_what_can_not_be_a_cache_file_is_refused_at_the_start(tmp_path: Path) ->
     for path in ("file/c.sqlite", "other.sqlite", "."):
         with pytest.raises(ConfigError, match="verdict cache"):
             VerdictCache(CacheOptions(path=os.path.join(tmp_path, path)))
+
+
+def test_no_entries_in_memory_means_none_and_the_file_is_still_written(tmp_path: Path) -> None:
+    alone = VerdictCache(CacheOptions(max_entries=0))
+    alone.put(b"k", Verdict(True, "YES", 0.9))
+    assert alone.get(b"k") is None
+    on_disk = VerdictCache(CacheOptions(path=str(tmp_path / "c.sqlite"), max_entries=0))
+    on_disk.put(b"k", Verdict(True, "YES", 0.9))
+    found = on_disk.get(b"k")
+    assert found is not None
+    assert found.raw == "YES"
+    assert len(on_disk) == 0
+    on_disk.close()

@@ -46,7 +46,7 @@ def test_a_wrong_setting_fails_at_the_start(config: Any, says: str) -> None:
         ("judge", {"top_logprobs": -1}, r"judge\.top_logprobs at least 0"),
         ("embedder", {"batch_size": 0}, r"embedder\.batch_size at least 1"),
         ("embedder", {"max_chars": 0}, r"embedder\.max_chars at least 1"),
-        ("cache", {"max_entries": -5}, r"cache\.max_entries at least 1"),
+        ("cache", {"max_entries": -5}, r"cache\.max_entries at least 0"),
         ("breaker", {"window": 0}, r"min_calls at most the window of 0"),
         ("breaker", {"window": 4, "min_calls": 5}, r"min_calls at most the window of 4 calls; found 5"),
         ("breaker", {"failure_rate": 7}, r"breaker\.failure_rate above 0 and at most 1; found 7"),
