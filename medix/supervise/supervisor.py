@@ -19,6 +19,7 @@ from rich.progress import Progress
 from medix.errors import TrainingGuardError
 from medix.growing_file import GrowingFile
 from medix.supervise.checkpoints import CheckpointKeeper, validation_values
+from medix.supervise.engine_death import EngineDeath
 from medix.supervise.guards import Finding
 from medix.supervise.log_tail import LAST_LINES, telling_lines
 from medix.supervise.metrics_file import read_metrics, take_over
@@ -124,6 +125,7 @@ class Supervisor:
 
     def _follow(self, process: subprocess.Popen[bytes], reader: GrowingFile) -> None:
         metrics_path, watch = self.run_dir / "metrics.jsonl", self._watch
+        engines = EngineDeath(self.run_dir / "train.log", self._log_start)
         progress = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)
         with progress, metrics_path.open("a") as metrics_file:
             task = progress.add_task("starting veRL, Ray and vLLM", total=self.total_steps)
@@ -141,6 +143,9 @@ class Supervisor:
                 stalled = watch.has_stalled()
                 if ended or watch.save_is_overdue() or (stalled and watch.stop is not None):
                     break
+                if dead := engines.overdue():
+                    fix = "look for its cause above that line in train.log"
+                    raise TrainingGuardError("rollout engines that live", f"one that died: {dead}", fix)
                 if stalled:
                     raise TrainingGuardError(
                         f"a logged step or a scored response every {self.options.stall_minutes:g} minutes",

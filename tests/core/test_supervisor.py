@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from medix.errors import ConfigError, TrainingGuardError
+from medix.supervise import engine_death
 from medix.supervise import supervisor as module
 from medix.supervise.checkpoints import CheckpointKeeper, CheckpointOptions
 from medix.supervise.guards import PEARSON
@@ -239,6 +240,25 @@ def test_a_driver_that_a_signal_ended_is_reported_as_that(number: int, said: str
     with pytest.raises(TrainingGuardError) as caught:
         supervise(tmp_path, fake(f"print('UserWarning: ImportError', flush=True); os.kill(os.getpid(), {number})"))
     assert said in caught.value.found
+
+
+DEAD = "(vLLMHttpServer pid=7) WARNING [shutdown] MPClient: engine core exited unexpectedly; starting cleanup"
+
+
+def test_a_dead_engine_that_nobody_waits_for_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It died between two generations: the weight sync waits for ever, and nothing fails."""
+    monkeypatch.setattr(engine_death, "GRACE_S", 0.3)
+    with pytest.raises(TrainingGuardError, match="engine core exited unexpectedly") as caught:
+        supervise(tmp_path, fake(f"step(1, a=1.0); print({DEAD!r}, flush=True); time.sleep(60)"))
+    assert caught.value.expected == "rollout engines that live"
+
+
+def test_an_engine_that_dies_at_the_end_or_died_in_an_earlier_attempt_is_nobody_s_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervise(tmp_path, fake(f"step(1, a=1.0); print({DEAD!r}, flush=True); time.sleep(0.2)"))
+    monkeypatch.setattr(engine_death, "GRACE_S", 0.1)
+    supervise(tmp_path, fake("step(2, a=1.0); time.sleep(0.5)"))
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:

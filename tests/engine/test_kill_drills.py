@@ -40,12 +40,14 @@ class Kill:
     step: int
     says: str
     """What `medix train` tells its user; empty where it was itself the victim."""
+    while_scored: bool = True
+    """Between the step's first scored response and its last; else as the step begins to generate."""
 
 
 KILLS = (
     Kill("driver", "verl.trainer.main_ppo", 2, "SIGKILL"),
     Kill("supervisor", "medix train", 3, ""),
-    Kill("vllm", "VLLM::EngineCore", 4, "EngineDead"),
+    Kill("vllm", "VLLM::EngineCore", 4, "EngineDead", while_scored=False),
     Kill("reward worker", "ray::RewardLoopWorker", 5, "RewardLoopWorker"),
 )
 
@@ -91,6 +93,8 @@ def carry_out(kill: Kill, drill: Drill) -> Outcome:
     process = drill.start()
 
     def in_the_middle() -> bool:
+        if not kill.while_scored:
+            return max(drill.metrics(), default=0) == kill.step - 1
         return 0 < sum(row["step"] == kill.step for row in drill.trained()) < PROMPTS * RESPONSES
 
     drill.wait_for(in_the_middle, process, START_LIMIT_S)
