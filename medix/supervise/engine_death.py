@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medix.supervise.log_tail import telling_lines
+
 GRACE_S = 60.0
 """For veRL to end by itself, which says more."""
 # Of vLLM 0.28's process that watches the engine. In other words it is left to the stall guard.
@@ -39,5 +41,6 @@ class EngineDeath:
         self.offset += end
         for line in content[:end].splitlines():
             if _SAID in line:
-                self._line, self._since = line.decode(errors="replace").strip(), time.monotonic()
+                self._line = telling_lines([line.decode(errors="replace")])[0]
+                self._since = time.monotonic()
                 return
