@@ -1,7 +1,4 @@
-"""For real: weights that break in an update, and the mean band with checkpoints pruned. Minutes; `make test-drill`.
-
-Written on 2026-11-22 and not run yet: what it expects is from reading, so a failure may be the test's own.
-"""
+"""For real: weights that break in an update, and the mean band with checkpoints pruned. Minutes; `make test-drill`."""
 
 from __future__ import annotations
 
