@@ -79,8 +79,8 @@ def test_a_recipe_composes_and_makes_sense(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("medix_cpu", (0.999, 0.99, 1)), ("medix_7b", (0.99, 0.9, 3))],
-    ids=["fp32: under 0.99 it stops at once", "bf16"],
+    [("medix_cpu", (0.999, 0.99, 1)), ("medix_7b", (0.99, 0.9, 3)), ("medix_30b", (0.99, -1.0, 3))],
+    ids=["fp32: under 0.99 it stops at once", "bf16", "bf16 mixture of experts: warns only"],
 )
 def test_the_pearson_guard_fits_the_precision(name: str, expected: tuple[float, float, int]) -> None:
     watchdog = compose_config(name).medix.watchdog
