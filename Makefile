@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-unit test-slow test-engine test-drill lint clean
+.PHONY: help setup demo test test-unit test-slow test-engine test-drill lint rooms clean
 
 help:
 	@echo "make setup   the environment (.venv), CPU profile"
 	@echo "make demo    a vision-language model learns by medical RL, on two CPU cores"
 	@echo "make test    unit tests, slow ones, then the engine tests (real veRL, Ray, vLLM, FSDP2)"
 	@echo "make test-drill   kill drills and large files, for minutes each; not part of make test"
+	@echo "make rooms   the imports between rooms, as a list"
 	@echo "make lint    ruff, mypy, shellcheck"
 
 setup: $(BIN)/.ready
@@ -36,6 +37,9 @@ test-engine: setup
 
 test-drill: setup
 	$(BIN)/python -m pytest -m drill --timeout 1800
+
+rooms: setup
+	$(BIN)/python -m pytest -s tests/test_tree.py -k imports_between_rooms
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ CORE = [
     "ImageHash>=4.3,<5",
     "aiohttp>=3.10",
     "datasketch>=2,<3",
+    "filelock>=3.12",
     "httptools>=0.6",  # parses replies for the scorers' own HTTP client
     "httpx>=0.27",
     "jinja2>=3.1",
@@ -13,8 +14,8 @@ CORE = [
     "pillow>=11",
     "psutil>=6",
     "pyarrow>=16",
+    "pydantic>=2.10",
     "pyyaml>=6",
-    "rapidfuzz>=3.9",
     "rich>=13",
     "tokenizers>=0.20",
     "typer>=0.15",
@@ -63,7 +64,7 @@ LOGGERS = [
 ]
 
 SAMPLE_DATA = [
-    # The packages whose images the sample set is derived from; only `python -m data_prep.sample_set` needs them.
+    # The packages whose images the sample set is derived from; only `python -m examples.sample_data.build` needs them.
     # They do not resolve together nor beside the training profile: a list to install one by one, in a venv of its own.
     # Pinned, as their files are read by path and the boxes cut are written down. Several of them ask for far more than
     # their images need (torch, TensorFlow, OpenSlide): `pip install --no-deps` them, then the readers named below.
@@ -116,8 +117,8 @@ setup(
     version="0.1.0",
     description="Open-ended medical reinforcement learning for vision-language models, a thin extension of veRL",
     license="Apache-2.0",
-    python_requires=">=3.10",
-    packages=find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*", "recipes*"]),
+    python_requires=">=3.11",
+    packages=find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*"]),
     include_package_data=True,
     package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.jsonl", "*.j2", "*.css", "*.js", "LICENSE", "py.typed"]},
     install_requires=CORE,
@@ -132,7 +133,7 @@ setup(
         "dev": DEV,
     },
     entry_points={
-        "console_scripts": ["medix=medix.cli:main"],
-        "verl.plugins": ["medix=medix.verl_plugins"],
+        "console_scripts": ["medix=medix_verl.cli:main"],
+        "verl.plugins": ["medix=medix_verl.plugins"],
     },
 )

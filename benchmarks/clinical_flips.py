@@ -22,13 +22,13 @@ import numpy as np
 
 from benchmarks.terminologies import SOURCES, Pair
 from medix.response import format_response
-from medix.rule_judge.contradiction import find_contradiction
-from medix.rule_judge.verdict import RuleJudge
-from medix.scorer.encoders import LocalEncoder
-from medix.scorer.types import JudgeRequest, Similarity, Verdict
 from reward_fns import ScoringInput, build_composite
+from reward_fns.clinical_rules.contradiction import find_contradiction
+from reward_fns.clinical_rules.verdict import RuleJudge
+from reward_fns.scorers.encoders import LocalEncoder
+from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 
-TABLES = Path(__file__).resolve().parents[1] / "tests" / "reward"
+TABLES = Path(__file__).resolve().parents[1] / "tests" / "reward_fns"
 PAIRS, HELD_OUT = TABLES / "clinical_pairs.csv", TABLES / "held_out_pairs.csv"
 """The second was written before its results were seen; no rule was mended on it."""
 
@@ -40,10 +40,10 @@ class RuleScorers:
         self.judge_rules, self.cosines, self.says_yes = RuleJudge(), cosines, says_yes
 
     async def judge(self, request: JudgeRequest) -> Verdict:
-        return Verdict(self.says_yes or self.judge_rules.same(request.gold, request.answer))
+        return Verdict(self.says_yes or self.judge_rules.same(request.reference, request.candidate))
 
-    async def similarity(self, gold: str, answer: str) -> Similarity:
-        return Similarity(self.cosines[gold, answer])
+    async def similarity(self, reference: str, candidate: str) -> Similarity:
+        return Similarity(self.cosines[reference, candidate])
 
 
 async def measure(pairs: list[Pair], encoder: LocalEncoder) -> dict[str, float]:
@@ -59,7 +59,7 @@ async def measure(pairs: list[Pair], encoder: LocalEncoder) -> dict[str, float]:
     }
     for column, says_yes in (("", False), ("_if_yes", True)):
         composite = build_composite({"preset": "strict"}, RuleScorers(cosines, says_yes))
-        items = [ScoringInput(format_response(None, "t", answer), gold, "?") for gold, answer in pairs]
+        items = [ScoringInput(format_response(None, "t", answer), reference, "?") for reference, answer in pairs]
         flats = [(await composite.score(item)).flat() for item in items]
         shares[f"embed{column}"] = _mean(flat["embed_accuracy"] for flat in flats)
         shares[f"llm{column}"] = _mean(flat["llm_accuracy"] for flat in flats)
@@ -78,7 +78,7 @@ async def main(args: argparse.Namespace) -> None:
             for row in csv.DictReader(file):
                 names = ("HELD OUT",) if path == HELD_OUT else (row["kind"], f"ALL {row['written'].upper()}")
                 for name in names:
-                    groups[f"{row['truth']}: {name}"].append((row["gold"], row["answer"]))
+                    groups[f"{row['truth']}: {name}"].append((row["reference"], row["answer"]))
     for source in args.sources:
         synonyms, siblings = SOURCES[source](0)
         groups[f"same: {source} synonyms"] = synonyms[: args.sample]

@@ -56,8 +56,8 @@ def write_rows(folder: Path, rows: int, side: int) -> Path:
 
 def write_model(folder: Path) -> Path:
     """A model folder without weights that has Qwen2.5-VL's image processor settings and a small tokenizer."""
+    from examples.tiny_vlm.tokenizer import CHAT_TEMPLATE, train_tokenizer
     from medix.prompts import load_prompt
-    from medix.tiny_vlm.tokenizer import CHAT_TEMPLATE, train_tokenizer
 
     train_tokenizer(QUESTIONS, load_prompt()).save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
@@ -148,7 +148,7 @@ class MemoryWatch:
 def start_prepare(source: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
     command = ["prepare", f"jsonl:{source}", "--out", str(out), "--workers", str(workers)]
     return subprocess.Popen(
-        [sys.executable, "-c", "from medix.cli import main; main()", *command], stdout=subprocess.DEVNULL
+        [sys.executable, "-c", "from medix_verl.cli import main; main()", *command], stdout=subprocess.DEVNULL
     )
 
 

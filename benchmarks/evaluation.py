@@ -38,7 +38,7 @@ from evaluation.generate import GenerateOptions, generate  # noqa: E402
 from evaluation.item import Item  # noqa: E402
 from evaluation.run_folder import RunFolder  # noqa: E402
 from evaluation.task import Task  # noqa: E402
-from medix.scorer.endpoints import EndpointOptions  # noqa: E402
+from reward_fns.scorers.endpoints import EndpointOptions  # noqa: E402
 
 TASK = Task("benchmark", 1, "vlm", "sample", "synthetic items")
 

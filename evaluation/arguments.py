@@ -133,7 +133,7 @@ def open_backend(
     Raises:
         ConfigError: the options do not fit together.
     """
-    from medix.scorer.endpoints import EndpointOptions
+    from reward_fns.scorers.endpoints import EndpointOptions
 
     if name is BackendName.auto:
         name = BackendName.endpoint if urls else BackendName.vllm
@@ -172,13 +172,13 @@ def judge_options(
         ConfigError: no judge, or neither one URL nor one for each.
     """
     from evaluation.judging.judge import JudgeOptions
-    from medix.scorer.endpoints import EndpointOptions
+    from reward_fns.scorers.endpoints import EndpointOptions
 
     if not models or len(urls) not in (1, len(models)):
         raise ConfigError(
             "--judge-model with one --judge-url, or with as many",
             f"{len(models)} models and {len(urls)} addresses",
-            "e.g. --judge-url http://127.0.0.1:8000 --judge-model NAME; `medix serve rule-judge` starts a simple one",
+            "e.g. --judge-url http://127.0.0.1:8000 --judge-model NAME; `python -m examples.rule_judge` is one",
         )
     addresses = list(urls) * len(models) if len(urls) == 1 else list(urls)
     return [

@@ -56,7 +56,7 @@ def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
 
 def _scores(folder: RunFolder) -> Scores:
     return {
-        item.uid: (item.score, item.row["cluster"], f"{item.row['question']}\n{item.row['gold']}")
+        item.uid: (item.score, item.row["cluster"], f"{item.row['question']}\n{item.row['reference']}")
         for item in scored_items(folder)
     }
 

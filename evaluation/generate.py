@@ -119,7 +119,7 @@ def _questions(
                 continue
             prompt = render(item, options.prompt)
             # The task's name and the item's id are in it, so that equal questions of two tasks are two rows.
-            key = content_hash(task.name, item.id, prompt, item.image_hashes, item.gold, identity, decoding)
+            key = content_hash(task.name, item.id, prompt, item.image_hashes, item.reference, identity, decoding)
             yield Question(key, item, prompt)
 
 

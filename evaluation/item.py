@@ -24,7 +24,7 @@ class Item:
     id: str
     """Stable: the source's own, or made of the content; never the position in a file."""
     question: str
-    gold: str
+    reference: str
     """Reference answer: the text, for choice questions the text of the right option."""
     kind: ItemKind = "open"
     images: tuple[bytes, ...] = field(default=(), repr=False)
@@ -38,12 +38,13 @@ class Item:
     """Items with the same group are not independent of each other; empty: the images, or the passage, decide."""
 
     def __post_init__(self) -> None:
-        if not self.question.strip() or not self.gold.strip():
+        if not self.question.strip() or not self.reference.strip():
             raise DataError("a question and a reference answer", f"an empty one in {self.task}:{self.id}", "drop it")
         if self.kind not in ITEM_KINDS:
             raise DataError(f"a kind out of {', '.join(ITEM_KINDS)}", repr(self.kind), "correct the loader")
         if self.kind == "choice" and (
-            self.letter not in LETTERS[: len(self.choices)] or self.choices[LETTERS.index(self.letter)] != self.gold
+            self.letter not in LETTERS[: len(self.choices)]
+            or self.choices[LETTERS.index(self.letter)] != self.reference
         ):
             raise DataError(
                 f"a letter out of {LETTERS[: len(self.choices)]} whose option is the reference answer",
@@ -71,7 +72,7 @@ class Item:
             "id": self.id,
             "kind": self.kind,
             "question": self.question,
-            "gold": self.gold,
+            "reference": self.reference,
             "aliases": list(self.aliases),
             "choices": list(self.choices),
             "letter": self.letter,
@@ -99,6 +100,8 @@ def with_stable_ids(items: Iterable[Item | Refusal]) -> Iterator[Item | Refusal]
         if isinstance(item, Refusal):
             yield item
             continue
-        base = item.id or content_hash(item.question, item.gold, item.choices, item.passage, item.image_hashes)[:16]
+        base = (
+            item.id or content_hash(item.question, item.reference, item.choices, item.passage, item.image_hashes)[:16]
+        )
         seen[base] = seen.get(base, 0) + 1
         yield replace(item, id=base if seen[base] == 1 else f"{base}-{seen[base]}")

@@ -60,7 +60,7 @@ def _generation(row_id: str, item: ScoredItem) -> dict[str, Any]:
     return {
         "id": row_id,
         "question": row["question"],
-        "answer": row["gold"],
+        "answer": row["reference"],
         "response": row["response"],
         "answer_idx": answer_idx,
     }

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from medix.errors import ConfigError
-from medix.scorer.options import read_options, suggest
+from medix.options import Texts, read_options, suggest
 
 TASK_DIR = Path(__file__).resolve().parent / "tasks"
 GROUPS = ("llm", "vlm", "mmmu")
@@ -40,7 +40,7 @@ class Task:
     """Of a response, where the command names no number."""
     credentialed: bool = False
     """The data may not be fetched by a program: only a local path will do."""
-    labels: tuple[str, ...] = ()
+    labels: Texts = ()
     """Fixed options, in order."""
     options: dict[str, Any] = field(default_factory=dict)
     """For the loader."""

@@ -1,4 +1,4 @@
-"""Every error a user can meet says what was expected, what was found, and the command or setting that fixes it."""
+"""The errors of this project: each says the problem in one sentence and the remedy in the next."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ class MedixError(Exception):
     """Base of all errors of this project.
 
     Args:
-        expected: what had to be true, in one clause.
+        problem: a whole sentence, e.g. "There is no prompt file at prompts/x.txt."
+        fix: the command to run or the setting to change, e.g. "Name an existing file with --prompt."
+        expected: what had to be true, for programs that read errors as data.
         found: what was there instead.
-        fix: the command to run or the setting to change.
+
+    Example:
+        >>> print(ConfigError("The learning rate is -1.", "Set it to a number above 0.", expected="> 0", found="-1"))
+        The learning rate is -1. Fix: Set it to a number above 0.
     """
 
-    def __init__(self, expected: str, found: str, fix: str) -> None:
-        self.expected, self.found, self.fix = expected, found, fix
-        super().__init__(f"expected {expected}; found {found}. Fix: {fix}")
+    def __init__(self, problem: str, fix: str, fix_of_three: str = "", *, expected: str = "", found: str = "") -> None:
+        if fix_of_three:  # TRANSITION: MedixError(expected, found, fix); goes when no call is left
+            expected, found, fix = problem, fix, fix_of_three
+            problem = f"expected {expected}; found {found}."
+        self.problem, self.fix, self.expected, self.found = problem, fix, expected, found
+        super().__init__(f"{problem} Fix: {fix}")
 
-    def __reduce__(self) -> tuple[type[MedixError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[object, ...]:
         # Ray and process pools pickle exceptions by their args, which hold the joined message only.
-        return type(self), (self.expected, self.found, self.fix)
+        return _restore, (type(self), self.problem, self.fix, self.expected, self.found)
+
+
+def _restore(kind: type[MedixError], problem: str, fix: str, expected: str, found: str) -> MedixError:
+    return kind(problem, fix, expected=expected, found=found)
 
 
 class ConfigError(MedixError, ValueError):
@@ -34,7 +46,7 @@ class ScorerError(MedixError, RuntimeError):
 
 
 class TrainingGuardError(MedixError, RuntimeError):
-    """Training was stopped because a health figure left its bounds."""
+    """Training was stopped because a health metric left its bounds."""
 
 
 class ExportError(MedixError, RuntimeError):

@@ -13,6 +13,10 @@ from medix.prompts import IMAGE_SLOT, render_prompt
 AnswerKind = Literal["open", "choice", "report"]
 ANSWER_KINDS: tuple[str, ...] = get_args(AnswerKind)
 
+NOT_APPLICABLE = -1.0
+"""Stands for "does not apply" or "was not offered" wherever a record must hold plain floats: a reward component that
+drops out for a sample, or a probability that the judge's server does not return."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -23,17 +27,17 @@ class Sample:
     source: str
     split: str
     question: str
-    answer: str
-    """The reference answer."""
+    reference: str
+    """What the answer is held against."""
     images: tuple[bytes, ...] = ()
     modality: str | None = None
     """One of the sixteen tags without brackets, or None where the source states none."""
     answer_kind: AnswerKind = "open"
     aliases: tuple[str, ...] = ()
-    """Other wordings of `answer` that the source states or that are true by definition."""
+    """Other wordings of `reference` that the source states or that are true by definition."""
 
     def __post_init__(self) -> None:
-        for name in ("id", "source", "split", "question", "answer"):
+        for name in ("id", "source", "split", "question", "reference"):
             if not getattr(self, name).strip():
                 raise DataError(f"a non-empty {name}", f"an empty one in sample {self.id!r}", f"fill in {name!r}")
         if self.modality is not None and not is_modality(self.modality):
@@ -62,7 +66,7 @@ class Sample:
             "prompt": [{"role": "user", "content": render_prompt(prompt_template, self.question, len(self.images))}],
             "images": [{"bytes": image, "path": None} for image in self.images],
             "ability": "medical_vqa" if self.images else "medical_qa",
-            "reward_model": {"style": "rule", "ground_truth": self.answer},
+            "reward_model": {"style": "rule", "ground_truth": self.reference},
             "extra_info": {
                 "index": index,
                 "sample_id": self.id,

@@ -1,7 +1,7 @@
 """Reward components, one file each, the composite and its presets: the files to edit for an ablation.
 
 composite = build_composite({"preset": "strict"}, AssumedScorers(judge_says=True, cosine=0.9))
-score = await composite.score(ScoringInput(response, answer="pneumonia", modality="X_RAY"))
+score = await composite.score(ScoringInput(response, reference="pneumonia", modality="X_RAY"))
 score.total, score.flat(), score.record()
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medix.errors import ConfigError
-from medix.scorer.options import read_options, suggest
+from medix.options import read_options, suggest
 from reward_fns.assumed import AssumedScorers
 from reward_fns.composite import AT_ONCE, OK_SUFFIX, RESERVED, Composite, CompositeScore, Weighted
 from reward_fns.contracts import Component, ComponentScore, Scorers, ScoringInput

@@ -28,9 +28,9 @@ class AssumedScorers:
         fix = 'give --judge-url, or "assume_judge": "yes" or "no" in the row'
         raise ConfigError("a judge for an answer that is no exact match", "none", fix)
 
-    async def similarity(self, gold: str, answer: str) -> Similarity:
+    async def similarity(self, reference: str, candidate: str) -> Similarity:
         if self.cosine is not None:
             return Similarity(self.cosine)
         if self.otherwise is not None:
-            return await self.otherwise.similarity(gold, answer)
+            return await self.otherwise.similarity(reference, candidate)
         raise ConfigError("an embedder", "none", 'give --embedder, or "assume_similarity": 0.83 in the row')

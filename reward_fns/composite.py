@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medix.errors import ScorerError
-from medix.telemetry import FLAGS
 from reward_fns.contracts import (
     NOT_APPLICABLE,
     NOT_OFFERED,
@@ -24,6 +23,7 @@ from reward_fns.contracts import (
     Verdict,
 )
 from reward_fns.shared import SharedScorers
+from reward_fns.telemetry import FLAGS
 
 ACCURACIES = ("llm_accuracy", "embed_accuracy")
 """`acc` is the first of these that is weighted, else the total."""

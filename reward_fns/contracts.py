@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from medix.scorer.types import NOT_OFFERED, JudgeRequest, Scorers, Similarity, Verdict
+from reward_fns.scorers.types import NOT_OFFERED, JudgeRequest, Scorers, Similarity, Verdict
 
 __all__ = [
     "NOT_APPLICABLE",
@@ -35,13 +35,13 @@ class ScoringInput:
 
     response: str
     """Decoded text, as the policy wrote it."""
-    answer: str
-    """The reference answer."""
+    reference: str
+    """What the answer is held against."""
     question: str = ""
     modality: str | None = None
     """Tag without brackets, or None where the sample has none (text only)."""
     aliases: tuple[str, ...] = ()
-    """Other accepted wordings of `answer`."""
+    """Other accepted wordings of `reference`."""
     answer_kind: str = "open"
     sample_id: str = ""
 

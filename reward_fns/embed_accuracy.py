@@ -46,25 +46,27 @@ class EmbedAccuracy:
 
     async def __call__(self, item: ScoringInput, scorers: Scorers) -> ComponentScore:
         reading = READINGS[self.reading](item)
-        if reading.answer is None:
+        if reading.candidate is None:
             return ComponentScore(0.0, details={"why": "no_answer"})
         if reading.exact:
             return ComponentScore(1.0, details={"why": "exact"})
-        clash = contradiction(reading.gold, reading.answer) if self.guard else None
+        clash = contradiction(reading.reference, reading.candidate) if self.guard else None
         if clash:
             return ComponentScore(0.0, details={"why": "guard", "guard": clash})
-        return await self._compare(item, reading, reading.answer, scorers)
+        return await self._compare(item, reading, reading.candidate, scorers)
 
-    async def _compare(self, item: ScoringInput, reading: Reading, answer: str, scorers: Scorers) -> ComponentScore:
+    async def _compare(self, item: ScoringInput, reading: Reading, candidate: str, scorers: Scorers) -> ComponentScore:
         if self.veto == "none":
-            cosine, vetoed = (await scorers.similarity(reading.gold, answer)).cosine, False
+            cosine, vetoed = (await scorers.similarity(reading.reference, candidate)).cosine, False
         else:
             request = judge_request(item, reading, self.question, self.aliases, "strict")
-            near, verdict = await asyncio.gather(scorers.similarity(reading.gold, answer), scorers.judge(request))
+            near, verdict = await asyncio.gather(
+                scorers.similarity(reading.reference, candidate), scorers.judge(request)
+            )
             cosine, vetoed = near.cosine, not verdict.correct
         if vetoed:
             return ComponentScore(0.0, details={"why": "veto", "cosine": cosine})
-        if self.synonyms and states_the_same(reading.gold, answer):
+        if self.synonyms and states_the_same(reading.reference, candidate):
             return ComponentScore(1.0, details={"why": "synonym", "cosine": cosine})
         value = float(cosine >= self.threshold) if self.form == "binary" else min(max(cosine, 0.0), 1.0)
         return ComponentScore(value, details={"why": "cosine", "cosine": cosine})

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from medix.rule_judge.contradiction import find_contradiction
-from medix.rule_judge.verdict import RuleJudge
+from reward_fns.clinical_rules.contradiction import find_contradiction
+from reward_fns.clinical_rules.verdict import RuleJudge
 
 
 @lru_cache(maxsize=8192)
-def contradiction(gold: str, answer: str) -> str | None:
-    """Which flip parts `answer` from `gold`, e.g. `side: left / right`; None where none is plain to see."""
-    return find_contradiction(gold, answer)
+def contradiction(reference: str, candidate: str) -> str | None:
+    """Which flip parts `candidate` from `reference`, e.g. `side: left / right`; None where none is plain to see."""
+    return find_contradiction(reference, candidate)
 
 
 @lru_cache(maxsize=8192)
-def states_the_same(gold: str, answer: str) -> bool:
+def states_the_same(reference: str, candidate: str) -> bool:
     """Whether the shipped table of synonyms, and rules of spelling, order and units, call both the same."""
-    return _rules().same(gold, answer)
+    return _rules().same(reference, candidate)
 
 
 @lru_cache(maxsize=1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from medix.scorer.types import JudgeRequest, VerdictParse
 from reward_fns.contracts import ComponentScore, Scorers, ScoringInput
 from reward_fns.guard import contradiction
 from reward_fns.reading import READINGS, Reading, ReadingName
+from reward_fns.scorers.types import JudgeRequest, VerdictParse
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class LlmAccuracy:
 
     async def __call__(self, item: ScoringInput, scorers: Scorers) -> ComponentScore:
         reading = READINGS[self.reading](item)
-        if reading.answer is None:
+        if reading.candidate is None:
             return ComponentScore(0.0, details={"why": "no_answer", "problems": list(reading.problems)})
         if reading.exact:
             return ComponentScore(1.0, details={"why": "exact"})
-        clash = contradiction(reading.gold, reading.answer) if self.guard else None
+        clash = contradiction(reading.reference, reading.candidate) if self.guard else None
         if clash:
             return ComponentScore(0.0, details={"why": "guard", "guard": clash})
         verdict = await scorers.judge(judge_request(item, reading, self.question, self.aliases, self.verdict))
@@ -43,4 +43,4 @@ def judge_request(
 ) -> JudgeRequest:
     """What a judge is asked about a response whose answer is not None."""
     shown = item.question if question and item.question else None
-    return JudgeRequest(reading.gold, reading.answer or "", shown, item.aliases if aliases else (), parse)
+    return JudgeRequest(reading.reference, reading.candidate or "", shown, item.aliases if aliases else (), parse)

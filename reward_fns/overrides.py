@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from medix.errors import ConfigError
-from medix.scorer.options import suggest
+from medix.options import suggest
 
 ROOT = "medix."
 _EXPONENT = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from medix.errors import ConfigError
-from medix.scorer.options import suggest
+from medix.options import suggest
 
 PRESET_DIR: Final = Path(__file__).resolve().parent.parent / "recipes" / "medix" / "config" / "reward_preset"
 

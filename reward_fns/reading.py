@@ -19,9 +19,9 @@ ReadingName = Literal["strict", "paper"]
 class Reading:
     """What is to be compared, and what the form of the response is worth."""
 
-    answer: str | None
+    candidate: str | None
     """The candidate answer; None where there is none that may be paid."""
-    gold: str
+    reference: str
     exact: bool
     """Whether the answer equals the reference (or, read strictly, one of its aliases)."""
     well_formed: bool
@@ -38,10 +38,10 @@ def read_strict(item: ScoringInput) -> Reading:
     """The last complete answer after the thinking closes, with one block of each kind and nothing rejected as short."""
     parsed = parse_response(item.response)
     answer = parsed.scorable_answer
-    references = (item.answer, *item.aliases)
+    references = (item.reference, *item.aliases)
     return Reading(
-        answer=answer,
-        gold=item.answer,
+        candidate=answer,
+        reference=item.reference,
         exact=answer is not None and any(same_text(answer, reference) for reference in references),
         # A wrong or missing tag is the modality component's business: one fault is charged once.
         well_formed=not set(parsed.problems) - _MODALITY_PROBLEMS,
@@ -99,18 +99,18 @@ def read_paper(item: ScoringInput) -> Reading:
     reference is taken as glued; without a tag in it, nothing but the form can be paid, as released.
     """
     text = _without_blanks_at_signs(item.response)
-    glued = item.answer if item.modality is None else f"<{item.modality}> {item.answer}"
+    glued = item.reference if item.modality is None else f"<{item.modality}> {item.reference}"
     tag, has_tag, rest = glued.partition(">")
     if not has_tag:
         _warn_of_reference_without_tag(item.sample_id)
-    gold = rest.strip().strip(".")
+    reference = rest.strip().strip(".")
     answer = _paper_answer(text).strip().strip(".")
     invalid = len(answer) <= 1 or any(sign in answer for sign in _PAPER_GARBAGE)
     before, has_thinking, after = text.partition("<thinking>")
     return Reading(
-        answer=answer if has_tag and not invalid else None,
-        gold=gold,
-        exact=bool(has_tag) and not invalid and answer == gold,
+        candidate=answer if has_tag and not invalid else None,
+        reference=reference,
+        exact=bool(has_tag) and not invalid and answer == reference,
         well_formed=_paper_form((has_thinking + after).strip()),
         modality_matches=bool(has_tag and has_thinking) and before.strip().upper() == f"{tag}>".upper(),
         problems=("invalid_answer",) if invalid else () if has_tag else ("reference_without_tag",),

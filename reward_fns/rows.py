@@ -78,7 +78,7 @@ def make_row(data: Mapping[str, Any], where: str) -> Row:
         raise DataError(f"a non-empty 'answer' on line {where}", repr(answer), "fill it in")
     item = ScoringInput(
         response=_text(data, "response", where),
-        answer=answer,
+        reference=answer,
         question=_text(data, "question", where, ""),
         modality=_modality(data.get("modality"), where),
         aliases=tuple(aliases),

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from medix.rule_judge import MODEL
-from medix.scorer.service import ScorerService
 from reward_fns import AssumedScorers, Composite, build_composite
+from reward_fns.clinical_rules import MODEL
 from reward_fns.contracts import NOT_APPLICABLE, Scorers
 from reward_fns.rows import Row
+from reward_fns.scorers.service import ScorerService
 
 AT_ONCE = 512
 
@@ -59,7 +59,7 @@ def _open_service(scorer: Mapping[str, Any], stack: ExitStack) -> ScorerService 
     service = ScorerService(scorer)
     judge, embedder = service.options.judge, service.options.embedder
     if list(judge.urls) == [MODEL]:
-        from medix.rule_judge.server import start_rule_judge
+        from examples.rule_judge.server import start_rule_judge
 
         urls = [stack.enter_context(start_rule_judge())]
         return ScorerService({**scorer, "judge": {**scorer["judge"], "urls": urls}})

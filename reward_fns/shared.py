@@ -28,9 +28,11 @@ class SharedScorers:
         self.judge_seconds = max(self.judge_seconds, time.monotonic() - start)
         return self.verdict
 
-    async def similarity(self, gold: str, answer: str) -> Similarity:
+    async def similarity(self, reference: str, candidate: str) -> Similarity:
         start = time.monotonic()
-        self.similarity_found = await self._once((gold, answer), lambda: self._scorers.similarity(gold, answer))
+        self.similarity_found = await self._once(
+            (reference, candidate), lambda: self._scorers.similarity(reference, candidate)
+        )
         self.embed_seconds = max(self.embed_seconds, time.monotonic() - start)
         return self.similarity_found
 

@@ -1,4 +1,4 @@
-"""The sample set that comes with the project: real medical pictures with exact answers, see `data_prep.sample_set`."""
+"""The sample set that comes with the project: real medical pictures with exact answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_sample_set(split: str, folder: Path = SAMPLE_DATA) -> Iterator[Sample]:
         DataError: the file of the split or a picture is missing, or a line lacks a field.
     """
     table = folder / f"{split}.jsonl"
-    fix = "restore examples/sample_data, or rebuild it with `python -m data_prep.sample_set`"
+    fix = "restore examples/sample_data, or rebuild it with `python -m examples.sample_data.build`"
     if not table.is_file():
         raise DataError(f"the {split} split of the sample set", f"no file {table}", fix)
     with table.open(encoding="utf-8") as lines:
@@ -56,7 +56,7 @@ def _sample(row: dict[str, object], split: str, folder: Path) -> Sample:
         source=SOURCE_NAME,
         split=split,
         question=str(row["question"]),
-        answer=str(row["answer"]),
+        reference=str(row["answer"]),
         images=tuple((folder / str(name)).read_bytes() for name in images),
         modality=None if modality is None else str(modality),
         aliases=tuple(str(alias) for alias in aliases),

@@ -9,8 +9,8 @@ from typing import Any
 from evaluation.backends import Answered, Decoding, Question
 from evaluation.bounded import run_bounded
 from evaluation.prompting import content_parts
-from medix.scorer.chat import ChatClient, Message, Sampling
-from medix.scorer.endpoints import EndpointError, EndpointOptions
+from reward_fns.scorers.chat import ChatClient, Message, Sampling
+from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
 
 OVERFLOW_WORDS = ("context length", "maximum context", "max_model_len", "too long", "input length", "context window")
 IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"II*", "tiff"))

@@ -12,9 +12,9 @@ from typing import Any
 from evaluation.backends import Answered, Decoding, Question
 from evaluation.backends.endpoint import EndpointBackend
 from evaluation.backends.local import folder_fingerprint
+from evaluation.backends.server_process import ServerProcess, claim_port
 from medix.errors import EvaluationError
-from medix.scorer.endpoints import EndpointOptions
-from medix.serve.process import ServerProcess, claim_port
+from reward_fns.scorers.endpoints import EndpointOptions
 
 SERVED_NAME = "evaluated"
 

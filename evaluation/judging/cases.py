@@ -25,7 +25,7 @@ def case_of(row: Mapping[str, Any], decision: Decision) -> Case:
     """The case that a generation row makes."""
     return Case(
         question=question_text_of(row["question"], row["choices"]),
-        reference=f"{row['letter']}. {row['gold']}" if row["letter"] else row["gold"],
+        reference=f"{row['letter']}. {row['reference']}" if row["letter"] else row["reference"],
         candidate=decision.answer or "",
         reasoning=decision.reasoning,
         passage=row["passage"],

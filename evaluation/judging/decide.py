@@ -35,6 +35,6 @@ def decide(row: Mapping[str, Any]) -> Decision:
         letter = match_letter(answer, row["choices"])
         if letter is not None:
             return Decision(answer, reasoning, problems, letter == row["letter"], "letter", letter)
-    elif row["kind"] != "report" and plain(answer) in {plain(text) for text in (row["gold"], *row["aliases"])}:
+    elif row["kind"] != "report" and plain(answer) in {plain(text) for text in (row["reference"], *row["aliases"])}:
         return Decision(answer, reasoning, problems, True, "exact")
     return Decision(answer, reasoning, problems, None, "judge")

@@ -10,8 +10,8 @@ from typing import Any
 from evaluation.backends.endpoint import FATAL_KINDS, failure_kind
 from evaluation.judging.rubrics import Case, RubricName, Vote, prompt_text, read_vote, sampling
 from medix.errors import ConfigError
-from medix.scorer.chat import ChatClient, user_message
-from medix.scorer.endpoints import EndpointError, EndpointOptions
+from reward_fns.scorers.chat import ChatClient, user_message
+from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
 
 
 @dataclass(frozen=True)

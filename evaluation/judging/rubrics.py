@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from medix.scorer.chat import Sampling
-from medix.scorer.judge_prompt import FILLING, load_judge_prompt, neutralise
-from medix.scorer.types import JudgeRequest
-from medix.scorer.verdict import CHOICES, parse_verdict
+from reward_fns.scorers.chat import Sampling
+from reward_fns.scorers.judge_prompt import FILLING, load_judge_prompt, neutralise
+from reward_fns.scorers.types import JudgeRequest
+from reward_fns.scorers.verdict import CHOICES, parse_verdict
 
 RubricName = Literal["verdict", "rubric", "report"]
 PROMPTS: Final = Path(__file__).resolve().parent.parent / "prompts"

@@ -12,7 +12,7 @@ from data_prep.records import Refusal
 from evaluation.item import Item, with_stable_ids
 from evaluation.task import Task
 from medix.errors import ConfigError
-from medix.scorer.options import suggest
+from medix.options import suggest
 
 Loader = Callable[[Task, Path | None], Iterator[Item | Refusal]]
 """(task, folder with a local copy or None) -> items, streamed: only a few have their images in memory. A row that is

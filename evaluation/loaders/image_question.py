@@ -28,7 +28,7 @@ def _item(task: Task, row: Row) -> Item:
         task=task.name,
         id="",
         question=text(row.values, "question"),
-        gold=answer,
+        reference=answer,
         kind="closed" if answer.lower().rstrip(".") in ("yes", "no") else "open",
         images=image_bytes(image_refs(row.values["image"], row.table.parent)),
     )
@@ -49,7 +49,7 @@ def _slake_item(task: Task, row: Row) -> Item | None:
         task=task.name,
         id=text(row.values, "qid", ""),
         question=text(row.values, "question"),
-        gold=text(row.values, "answer"),
+        reference=text(row.values, "answer"),
         kind=kind,
         images=image_bytes([packed_image(row.table.parent, ("imgs",), name)]),
         modality=SLAKE_MODALITIES.get(text(row.values, "modality", "").lower()),

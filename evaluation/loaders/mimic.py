@@ -34,7 +34,7 @@ def _item(task: Task, row: Row) -> Item:
         task=task.name,
         id=text(values, "id"),
         question=QUESTIONS[task.options["ask"]],
-        gold=impression if summarise else f"Findings: {findings}\nImpression: {impression}",
+        reference=impression if summarise else f"Findings: {findings}\nImpression: {impression}",
         kind="report",
         images=() if summarise else image_bytes(image_refs(values["image"], row.table.parent)),
         passage=findings if summarise else "",

@@ -120,7 +120,7 @@ def choice_item(task: Task, row_id: str, question: str, options: Mapping[str, An
         task=task.name,
         id=row_id,
         question=question,
-        gold=kept[place][1],
+        reference=kept[place][1],
         kind="choice",
         choices=tuple(text for _, text in kept),
         letter=LETTERS[place],

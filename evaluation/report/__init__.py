@@ -79,7 +79,7 @@ def _item(item: ScoredItem) -> dict[str, Any]:
         "question": row["question"],
         "passage": row["passage"],
         "choices": row["choices"],
-        "gold": f"{row['letter']}. {row['gold']}" if row["letter"] else row["gold"],
+        "reference": f"{row['letter']}. {row['reference']}" if row["letter"] else row["reference"],
         "aliases": row["aliases"],
         "images": row["images"],
         "response": row["response"] or "",

@@ -31,7 +31,7 @@ function chosen() {
     Object.entries(wanted).every(([name, value]) => value === "" || item[name] === value) &&
     (verdict === "" || verdictOf(item) === verdict) &&
     (!byId("disagree").checked || item.disagree) &&
-    (text === "" || [item.id, item.question, item.gold, item.response].some((field) => field.toLowerCase().includes(text))));
+    (text === "" || [item.id, item.question, item.reference, item.response].some((field) => field.toLowerCase().includes(text))));
 }
 
 function line(list, name, value) {
@@ -71,7 +71,7 @@ function card(item) {
   const list = element("dl");
   line(list, "item", [item.task, item.id, item.kind, item.modality].filter(Boolean).join(" · "));
   line(list, "options", item.choices.map((choice, place) => `${String.fromCharCode(65 + place)}. ${choice}`).join("\n"));
-  line(list, "reference", [item.gold, ...item.aliases].join("  |  "));
+  line(list, "reference", [item.reference, ...item.aliases].join("  |  "));
   line(list, "answer", item.answer === null ? "(none)" : item.answer);
   line(list, "decided by", item.reason ? `${item.how} (${item.reason})` : item.how);
   line(list, "form", item.problems.join(", "));

@@ -68,7 +68,7 @@ start() {
 stop() {
   # `ray stop` would end every Ray of this user on this node, another run's too.
   [[ -f $mark_file ]] || { echo "nothing of this cluster was started on $NODE_IP:$RAY_PORT"; return; }
-  python -c 'import sys; from medix.supervise.processes import end_processes; print("ended", end_processes(sys.argv[1]))' \
+  python -c 'import sys; from medix.processes import end_processes; print("ended", end_processes(sys.argv[1]))' \
     "$(cat "$mark_file")"
   rm -f "$mark_file" "$TEMP_DIR/ray_current_cluster"
 }

@@ -48,14 +48,14 @@ started=$(date +%s)
 mkdir -p "$RUN"
 
 if [[ -z $MODEL && ! -f $RUN/tiny-vlm/config.json ]]; then
-  medix tiny-vlm --out "$RUN/tiny-vlm" --seed "$SEED" --steps "$TINY_STEPS"
+  python -m examples.tiny_vlm --out "$RUN/tiny-vlm" --seed "$SEED" --steps "$TINY_STEPS"
 fi
 if [[ -z $DATA && ! -f $RUN/data/manifest.json ]]; then
   medix prepare sample --out "$RUN/data" --model "$model"
 fi
 if [[ -z $JUDGE_URL && $JUDGE != colocated ]]; then
   judge_address=$(mktemp)
-  medix serve rule-judge --port 0 --parent-pid $$ >"$judge_address" &
+  python -m examples.rule_judge --port 0 --parent-pid $$ >"$judge_address" &
   trap 'kill '$!' 2>/dev/null || true' EXIT
   until JUDGE_URL=$(grep -om1 'http://[0-9.:]*' "$judge_address"); do sleep 0.2; done
   rm -f "$judge_address"

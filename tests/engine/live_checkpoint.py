@@ -18,7 +18,7 @@ LR, STEPS, ALPHA = 1e-2, 2, 16
 def main(model: Path, wanted: list[str]) -> None:
     os.environ |= {
         "VERL_PLATFORM": "cpu",
-        "VERL_USE_EXTERNAL_MODULES": "medix.verl_plugins",
+        "VERL_USE_EXTERNAL_MODULES": "medix_verl.plugins",
         "GLOO_SOCKET_IFNAME": "lo",
     }
     import torch.multiprocessing as multiprocessing
@@ -76,7 +76,7 @@ def build(folder: Path, lora_rank: int) -> tuple[Any, Any]:
 
 
 def batch(processor: Any) -> dict[str, Any]:
-    from medix.export.probes import IMAGE, model_inputs
+    from medix_verl.export.probes import IMAGE, model_inputs
 
     inputs = dict(model_inputs(processor, IMAGE, True, IMAGE.response))
     return inputs | {"labels": inputs["input_ids"]}

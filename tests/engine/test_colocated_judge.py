@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from medix.supervise.metrics_file import read_metrics
-from medix.training.summary import read_scored
+from medix_verl.report.summary import read_scored
+from medix_verl.training.metrics_file import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_TIMEOUT_S, BUILD_TIMEOUT_S = 800, 600

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from medix.supervise.guards import PEARSON
-from medix.supervise.metrics_file import read_metrics
-from medix.training.summary import read_scored
+from medix_verl.report.summary import read_scored
+from medix_verl.training.guards import PEARSON
+from medix_verl.training.metrics_file import read_metrics
 from tests.engine.conftest import TIMEOUT_S, run_recipe
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * TIMEOUT_S)]

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 
 from medix.errors import ExportError
-from medix.export.base_model import find_base
-from medix.export.behaviour import BehaviourOptions, prove_behaviour
-from medix.export.contract import ExportOptions
-from medix.export.locate import locate
-from medix.export.pipeline import export as run_pipeline
-from medix.supervise.guards import PEARSON
-from medix.supervise.metrics_file import read_metrics
-from medix.training.summary import read_scored
+from medix_verl.export.base_model import find_base
+from medix_verl.export.behaviour import BehaviourOptions, prove_behaviour
+from medix_verl.export.contract import ExportOptions
+from medix_verl.export.locate import locate
+from medix_verl.export.pipeline import export as run_pipeline
+from medix_verl.report.summary import read_scored
+from medix_verl.training.guards import PEARSON
+from medix_verl.training.metrics_file import read_metrics
 from tests.engine.conftest import ROOT, TIMEOUT_S, run_recipe
 from tests.engine.greedy import greedy_answers
 
@@ -52,7 +52,7 @@ def saved(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 def export(source: Path, out: Path, *options: str) -> dict[str, Any]:
     """`medix export`; returns export.json."""
-    medix = [sys.executable, "-c", "from medix.cli import main; main()"]
+    medix = [sys.executable, "-c", "from medix_verl.cli import main; main()"]
     command = [*medix, "export", str(source), "--out", str(out), "--json", *options]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert finished.returncode == 0, finished.stderr[-3000:]

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from medix.supervise.metrics_file import read_metrics
-from medix.supervise.processes import is_alive
+from medix.processes import is_alive
+from medix_verl.training.metrics_file import read_metrics
 from tests.engine.conftest import RECIPE, ROOT, SMALL, TIMEOUT_S
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(TIMEOUT_S)]

@@ -18,9 +18,9 @@ from statistics import fmean
 import psutil
 import pytest
 
-from medix.rule_judge.server import start_rule_judge
-from medix.supervise.guards import PEARSON
-from medix.training.summary import read_scored
+from examples.rule_judge.server import start_rule_judge
+from medix_verl.report.summary import read_scored
+from medix_verl.training.guards import PEARSON
 from tests.engine.drills import END_LIMIT_S, PROMPTS, RESPONSES, START_LIMIT_S, STEPS, Drill, model_and_data
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(1800)]

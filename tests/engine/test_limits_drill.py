@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medix.supervise.metrics_file import read_metrics
+from medix_verl.training.metrics_file import read_metrics
 from tests.engine.conftest import TIMEOUT_S, run_recipe
 from tests.engine.drills import model_and_data
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from medix.scorer.service import ScorerService
-from medix.scorer.types import JudgeRequest
-from medix.supervise.processes import is_alive
+from medix.processes import is_alive
+from reward_fns.scorers.service import ScorerService
+from reward_fns.scorers.types import JudgeRequest
 from tests.engine.drills import shell
 
 START_LIMIT_S = 400
@@ -85,7 +85,7 @@ def test_a_judge_with_a_key_gives_constrained_verdicts(tmp_path: Path, monkeypat
 async def ask(judge: dict[str, object]) -> str:
     service = ScorerService({"judge": judge, "cache": {}, "breaker": {"hold_limit_s": 0.0}})
     try:
-        return (await service.judge(JudgeRequest(question="Which organ?", gold="liver", answer="spleen"))).raw
+        return (await service.judge(JudgeRequest(question="Which organ?", reference="liver", candidate="spleen"))).raw
     finally:
         await service.aclose()
 

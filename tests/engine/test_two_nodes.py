@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from medix.supervise.guards import PEARSON
+from medix_verl.training.guards import PEARSON
 from tests.engine.drills import END_LIMIT_S, PROMPTS, RESPONSES, ROOT, START_LIMIT_S, Drill, model_and_data, shell
 
 HEAD_IP, WORKER_IP, RAY_PORT, JUDGE_PORT = "10.77.13.1", "10.77.13.2", 6399, 8085
@@ -96,7 +96,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def drill(cluster: Cluster) -> Iterator[Drill]:
     folder = cluster.folder
     ground = model_and_data(folder)
-    serve = f"ip netns exec medix-head medix serve rule-judge --host {HEAD_IP} --port {JUDGE_PORT}"
+    serve = f"ip netns exec medix-head python -m examples.rule_judge --host {HEAD_IP} --port {JUDGE_PORT}"
     judge = shell(f"{serve} --latency-ms {LATENCY_MS} --parent-pid {os.getpid()}", folder / "judge.log")
     two_nodes = ("trainer.nnodes=2", "trainer.n_gpus_per_node=1")
     url = f"http://{HEAD_IP}:{JUDGE_PORT}"

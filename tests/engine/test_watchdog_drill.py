@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medix.supervise.metrics_file import read_metrics
+from medix_verl.training.metrics_file import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 800

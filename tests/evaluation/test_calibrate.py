@@ -14,7 +14,7 @@ from evaluation.calibrate.pairs import Pair, read_pairs
 from evaluation.calibrate.stage import calibrate
 from evaluation.judging.judge import JudgeOptions
 from medix.errors import DataError, EvaluationError
-from medix.scorer.endpoints import EndpointOptions
+from reward_fns.scorers.endpoints import EndpointOptions
 
 OBO = """format-version: 1.2
 

@@ -25,9 +25,9 @@ from evaluation.run_folder import RunFolder
 from evaluation.score import score
 from evaluation.task import load_tasks
 from medix.errors import EvaluationError
-from medix.scorer.endpoints import EndpointOptions
+from reward_fns.scorers.endpoints import EndpointOptions
 
-MEDIX = [sys.executable, "-c", "from medix.cli import main; main()"]
+MEDIX = [sys.executable, "-c", "from medix_verl.cli import main; main()"]
 
 
 def endpoint(url: str, **changes: Any) -> EndpointOptions:

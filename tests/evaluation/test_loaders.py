@@ -61,7 +61,7 @@ def test_mmlu(tmp_path):
     row = {"question": "Q?", "choices": ["w", "x", "y", "z"], "answer": 2, "subject": "anatomy"}
     parquet(tmp_path / "anatomy" / "test-00000-of-00001.parquet", [row, row, {**row, "answer": 7}])
     first, second, third = loaded("mmlu_anatomy", tmp_path)
-    assert (first.letter, first.gold, first.choices) == ("C", "y", ("w", "x", "y", "z"))
+    assert (first.letter, first.reference, first.choices) == ("C", "y", ("w", "x", "y", "z"))
     assert second.id == f"{first.id}-2"  # a true duplicate of the source stays an item of its own
     assert isinstance(third, Refusal)
     assert third.reason == "no_answer"
@@ -72,7 +72,7 @@ def test_medmcqa(tmp_path):
     row = {"id": "m1", "question": "Q?", "opa": "w", "opb": "x", "opc": "y", "opd": "z", "cop": 3, "exp": None}
     parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", [row, {**row, "id": "m2", "cop": -1}])
     first, second = loaded("medmcqa", tmp_path)
-    assert (first.id, first.letter, first.gold) == ("m1", "D", "z")
+    assert (first.id, first.letter, first.reference) == ("m1", "D", "z")
     assert isinstance(second, Refusal)
 
 
@@ -80,7 +80,7 @@ def test_medqa(tmp_path):
     row = {"question": "Q?", "answer": "x", "options": {"A": "w", "B": "x"}, "answer_idx": "B", "meta_info": "step1"}
     (tmp_path / "phrases_no_exclude_test.jsonl").write_text(json.dumps(row) + "\n")
     (item,) = loaded("medqa", tmp_path)
-    assert (item.letter, item.gold) == ("B", "x")
+    assert (item.letter, item.reference) == ("B", "x")
 
 
 def test_usmle_leaves_out_questions_with_pictures(tmp_path):
@@ -108,7 +108,7 @@ def test_pubmedqa_asks_yes_no_maybe_and_shows_the_whole_abstract(tmp_path):
     ]
     parquet(tmp_path / "pqa_labeled" / "train-00000-of-00001.parquet", rows)
     yes, no, maybe, wrong = loaded("pubmedqa", tmp_path)
-    assert [(item.gold, item.letter) for item in (yes, no, maybe)] == [("yes", "A"), ("no", "B"), ("maybe", "C")]
+    assert [(item.reference, item.letter) for item in (yes, no, maybe)] == [("yes", "A"), ("no", "B"), ("maybe", "C")]
     text = question_text(yes)
     assert text == "BACKGROUND: Why.\nRESULTS: What.\n\nDoes it?\n\nChoices:\nA. yes\nB. no\nC. maybe"
     assert "True" not in text
@@ -161,7 +161,7 @@ def test_pmc_vqa(tmp_path, task, kind, choices):
         "missing.jpg,What?,lung,A:lung,B:liver,C:heart,D:bone,A\n"
     )
     item, refused = loaded(task, tmp_path)
-    assert (item.kind, item.gold, len(item.choices)) == (kind, "lung", choices)
+    assert (item.kind, item.reference, len(item.choices)) == (kind, "lung", choices)
     assert refused.reason == "missing_image"
 
 
@@ -171,8 +171,8 @@ def test_mmmu(tmp_path):
     opened = {**row, "id": "v2", "options": "[]", "answer": "['7', 'seven']", "question_type": "open"}
     parquet(tmp_path / "Pharmacy" / "validation-00000-of-00001.parquet", [row, opened])
     choice, free = loaded("mmmu_pharmacy", tmp_path)
-    assert (choice.letter, choice.gold, len(choice.images)) == ("B", "b", 2)
-    assert (free.kind, free.gold, free.aliases) == ("open", "7", ("seven",))
+    assert (choice.letter, choice.reference, len(choice.images)) == ("B", "b", 2)
+    assert (free.kind, free.reference, free.aliases) == ("open", "7", ("seven",))
 
 
 def test_mimic_comes_from_a_local_copy_only(tmp_path):
@@ -183,8 +183,8 @@ def test_mimic_comes_from_a_local_copy_only(tmp_path):
     (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
     (summary,) = loaded("mimic_cxr_report_summarization", tmp_path)
     (report,) = loaded("mimic_cxr_report_generation", tmp_path)
-    assert (summary.passage, summary.gold, summary.images) == ("Clear.", "Normal.", ())
-    assert report.gold == "Findings: Clear.\nImpression: Normal."
+    assert (summary.passage, summary.reference, summary.images) == ("Clear.", "Normal.", ())
+    assert report.reference == "Findings: Clear.\nImpression: Normal."
     assert len(report.images) == 1
     assert summary.cluster == report.cluster == "p10"
 

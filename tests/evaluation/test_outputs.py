@@ -25,7 +25,7 @@ from evaluation.run_folder import RunFolder
 from evaluation.score import score
 from evaluation.task import load_tasks
 from medix.errors import ConfigError, EvaluationError
-from medix.scorer.endpoints import EndpointOptions
+from reward_fns.scorers.endpoints import EndpointOptions
 
 
 def evaluated(out: Path, questions: Path, url: str, model: str = "fake") -> RunFolder:
@@ -159,7 +159,7 @@ def test_batched_answers_of_a_local_model_are_those_asked_one_by_one(tmp_path):
     from data_prep.sources.sample import read_sample_set
     from evaluation.backends.local import LocalBackend
     from evaluation.loaders import load_items
-    from medix.tiny_vlm.build import build_tiny_vlm
+    from examples.tiny_vlm.build import build_tiny_vlm
 
     build_tiny_vlm(list(read_sample_set("train"))[:48], tmp_path, steps=3)
     items = [item for item in load_items(load_tasks()["sample"], limit=6) if isinstance(item, Item)]

@@ -35,7 +35,7 @@ def picture(shade: int) -> bytes:
 def row(number: int, **changes: Any) -> dict[str, Any]:
     base = {
         "key": f"k{number}", "run": "r", "task": "sample", "id": f"item-{number}", "kind": "open",
-        "question": f"What is seen in {number}?", "gold": "lung", "aliases": [], "choices": [], "letter": "",
+        "question": f"What is seen in {number}?", "reference": "lung", "aliases": [], "choices": [], "letter": "",
         "passage": "", "modality": "X_RAY", "cluster": f"c{number}", "images": [], "prompt": "bare",
         "response": "lung", "finish": "stop", "usage": {}, "latency_s": 0.1, "error": None, "time": 0,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from medix.run_config import compose_config
+from medix_verl.run_config import compose_config
 from tests.recipes.launcher import FAKE_HF, FAKE_MEDIX, FAKE_NVIDIA_SMI, FAKE_PYTHON, ROOT, Checkout
 
 

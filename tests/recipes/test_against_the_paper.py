@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from medix.mean_band import MeanBand
-from medix.supervise.checkpoints import CheckpointOptions
-from medix.supervise.watchdog import WatchdogOptions
+from medix_verl.mean_band import MeanBand
+from medix_verl.training.checkpoints import CheckpointOptions
+from medix_verl.training.watchdog import WatchdogOptions
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration each time, and veRL is imported
 

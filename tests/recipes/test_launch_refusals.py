@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medix.preflight.command import run_preflight
+from medix_verl.preflight.command import run_preflight
 from tests.recipes.launcher import FAKE_NVIDIA_SMI, ROOT, Checkout, parse
 
 DEAD = "127.0.0.1:1"  # nobody listens on port 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from medix.preflight.memory import check_memory
+from medix_verl.preflight.memory import check_memory
 
 pytestmark = pytest.mark.slow  # veRL is imported
 
@@ -122,7 +122,7 @@ FITS = {
 
 @pytest.mark.parametrize("case", FITS)
 def test_the_memory_that_the_readme_states(case: str, composed: Compose) -> None:
-    """By arithmetic (medix/preflight/memory_estimate.py); nothing was run on a GPU."""
+    """By arithmetic (medix_verl/preflight/memory_estimate.py); nothing was run on a GPU."""
     name, overrides, card_gb, status = FITS[case]
     assert check_memory(composed(name, *overrides), card_gb).status == status
 

@@ -2,7 +2,7 @@
 # Sourced by the CPU recipe: what lets veRL, vLLM and torch run without an accelerator.
 if [[ -x .venv/bin/python ]]; then PATH="$PWD/.venv/bin:$PATH"; fi
 export PATH
-export VERL_PLATFORM=cpu VERL_USE_EXTERNAL_MODULES=medix.verl_plugins
+export VERL_PLATFORM=cpu VERL_USE_EXTERNAL_MODULES=medix_verl.plugins
 export VERL_ENGINE_DEVICE=cuda  # selects veRL's FSDP engine, which is registered for cuda and npu only
 export VLLM_ENABLE_V1_MULTIPROCESSING=0  # else vLLM's CPU build starts a worker beside its engine, which spins as it waits
 export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by the GPU recipes: the environment of veRL 0.9.1 and vLLM 0.24, each line with its reason. Ray passes it on to
-# the processes of this node; `medix train` hands it to those of other nodes (medix/training/cluster.py).
+# the processes of this node; `medix train` hands it to those of other nodes (medix_verl/training/cluster.py).
 export RAY_USAGE_STATS_ENABLED=0 VLLM_NO_USAGE_STATS=${VLLM_NO_USAGE_STATS:-1}  # nothing is reported from a hospital
 export HYDRA_FULL_ERROR=1
 # As in the released runs: symmetric-memory all-reduce keeps buffers that a sleeping rollout engine does not give back.

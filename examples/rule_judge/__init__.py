@@ -1,0 +1,1 @@
+"""The demo's judge: the clinical rules behind an HTTP endpoint."""

@@ -1,0 +1,124 @@
+"""Files and folders: write whole or not at all, lock, and read what a foreign folder holds without leaving it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from medix.errors import ConfigError, DataError
+
+
+def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    The content goes to a new file beside `path`, which is then renamed over it. A link at `path` is replaced, not
+    followed.
+
+    Args:
+        path: its folder is created if it is missing.
+        content: text (UTF-8), bytes, or a function that writes the file whose path it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    part = Path(name)
+    try:
+        os.fchmod(handle, 0o644)
+        if callable(content):
+            os.close(handle)
+            content(part)
+        else:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path, what: str = "run") -> Iterator[None]:
+    """Be the only process at work in a folder. The lock ends with the process, also when it is killed.
+
+    Args:
+        folder: created if it is missing.
+        what: what works there, for the lock's name and for the message.
+
+    Raises:
+        ConfigError: another process holds the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{what}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigError(
+            f"Another {what} is at work in {folder}.", "Wait for it or stop it, or name another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_inside(folder: Path, name: str | Path) -> IO[bytes]:
+    """Open a regular file of a folder that came from elsewhere, for reading.
+
+    Args:
+        folder: the folder that the file has to lie in.
+        name: path of the file, relative to the folder.
+
+    Raises:
+        DataError: the path leads out of the folder (`..`, an absolute path, a link), or is no regular file.
+        OSError: the file is missing or can not be read.
+    """
+    path = folder / name
+    resolved = path.resolve(strict=True)
+    if not resolved.is_relative_to(folder.resolve()):
+        raise DataError(f"{name} leads out of {folder}.", "Copy the file into the folder.")
+    handle = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise DataError(f"{path} is no regular file.", "Replace it by a file.")
+    return os.fdopen(handle, "rb")
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping that a JSON or YAML file holds (YAML without tags).
+
+    Raises:
+        DataError: the file can not be read, is too deep, or holds something other than a mapping.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} can not be read: {reason}", "Restore the file, or make it again.") from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise DataError(f"{path} holds a {kind}, not a mapping.", "Restore the file, or make it again.")
+    return content
+
+
+def last_lines(path: Path, count: int = 20, width: int = 300) -> str:
+    """Return the last lines of a growing log, each cut at `width` characters; empty if there is no log."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64_000))
+        lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    return "\n".join(line[:width] for line in lines[-count:])

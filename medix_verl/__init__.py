@@ -1,0 +1,1 @@
+"""The extension of veRL: plugins, training, preflight, export, report and the `medix` command."""

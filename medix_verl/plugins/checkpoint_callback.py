@@ -1,0 +1,74 @@
+"""What happens in veRL's driver after a checkpoint is saved: manifest, best step, pruning. And a save on demand.
+
+Named in a recipe by `trainer.checkpoint_callback_class=medix_verl.plugins.checkpoint_callback.MedixCheckpointCallback`.
+veRL's own `trainer.max_actor_ckpt_to_keep` stays null: it knows no best checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+
+from medix_verl.export.manifest import write_manifest
+from medix_verl.training.checkpoints import CheckpointKeeper, read_checkpoint_options, validation_values
+from medix_verl.training.metrics_file import read_metrics
+from medix_verl.training.stop import stop_requested
+
+logger = logging.getLogger(__name__)
+POLL_S = 0.5
+
+
+class MedixCheckpointCallback(CheckpointCallback):  # type: ignore[misc]
+    """Settings: `medix.checkpoints`, see `medix_verl.training.checkpoints.CheckpointOptions`.
+
+    Raises:
+        ConfigError: at start, for anything wrong there.
+        OSError, ExportError: from `on_save`, when a shard can not be read again or a file not be written; veRL then
+            ends the run, as a checkpoint is lost.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__(config)
+        self._run_dir = Path(config.medix.run_dir)
+        self._options = read_checkpoint_options(OmegaConf.to_container(config.medix.checkpoints, resolve=True))
+        threading.Thread(target=self._listen, daemon=True, name="medix-stop-request").start()
+
+    def on_save(
+        self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
+    ) -> None:
+        """Called when all of a checkpoint is on disk, except with `async_save` (Megatron), which is left to veRL."""
+        if async_save:
+            return
+        for shards in (Path(checkpoint_dir) / "actor", Path(checkpoint_dir) / "critic"):
+            if shards.is_dir():
+                write_manifest(shards)
+        keeper = CheckpointKeeper(Path(checkpoint_dir).parent, self._options)
+        keeper.update(validation_values(self._rows(), self._options.metric))
+        for step in keeper.prune():
+            logger.info("deleted checkpoint %s: neither among the last %s nor the best", step, self._options.keep_last)
+        if stop_requested(self._run_dir):
+            # veRL's loop looks at this after it has logged the step, and then ends as at the end of any run.
+            self.config.trainer.total_epochs = 0
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What is logged so far: by earlier attempts and, as the supervisor may lag, by this one's own logger."""
+        own = os.environ.get("VERL_FILE_LOGGER_PATH")
+        rows = read_metrics(self._run_dir / "metrics.jsonl")
+        return [*rows, *(read_metrics(Path(own)) if own else [])]
+
+    def _listen(self) -> None:
+        """Once a stop is asked for, let veRL save at the end of each step: it looks at `save_freq` anew each time.
+
+        There, all of a step is done and none of the next begun, so a resume goes on with the next data. The engine is
+        in no state to save anywhere else: vLLM holds the memory, and the next prompts are already drawn.
+        """
+        pause = threading.Event()
+        while not stop_requested(self._run_dir):
+            pause.wait(POLL_S)
+        self.config.trainer.save_freq = 1

@@ -1,0 +1,162 @@
+"""The reward manager `medix`: veRL's reward loop calls it once a response, as soon as that response is rolled out.
+
+The scorers (judge and embedder clients, cache, breaker) live in the one reward worker of the job, so that there is one
+cache, one connection pool and one concurrency limit. Named in YAML as
+`reward.reward_manager: {source: importlib, name: MedixRewardManager, module.path: pkg://medix_verl.plugins.reward_manager}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from verl import DataProto
+from verl.experimental.reward_loop.reward_manager import register
+from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
+
+from medix.errors import ConfigError
+from medix.response import parse_response
+from medix_verl.plugins.colocated_judge import ask_fixed_verdicts
+from medix_verl.preflight.colocated import read_judge_check
+from medix_verl.scored_log import ScoredLog
+from reward_fns import ScoringInput, build_composite
+from reward_fns.embed_accuracy import EmbedAccuracy
+from reward_fns.telemetry import (
+    ANSWER_HASH,
+    DISAGREE,
+    JUDGE_ASKED,
+    JUDGE_CACHED,
+    JUDGE_FAULTS,
+    JUDGE_SHARED,
+    disagreement,
+)
+
+
+@register("medix")
+class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
+    """Scores responses with the composite of `medix.reward`.
+
+    Raises:
+        ConfigError: at start, for anything wrong in `medix.reward` or `medix.scorer`.
+        ScorerError: from `run_single`, when the scorers stayed out of order past their limit, or a colocated judge
+            can not judge; veRL then has no response for that session, and `MedixReplayBuffer` stops the run.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        tokenizer: Any,
+        compute_score: Any = None,
+        reward_router_address: str | None = None,
+        reward_model_tokenizer: Any = None,
+    ) -> None:
+        super().__init__(config, tokenizer, compute_score)
+        if config.reward.num_workers != 1:
+            raise ConfigError(
+                "reward.num_workers=1 (one scorer service per job: one cache, one connection pool, one limit)",
+                f"reward.num_workers={config.reward.num_workers}",
+                "set reward.num_workers=1; raise medix.scorer.judge.max_in_flight for more concurrency",
+            )
+        from reward_fns.scorers.service import ScorerService, relax_collector
+
+        settings = OmegaConf.to_container(config.medix, resolve=True)
+        scorer_settings = with_colocated_judge(settings["scorer"], config, reward_router_address)
+        self.scorers, self._faults_seen = ScorerService(scorer_settings), 0
+        self.composite = build_composite(settings["reward"], self.scorers, self.scorers.at_once)
+        self.scorers.open(self.composite.needs)
+        embedders = [part.component for part in self.composite.parts if isinstance(part.component, EmbedAccuracy)]
+        self._threshold = embedders[0].threshold if embedders else None
+        self._asks_judge = config.reward.reward_model.enable and "judge" in self.composite.needs
+        self._judge_check = read_judge_check(config)
+        self._judge_asked: asyncio.Future[None] | None = None
+        relax_collector()  # veRL's reward worker does nothing but score
+        self.log = ScoredLog(Path(settings["run_dir"]) / "rollouts" / "scored.jsonl")
+
+    async def run_single(self, data: DataProto) -> dict[str, Any]:
+        """Score the last trajectory of a session: `{"reward_score": float, "reward_extra_info": {str: float}}`."""
+        await self._ask_judge_once()
+        item = data[-1]
+        scoring_input = scoring_input_of(item, self._decode(item))
+        score = await self.composite.score(scoring_input)
+        flat = score.flat()
+        record = score.record()
+        flat[ANSWER_HASH] = answer_hash(scoring_input.response)
+        flat[JUDGE_ASKED] = float(score.verdict is not None)
+        flat[JUDGE_CACHED] = float(score.verdict is not None and score.verdict.cached)
+        flat[JUDGE_SHARED] = float(score.verdict is not None and score.verdict.coalesced)
+        flat[DISAGREE] = disagreement(score.verdict, score.similarity, self._threshold)
+        flat[JUDGE_FAULTS] = float(self.scorers.judge_faults - self._faults_seen)
+        self._faults_seen = self.scorers.judge_faults
+        row = item.non_tensor_batch
+        self.log.write(
+            {
+                "step": int(row.get("global_steps", -1)),
+                "split": str(row["extra_info"].get("split", "")),
+                "group": str(row.get("uid", "")),
+                "session": int(row.get("session_id", -1)),
+                "sample_id": scoring_input.sample_id,
+                "question": scoring_input.question,
+                "reference": scoring_input.reference,
+                "modality": scoring_input.modality,
+                "response": scoring_input.response,
+                "scores": flat,
+                "detail": record,
+            }
+        )
+        return {"reward_score": flat["score"], "reward_extra_info": flat}
+
+    async def _ask_judge_once(self) -> None:
+        """Of a judge that starts with the run; all responses wait for the outcome, and share it."""
+        if not self._asks_judge:
+            return
+        if self._judge_asked is None:
+            self._judge_asked = asyncio.ensure_future(ask_fixed_verdicts(self.scorers, self._judge_check))
+        await asyncio.shield(self._judge_asked)
+
+    def _decode(self, item: Any) -> str:
+        response_ids = item.batch["responses"]
+        length = int(item.batch["attention_mask"][-response_ids.shape[-1] :].sum())
+        return str(self.tokenizer.decode(response_ids[:length], skip_special_tokens=True))
+
+
+def answer_hash(response: str) -> float:
+    """Equal for responses with the same answer up to case; of the whole response where no answer can be read."""
+    said = parse_response(response).answer or response.strip()
+    return float(zlib.crc32(said.casefold().encode()))
+
+
+def scoring_input_of(item: Any, response: str) -> ScoringInput:
+    """What the composite needs, from one item of veRL's batch and the decoded response."""
+    info = item.non_tensor_batch["extra_info"]
+    return ScoringInput(
+        response=response,
+        reference=item.non_tensor_batch["reward_model"]["ground_truth"],
+        question=info["question"],
+        modality=info["modality"] or None,
+        aliases=tuple(info["aliases"]),
+        answer_kind=info["answer_kind"],
+        sample_id=info["sample_id"],
+    )
+
+
+def with_colocated_judge(
+    scorer: dict[str, Any], config: DictConfig, reward_router_address: str | None
+) -> dict[str, Any]:
+    """Point the judge client at veRL's own reward model, where that is enabled."""
+    if not config.reward.reward_model.enable:
+        return scorer
+    if reward_router_address is None:
+        raise ConfigError(
+            "the address of veRL's reward model router",
+            "none",
+            "set reward.reward_model.enable_resource_pool=true, or reward.reward_model.enable=false and JUDGE_URL=",
+        )
+    judge = {
+        **scorer["judge"],
+        "urls": [f"http://{reward_router_address}"],
+        "model": config.reward.reward_model.model_path,
+    }
+    return {**scorer, "judge": judge}

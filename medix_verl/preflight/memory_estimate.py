@@ -1,0 +1,161 @@
+"""How much memory one GPU of a run needs: the arithmetic, with no configuration and no hardware in it.
+
+Method, for FSDP over G processes, all in bytes (P parameters, T trainable ones, L one decoder layer, t tokens, h hidden
+width, V vocabulary, m bytes of the trained copy: 4 in fp32, 2 in bf16).
+
+    weights        m (P + T with LoRA) / G              gradients  m T / G          Adam  2 m T / G
+    gathered       2 x 2 L (a layer and the next, bf16) + 2 x the embeddings; with their fp32 gradients where trained
+    activations    with gradient checkpointing: 2 t h a layer and 2 x vision width a patch are kept, and one layer at a
+                   time is redone: 2 t (12 h + 4 x feed-forward); without it every layer is kept whole
+    logits         bf16: in the update 2 copies of t V (logits, gradient), in the log-probability pass 3 (logits,
+                   softmax, product), over that pass's own number of tokens
+    KV cache       what `gpu_memory_utilization` leaves of the card after 2 P / TP and vLLM's own buffers
+
+veRL runs three phases on the same card, and the largest counts: `rollout` (vLLM awake; weights and optimizer only where
+they are not offloaded), `log-probs` (vLLM asleep; weights, gathered, activations of one layer, logits), and `update`
+(vLLM asleep; everything that is trained). The optimizer is loaded for its own step, with activations and logits gone.
+To each come 2 GB for CUDA contexts, NCCL and CUDA graphs. No GPU was at hand when this was written: it is reckoned, not
+measured, and a tenth of the card is left as a margin for fragmentation and what is not in this list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medix_verl.preflight.model_shape import ModelShape
+
+GB = 1e9
+CONTEXT_GB = 2.0
+PATCHES_A_TOKEN = 4
+"""Both families merge 2 x 2 patches into one token."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What of a configuration the memory depends on. Tokens are those of one micro-batch on one GPU."""
+
+    shape: ModelShape
+    gpus: int
+    update_tokens: int
+    log_prob_tokens: int
+    image_share: float
+    """Of those tokens, at most so many stand for images: prompt / (prompt + response)."""
+    trained_bytes: int = 4
+    lora_rank: int = 0
+    checkpointing: bool = True
+    param_offload: bool = False
+    optimizer_offload: bool = False
+    reference_offload: bool | None = None
+    """Whether the reference model of a KL term waits in main memory; None: there is none (adapters bring their own)."""
+
+    @property
+    def trainable(self) -> int:
+        return self.shape.lora_parameters(self.lora_rank) if self.lora_rank else self.shape.parameters
+
+    @property
+    def held(self) -> int:
+        """Parameters with a trained copy: adapters come on top of what they adapt."""
+        return self.shape.parameters + (self.trainable if self.lora_rank else 0)
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """One vLLM engine. `tensor_parallel` GPUs share it."""
+
+    shape: ModelShape
+    utilization: float
+    tensor_parallel: int
+    max_model_len: int
+    sleeps: bool = True
+
+    def weights_gb(self) -> float:
+        return 2 * self.shape.parameters / self.tensor_parallel / GB
+
+    def sequence_gb(self) -> float:
+        """KV cache of one sequence of `max_model_len`, in bf16. vLLM repeats heads where there are fewer than GPUs."""
+        shared = min(self.tensor_parallel, self.shape.kv_heads)
+        return 2 * self.shape.layers * self.shape.kv_width * self.max_model_len / shared / GB
+
+    def cache_gb(self, card_gb: float) -> float:
+        """What is left for the KV cache; vLLM's own buffers are taken as 1 GB."""
+        return self.utilization * card_gb - self.weights_gb() - 1.0
+
+
+def training_phases(plan: TrainingPlan) -> dict[str, dict[str, float]]:
+    """Phase -> part -> GB on one GPU, for the two phases in which vLLM sleeps."""
+    shape = plan.shape
+    weights = plan.trained_bytes * plan.held / plan.gpus / GB
+    optimizer = 2 * plan.trained_bytes * plan.trainable / plan.gpus / GB
+    resident = _reference(plan) | ({} if plan.optimizer_offload else {"optimizer": optimizer})
+    update = {
+        "weights": weights,
+        "gradients": plan.trained_bytes * plan.trainable / plan.gpus / GB,
+        "gathered layers": _gathered_gb(plan, trained=True),
+        "activations": _kept_gb(plan) + _layer_gb(shape, plan.update_tokens),
+        "logits": 2 * 2 * plan.update_tokens * shape.vocabulary / GB,
+    }
+    step = {"weights": weights, "gradients": update["gradients"], "optimizer": optimizer}
+    log_probs = {
+        "weights": weights,
+        "gathered layers": _gathered_gb(plan, trained=False),
+        "activations": _layer_gb(shape, plan.log_prob_tokens),
+        "logits": 3 * 2 * plan.log_prob_tokens * shape.vocabulary / GB,
+    }
+    return {
+        "update": {**update, **resident, "context": CONTEXT_GB},
+        "optimizer step": {**step, **_reference(plan), "context": CONTEXT_GB},
+        "log-probs": {**log_probs, **resident, "context": CONTEXT_GB},
+    }
+
+
+def rollout_phase(plan: TrainingPlan, rollout: RolloutPlan, card_gb: float) -> dict[str, float]:
+    """Part -> GB on one GPU while vLLM generates."""
+    parts = {"vLLM": rollout.utilization * card_gb, "context": CONTEXT_GB, **_reference(plan)}
+    if not plan.param_offload:
+        parts["weights"] = plan.trained_bytes * plan.held / plan.gpus / GB
+    if not plan.optimizer_offload:
+        parts["optimizer"] = 2 * plan.trained_bytes * plan.trainable / plan.gpus / GB
+    return parts
+
+
+def host_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
+    """What the offloaded parts of one node's processes take of its main memory."""
+    share = gpus_of_node / plan.gpus
+    weights = plan.trained_bytes * plan.held if plan.param_offload else 0
+    optimizer = 2 * plan.trained_bytes * plan.trainable if plan.optimizer_offload else 0
+    reference = plan.trained_bytes * plan.shape.parameters if plan.reference_offload else 0
+    return share * (weights + optimizer + reference) / GB
+
+
+def checkpoint_gb(plan: TrainingPlan) -> float:
+    """On disk: the trained copy of the weights and two moments of what is trained."""
+    return plan.trained_bytes * (plan.held + 2 * plan.trainable) / GB
+
+
+def _reference(plan: TrainingPlan) -> dict[str, float]:
+    """A reference model that stays on the GPUs. An offloaded one takes the trained weights' place for its own pass."""
+    if plan.reference_offload is not False:
+        return {}
+    return {"reference": plan.trained_bytes * plan.shape.parameters / plan.gpus / GB}
+
+
+def _gathered_gb(plan: TrainingPlan, trained: bool) -> float:
+    shape = plan.shape
+    outside = shape.parameters - shape.vision_parameters - shape.layers * shape.layer_parameters
+    gathered = 2 * (2 * shape.layer_parameters + outside)
+    # Gradients are reduced in fp32, a layer at a time.
+    reduced = 4 * (shape.layer_parameters + outside) if trained and not plan.lora_rank else 0
+    return (gathered + reduced) / GB
+
+
+def _layer_gb(shape: ModelShape, tokens: int) -> float:
+    return 2 * tokens * (12 * shape.hidden + 4 * shape.feed_forward) / GB
+
+
+def _kept_gb(plan: TrainingPlan) -> float:
+    shape, tokens = plan.shape, plan.update_tokens
+    patches = PATCHES_A_TOKEN * plan.image_share * tokens
+    if not plan.checkpointing:
+        # A vision block keeps about as many elements as 20 times its width.
+        return (shape.layers - 1) * _layer_gb(shape, tokens) + 2 * 20 * patches * shape.vision_width / GB
+    return 2 * (tokens * shape.hidden * shape.layers + patches * shape.vision_width) / GB

@@ -1,0 +1,153 @@
+"""Which checkpoints stay: the last N and the best one. veRL itself keeps the last N only, and forgets them on a resume.
+
+In a step veRL saves first, validates after, and logs last. So the figure of a checkpoint is not known when it is saved,
+but always before the next one is: `update` may be called in either order, as often as one likes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from medix.errors import ConfigError
+from medix.options import read_options
+
+TRACKER = "latest_checkpointed_iteration.txt"
+"""veRL writes the step here when all of its checkpoint is on disk."""
+_FOLDER, _DOOMED = "global_step_", ".deleting_"
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """Everything under `medix.checkpoints`."""
+
+    keep_last: int = 3
+    """0 keeps all."""
+    keep_best: bool = True
+    metric: str = "val-*/*/reward/mean@*"
+    """Pattern of validation metrics; where several fit (one a data source), their plain mean counts."""
+    mode: Literal["max", "min"] = "max"
+
+
+def read_checkpoint_options(raw: Mapping[str, Any] | None) -> CheckpointOptions:
+    """Options from the plain mapping under `medix.checkpoints`.
+
+    Raises:
+        ConfigError: unknown option or wrong type, or fewer than no checkpoint to keep.
+    """
+    options = read_options(CheckpointOptions, raw, "medix.checkpoints")
+    if options.keep_last < 0:
+        raise ConfigError("medix.checkpoints.keep_last of 0 (all) or more", str(options.keep_last), "raise it")
+    return options
+
+
+@dataclass(frozen=True)
+class Best:
+    """The contents of `best.json`."""
+
+    step: int
+    metric: str
+    value: float
+
+
+def validation_values(rows: Iterable[Mapping[str, Any]], pattern: str) -> dict[int, float]:
+    """Step -> value, from rows `{"step", "data"}`; a figure that was logged as null, or is not finite, is none."""
+    values = {}
+    for row in rows:
+        found = [value for key, value in row["data"].items() if fnmatch.fnmatchcase(key, pattern)]
+        if found and all(isinstance(value, (int, float)) and math.isfinite(value) for value in found):
+            values[int(row["step"])] = fmean(found)
+    return values
+
+
+class CheckpointKeeper:
+    """Looks after the `global_step_N` folders of one run."""
+
+    def __init__(self, folder: Path, options: CheckpointOptions) -> None:
+        self.folder, self.options = folder, options
+
+    def latest(self) -> int | None:
+        """The step from which a resume would go on, as veRL sees it."""
+        try:
+            step = int((self.folder / TRACKER).read_text())
+        except (OSError, ValueError):
+            return None
+        return step if self.path(step).is_dir() else None
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"{_FOLDER}{step}"
+
+    def whole(self) -> list[int]:
+        """Steps with a complete checkpoint up to the latest, ascending. veRL writes `data.pt` after every shard.
+
+        Later steps are left out: they belong to a future that a resume from further back has given up.
+        """
+        latest = self.latest()
+        if latest is None:
+            return []
+        return [step for step in self._steps() if step <= latest and (self.path(step) / "data.pt").is_file()]
+
+    def best(self) -> Best | None:
+        try:
+            best = Best(**json.loads((self.folder / "best.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        return best if self.path(best.step).is_dir() else None
+
+    def update(self, values: Mapping[int, float]) -> Best | None:
+        """Choose the best whole checkpoint among those with a value, and the one chosen before; write `best.json`.
+
+        Of equals the earliest is best. A value given again, after a resume, replaces the one that was known.
+        """
+        before = self.best()
+        known = {before.step: before.value} if before and before.metric == self.options.metric else {}
+        known |= {step: values[step] for step in self.whole() if step in values}
+        if not known:
+            return before
+        sign = 1 if self.options.mode == "max" else -1
+        step = max(known, key=lambda step: (sign * known[step], -step))
+        best = Best(step, self.options.metric, known[step])
+        if best != before:
+            temporary = self.folder / f".best.{os.getpid()}"
+            temporary.write_text(json.dumps(best.__dict__) + "\n", encoding="utf-8")
+            temporary.replace(self.folder / "best.json")
+        return best
+
+    def prune(self) -> list[int]:
+        """Delete what is neither among the last N whole checkpoints nor the best; returns the steps deleted.
+
+        Nothing at or after the newest whole checkpoint is touched, so that there is always one to resume from.
+        """
+        for doomed in self.folder.glob(f"{_DOOMED}*"):
+            shutil.rmtree(doomed, ignore_errors=True)
+        whole = self.whole()
+        if not whole or self.options.keep_last == 0:
+            return []
+        keep = set(whole[-self.options.keep_last :])
+        best = self.best()
+        if best is not None and self.options.keep_best:
+            keep.add(best.step)
+        deleted = [step for step in self._steps() if step < whole[-1] and step not in keep]
+        for step in deleted:
+            self._delete(step)
+        return deleted
+
+    def _delete(self, step: int) -> None:
+        # Under its own name a folder that is half gone would pass for a checkpoint after a kill.
+        doomed = self.folder / f"{_DOOMED}{_FOLDER}{step}"
+        with contextlib.suppress(FileNotFoundError):
+            self.path(step).rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _steps(self) -> list[int]:
+        names = [path.name.removeprefix(_FOLDER) for path in self.folder.glob(f"{_FOLDER}*") if path.is_dir()]
+        return sorted(int(name) for name in names if name.isdigit())

@@ -1,0 +1,80 @@
+"""`medix train` and `medix config`: veRL's own entry point with our Hydra directory, under watch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medix_verl.training.checkpoints import CheckpointKeeper
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides, after --")]
+ConfigName = Annotated[str, typer.Option(help="a file of recipes/medix/config, without .yaml")]
+
+
+def config(config_name: Annotated[str, typer.Argument()], overrides: Overrides = None) -> None:
+    """Print the resolved configuration of a recipe; starts nothing."""
+    from omegaconf import OmegaConf
+
+    from medix_verl.run_config import compose_config
+
+    print(OmegaConf.to_yaml(compose_config(config_name, overrides or [])))
+
+
+def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") -> None:
+    """Train: records the run, starts veRL, follows its metrics, and stops it for a stated reason if need be."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from medix_verl.run_config import CONFIG_DIR, compose_config
+    from medix_verl.training.cluster import entry_point, own_ray_environment
+    from medix_verl.training.loggers import logger_environment, logger_names
+    from medix_verl.training.record import write_record
+    from medix_verl.training.supervisor import Interrupted, Supervisor
+    from medix_verl.training.watchdog import read_watchdog
+
+    # The recipes run this in bash's background, where Ctrl-C is ignored from the start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    composed = compose_config(config_name, overrides or [])
+    options, keeper = read_watchdog(composed.medix.watchdog), keeper_of(composed)
+    loggers, run_dir = logger_names(composed), Path(str(composed.medix.run_dir))
+
+    def begin() -> None:
+        write_record(composed)
+        rewards = Table("component", "weight", "effective", title="reward")
+        for row in json.loads((run_dir / "reward_table.json").read_text()):
+            rewards.add_row(row["component"], f"{row['weight']:g}", f"{row['effective']:.4f}")
+        Console().print(rewards)
+        os.environ.update(own_ray_environment() | logger_environment(run_dir, loggers))
+
+    command = [
+        *(sys.executable, "-m", entry_point(composed), "--config-dir", str(CONFIG_DIR)),
+        *("--config-name", config_name, *(overrides or []), f"hydra.run.dir={quoted(f'{run_dir}/hydra')}"),
+    ]
+    try:
+        Supervisor(run_dir, composed.trainer.total_training_steps, options, keeper).run(command, begin)
+    except Interrupted as signal_name:
+        print(f"stopped by {signal_name}; every process of the run has ended", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def quoted(value: str) -> str:
+    """A text that Hydra's override parser takes as it is, whatever is in it."""
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def keeper_of(composed: Any) -> CheckpointKeeper | None:
+    """Who looks after the run's checkpoints; None where the recipe names another checkpoint callback than ours."""
+    from medix_verl.training.checkpoints import CheckpointKeeper, read_checkpoint_options
+
+    if not str(composed.trainer.checkpoint_callback_class).endswith(".MedixCheckpointCallback"):
+        return None
+    return CheckpointKeeper(
+        Path(composed.trainer.default_local_dir), read_checkpoint_options(composed.medix.checkpoints)
+    )

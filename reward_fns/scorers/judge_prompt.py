@@ -1,0 +1,117 @@
+"""The judge's prompt: data goes into delimited fields that the data can not close, open or imitate.
+
+A field starts with `[[NAME]]` and ends with `[[/NAME]]`. In data, two square brackets in a row (also look-alikes, and
+also with invisible characters between them) are parted, so the delimiters that leave us are only ever our own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from medix.errors import ConfigError
+from medix.prompts import PROMPT_DIR
+from reward_fns.scorers.types import JudgeRequest
+
+JUDGE_PROMPT: Final = PROMPT_DIR / "judge.txt"
+FIELDS: Final = {
+    "question": "QUESTION",
+    "reference": "REFERENCE",
+    "accepted": "ALSO ACCEPTED",
+    "candidate": "CANDIDATE",
+}
+"""Placeholder in the prompt file -> name of the delimited field around it."""
+
+NOT_SHOWN: Final = "(not shown)"
+_PLACEHOLDER = re.compile("{(" + "|".join(FIELDS) + ")}")
+_OPENING, _CLOSING = "[⁅【〖〚⟦［﹝❲⦋⦍⦏⟬⦗〔「｢『﹁﹃﹇⎡⎣⎢", "]⁆】〗〛⟧］﹞❳⦌⦎⦐⟭⦘〕」｣』﹂﹄﹈⎤⎦⎥"
+_UNSEEN = {"Cf", "Cc", "Cn", "Co", "Cs"}
+_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Nothing to see, though Unicode counts them as letters, marks or signs. So are variation selectors."""
+# Of chat templates: <|im_end|>, </s>, <bos>, <end_of_turn>, <<SYS>>, [INST], [/SYSTEM_PROMPT], [gMASK]. Not: < 5 mm.
+_CONTROL_TOKEN = re.compile(
+    r"<\s*(?=[|｜/]|[A-Za-z_][^\s<>]{0,60}>)|\[(?=\s*(?:/\s*)?(?:[A-Z_]{3,}|[gs]MASK|(?i:inst)\b))"
+)
+FILLING: Final = 2
+"""Goes up when fields are filled in another way: verdicts on other prompts are not reused."""
+_HARMLESS = re.compile(r"[A-Za-z0-9 \n.,;:%()/+*'\"?!=-]*")
+_MARKED_BRACKET = re.compile(r"([\[\]])[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
+_RUN_OF_OPENING, _RUN_OF_CLOSING = re.compile(r"\[\s*(?=\[)"), re.compile(r"\]\s*(?=\])")
+
+
+@dataclass(frozen=True)
+class JudgePrompt:
+    """A prompt file, ready to be filled."""
+
+    template: str
+    max_field_chars: int
+
+    @property
+    def version(self) -> str:
+        """Changes whenever a filled prompt could: part of every cache key."""
+        return hashlib.sha256(f"{FILLING}\n{self.max_field_chars}\n{self.template}".encode()).hexdigest()[:12]
+
+    def fill(self, request: JudgeRequest) -> str:
+        """All placeholders in one pass, so that text put in is never scanned for placeholders again."""
+        values = {
+            "question": NOT_SHOWN if request.question is None else self._field(request.question),
+            "reference": self._field(request.reference),
+            "accepted": "\n".join(self._field(alias) for alias in request.aliases) or "(nothing else)",
+            "candidate": self._field(request.candidate),
+        }
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
+
+    def _field(self, text: str) -> str:
+        if len(text) <= self.max_field_chars:
+            return neutralise(text)
+        # The middle goes: a vignette ends with its question, an answer starts with what it says.
+        cut = len(text) - self.max_field_chars
+        head = self.max_field_chars // 2
+        return f"{neutralise(text[:head])}\n({cut} characters cut here)\n{neutralise(text[head + cut :])}"
+
+
+def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) -> JudgePrompt:
+    """Read a prompt file.
+
+    Raises:
+        ConfigError: no such file, or a placeholder is missing, doubled or outside its delimiters.
+    """
+    if not path.is_file():
+        raise ConfigError("a judge prompt file", f"none at {path}", f"name an existing file, e.g. {JUDGE_PROMPT}")
+    template = path.read_text(encoding="utf-8").strip()
+    for field, name in FIELDS.items():
+        block = f"[[{name}]]\n{{{field}}}\n[[/{name}]]"
+        if template.count(block) != 1 or template.count(f"{{{field}}}") != 1:
+            raise ConfigError(f"{block!r} exactly once in {path}", "something else", f"edit {path}")
+    return JudgePrompt(template, max_field_chars)
+
+
+def neutralise(text: str) -> str:
+    """`text` without means to leave its field: invisible characters go, bracket runs and control tokens are parted.
+
+    Letters, digits, units, signs and single brackets stay as they are: they are clinical content.
+    """
+    if _HARMLESS.fullmatch(text):  # nearly all texts, told at a fraction of the price
+        return text.strip()
+    seen = _MARKED_BRACKET.sub(r"\1", "".join(_plain(char) for char in text))
+    seen = _RUN_OF_CLOSING.sub("] ", _RUN_OF_OPENING.sub("[ ", seen))
+    return _CONTROL_TOKEN.sub(lambda match: match[0].strip() + " ", seen).strip()
+
+
+def _plain(char: str) -> str:
+    if char == "\n":
+        return char
+    if char in _BLANK_LETTERS or "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef":
+        return ""
+    if char in _OPENING:
+        return "["
+    if char in _CLOSING:
+        return "]"
+    category = unicodedata.category(char)
+    if category in ("Zl", "Zp"):
+        return "\n"
+    return " " if category == "Zs" or char == "\t" else "" if category in _UNSEEN else char

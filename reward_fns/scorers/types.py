@@ -1,0 +1,58 @@
+"""What goes into a scorer and what comes out of it: the nouns that the reward, the service and the evaluation share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+NOT_OFFERED = -1.0
+"""Stands for a probability that the server does not offer, so that records stay plain floats."""
+
+VerdictParse = Literal["strict", "substring"]
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """One answer to be compared with its reference. Texts are raw: neutralising and capping are the judge's work."""
+
+    reference: str
+    candidate: str
+    question: str | None = None
+    """None keeps the question from the judge, as the released reward does."""
+    aliases: tuple[str, ...] = ()
+    """Other accepted wordings of `reference`."""
+    parse: VerdictParse = "strict"
+    """`strict` takes YES or NO and nothing else; `substring` is the released rule, for reproduction only."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's finding. Only ever made from a reply that was understood: everything else is a ScorerError."""
+
+    correct: bool
+    raw: str = ""
+    """The reply as it came."""
+    yes_probability: float = NOT_OFFERED
+    """P(YES) / (P(YES) + P(NO)) at the first token, or -1 where the server offers no log-probabilities."""
+    latency_s: float = 0.0
+    """Seconds of the call that found it; 0 for a cache hit."""
+    cached: bool = False
+    coalesced: bool = False
+    """Whether this caller shared another caller's call in flight."""
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine of two texts in an embedder's space, in [-1, 1]."""
+
+    cosine: float
+    latency_s: float = 0.0
+
+
+class Scorers(Protocol):
+    """What reward components may ask. Every fault of a scorer is raised as a ScorerError, never returned."""
+
+    async def judge(self, request: JudgeRequest) -> Verdict: ...
+
+    async def similarity(self, reference: str, candidate: str) -> Similarity: ...

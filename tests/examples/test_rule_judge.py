@@ -1,0 +1,123 @@
+"""The embedded judge: its rules on the table of clinical pairs, and its server as the real client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from examples.rule_judge.server import start_rule_judge
+from medix.errors import ConfigError, ScorerError
+from reward_fns.clinical_rules.contradiction import find_contradiction
+from reward_fns.clinical_rules.verdict import RuleJudge, load_synonyms
+from reward_fns.scorers.service import ScorerService
+from reward_fns.scorers.types import JudgeRequest
+
+PAIRS = list(csv.DictReader((Path(__file__).parent.parent / "reward_fns" / "clinical_pairs.csv").open()))
+
+
+@pytest.mark.parametrize("pair", [p for p in PAIRS if p["truth"] == "different"], ids=lambda p: p["answer"])
+def test_no_clinical_flip_is_called_the_same(pair: dict[str, str]) -> None:
+    assert not RuleJudge().same(pair["reference"], pair["answer"])
+    assert not RuleJudge().same(pair["answer"], pair["reference"])
+
+
+def test_most_equivalents_are_called_the_same_and_none_a_contradiction() -> None:
+    same = [p for p in PAIRS if p["truth"] == "same"]
+    judge = RuleJudge()
+    assert sum(judge.same(p["reference"], p["answer"]) for p in same) >= 0.9 * len(same)
+    assert [p for p in same if find_contradiction(p["reference"], p["answer"])] == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("lipoma", "hemangioma"), ("carcinoma", "sarcoma"), ("pneumonia", "pneumonia or tuberculosis"),
+        ("pneumonia", "pneumonia pneumothorax"), ("pneumonia", "YES"), ("pneumonia", ":"), ("B", "C"),
+        ("right lung mass, left effusion", "left lung mass, right effusion"), ("3", "4"), ("yes", "maybe"),
+        ("left and right effusion", "left effusion"), ("5 cm", "5"), ("½ tablet", "tablet"),
+        ("2+", "3+"), ("10^999", "1"),
+    ],
+)  # fmt: skip
+def test_other_answers_are_not_the_same(reference: str, candidate: str) -> None:
+    assert not RuleJudge().same(reference, candidate)
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [("B", "b"), ("3", "three"), ("2:1", "2:1"), ("+", "+"), ("yes", "Yes")],
+)
+def test_short_answers_are_content(reference: str, answer: str) -> None:
+    assert RuleJudge().same(reference, answer)
+
+
+def test_aliases_and_further_synonyms_count(tmp_path: Path) -> None:
+    path = tmp_path / "more.json"
+    path.write_text('[["zoonosis", "animal disease"]]')
+    assert RuleJudge().same("reference", "other wording", ["Other wording"])
+    assert not RuleJudge().same("zoonosis", "animal disease")
+    assert RuleJudge(load_synonyms(path)).same("zoonosis", "animal disease")
+    path.write_text('{"zoonosis": 1}')
+    with pytest.raises(ConfigError):
+        load_synonyms(path)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_rules_never_raise_and_a_text_never_contradicts_itself(left: str, right: str) -> None:
+    RuleJudge().same(left, right)
+    assert find_contradiction(left, left) is None
+
+
+async def test_the_server_speaks_the_protocol_of_the_real_client() -> None:
+    with start_rule_judge() as url:
+        service = ScorerService({"judge": {"urls": [url]}, "embedder": {"kind": "none"}})
+        yes = await service.judge(JudgeRequest("myocardial infarction", "heart attack", "Diagnosis?"))
+        no = await service.judge(JudgeRequest("left effusion", "right effusion", "Side?"))
+        alias = await service.judge(JudgeRequest("x", "the y thing", "?", aliases=("the y thing", "z")))
+        wrong = ScorerService({"judge": {"urls": [url], "model": "gpt"}, "embedder": {"kind": "none"}})
+        with pytest.raises(ScorerError, match="gpt"):
+            await wrong.judge(JudgeRequest("a", "b"))
+        await service.aclose()
+        await wrong.aclose()
+    assert (yes.correct, no.correct, alias.correct) == (True, False, True)
+
+
+@pytest.mark.parametrize("waited_for", [True, False], ids=["parent is gone", "parent has ended, nobody waited for it"])
+def test_the_command_prints_its_address_and_ends_with_its_parent(waited_for: bool) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    command = [sys.executable, "-c", "from medix_verl.cli import main; main()", "serve", "rule-judge"]
+    command += ["--parent-pid", str(parent.pid)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert b"rule-judge" in urllib.request.urlopen(f"{url}/v1/models", timeout=5).read()
+        parent.kill()
+        if waited_for:
+            parent.wait()
+        start = time.monotonic()
+        assert server.wait(5) == 0
+        assert time.monotonic() - start < 3
+    finally:
+        parent.kill()
+        server.kill()
+
+
+async def test_hundreds_of_requests_a_second() -> None:
+    with start_rule_judge() as url:
+        service = ScorerService({"judge": {"urls": [url], "max_in_flight": 32}, "embedder": {"kind": "none"}})
+        start = time.monotonic()
+        await asyncio.gather(*(service.judge(JudgeRequest("pneumonia", f"answer {n}")) for n in range(300)))
+        await service.aclose()
+    assert time.monotonic() - start < 3  # 100 a second even on a machine that others use

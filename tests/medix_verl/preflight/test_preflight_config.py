@@ -1,0 +1,189 @@
+"""Preflight against configurations and model folders that would fail minutes into a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from medix.errors import ConfigError
+from medix_verl.preflight import batch_sizes, environment, training, wiring
+from medix_verl.preflight.check import Check, failed, run_check
+
+pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration
+
+ROLLOUT, ACTOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
+
+
+def status(name: str, result: Any) -> str:
+    return run_check(name, lambda: result).status
+
+
+def test_the_recipe_as_it_stands_passes(config: Any) -> None:
+    assert batch_sizes.check_batch_sizes(config) == "16 prompts x 8 responses on 1 process(es)"
+    assert training.check_lengths(config) == "prompt 96 + response 40 within 192"
+    assert training.check_load_format(config) == "auto"
+    assert wiring.check_reward_manager(config) == "MedixRewardManager"
+    # 0.5175 + 0.3375 + 0.045 + 0.10 = 1, so the effective weights are those configured.
+    assert training.check_reward(config) == "llm_accuracy 0.5175, embed_accuracy 0.3375, modality 0.045, format 0.1"
+
+
+def test_the_dummy_load_format_is_refused(config: Any) -> None:
+    OmegaConf.update(config, f"{ROLLOUT}.load_format", "dummy")
+    with pytest.raises(ConfigError, match="pixel normalisation"):
+        training.check_load_format(config)
+
+
+def test_a_context_that_is_too_short_is_refused_with_the_length_needed(config: Any) -> None:
+    OmegaConf.update(config, f"{ROLLOUT}.max_model_len", 135)
+    with pytest.raises(ConfigError, match="max_model_len=136"):  # 96 + 40
+        training.check_lengths(config)
+    OmegaConf.update(config, f"{ROLLOUT}.max_model_len", None)
+    assert status("lengths", training.check_lengths(config)) == "warn"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        # Prompt 96 + response 40 = 136 within 192; the recipe batches 2048 tokens and cuts prompts where it must.
+        ({f"{ROLLOUT}.enable_chunked_prefill": False, f"{ROLLOUT}.max_num_batched_tokens": 191}, "max_num_batched"),
+        ({"actor_rollout_ref.actor.use_dynamic_bsz": True, f"{ACTOR}.ppo_max_token_len_per_gpu": 135}, "136"),
+        ({f"{ROLLOUT}.log_prob_use_dynamic_bsz": True, f"{ROLLOUT}.log_prob_max_token_len_per_gpu": 135}, "log_prob"),
+    ],
+    ids=["vLLM could not take a prompt whole", "no sequence in an update", "no sequence in a log-probability pass"],
+)
+def test_a_batch_that_holds_no_whole_sequence_is_refused(changes: dict[str, Any], named: str, config: Any) -> None:
+    for key, value in changes.items():
+        OmegaConf.update(config, key, value)
+    with pytest.raises(ConfigError, match=named):
+        training.check_lengths(config)
+
+
+def test_rollout_engines_must_fill_the_gpus(config: Any) -> None:
+    assert training.check_replicas(config) == "1 engine(s) of 1 GPU slot(s)"
+    OmegaConf.update(config, "trainer.n_gpus_per_node", 6)
+    OmegaConf.update(config, f"{ROLLOUT}.tensor_model_parallel_size", 4)
+    with pytest.raises(ConfigError, match=r"one of \[1, 2, 3, 6\]"):
+        training.check_replicas(config)
+
+
+def test_settings_of_the_guards_are_read_before_the_run(config: Any) -> None:
+    assert training.check_guards(config) == "a silence of 45 minutes ends the run"
+    OmegaConf.update(config, "medix.filter", {"low": 0.01, "high": 0.99})
+    with pytest.raises(ConfigError, match="algorithm=dapo"):
+        training.check_guards(config)
+    OmegaConf.update(config, "algorithm.filter_groups.enable", True)
+    assert training.check_guards(config).endswith("groups kept with a mean between 0.01 and 0.99")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"medix.watchdog.stall_minutes": 30}, True),  # the old default: the hold of 30 minutes begins later
+        ({"medix.watchdog.stall_minutes": 33}, True),  # 1800 s + 180 s = 33 minutes
+        ({"medix.watchdog.stall_minutes": 33.1}, False),
+        ({"medix.scorer.breaker": {"hold_limit_s": 2520}}, True),  # 2520 s + 180 s = 45 minutes
+        ({"medix.scorer.breaker": {"hold_limit_s": 2519}}, False),
+        ({"medix.scorer.judge.deadline_s": 900}, True),  # 1800 s + 900 s = 45 minutes
+    ],
+)
+def test_a_silence_ends_no_run_before_the_scorers_name_the_outage(
+    changes: dict[str, Any], refused: bool, config: Any
+) -> None:
+    for key, value in changes.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    found = run_check("guards", lambda: training.check_guards(config))
+    assert (found.status, "stall_minutes=" in found.remedy) == (("fail", True) if refused else ("pass", False))
+
+
+@pytest.mark.parametrize(
+    ("components", "message"),
+    [
+        ({"lm_accuracy": {"weight": 1}}, "llm_accuracy"),
+        ({"format": {"weight": -1}}, "format"),
+        ({name: {"weight": 0} for name in ("llm_accuracy", "embed_accuracy", "modality", "format")}, "above 0"),
+    ],
+    ids=["unknown component", "negative weight", "all switched off"],
+)
+def test_a_useless_reward_is_refused(components: dict[str, Any], message: str, config: Any) -> None:
+    OmegaConf.update(config, "medix.reward.components", components, force_add=True)
+    with pytest.raises(ConfigError, match=message):
+        training.check_reward(config)
+
+
+def model_folder(folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        (folder / name).write_text("{}")
+    header = {"w": {"dtype": "BF16", "shape": [1000, 1000], "data_offsets": [0, 2_000_000]}}
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(2_000_000))
+    return folder
+
+
+def test_a_model_folder_must_be_whole(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model")
+    assert "holds weights" in environment.check_model_folder(str(folder))
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"no preprocessor_config\.json, \*\.safetensors"):
+        environment.check_model_folder(str(folder))
+
+
+@pytest.mark.parametrize("path", ["/absent/model", "./absent", "outputs/demo/tiny-vlm-absent", "absent"])
+def test_a_missing_model_folder_says_how_to_make_one(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"python -m examples.tiny_vlm --out"):
+        environment.check_model_folder(path)
+
+
+def test_a_hub_name_is_passed_through() -> None:
+    assert "hub name" in environment.check_model_folder("Qwen/Qwen2.5-VL-7B-Instruct")
+
+
+def test_a_version_off_its_pin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.8.0" if name == "verl" else real(name))
+    found = environment.check_versions()
+    assert isinstance(found, Check)
+    assert "verl 0.8.0 (pinned ==0.9.1)" in found.found
+
+
+def test_a_check_passes_warns_or_fails_with_its_remedy() -> None:
+    def refuse() -> str:
+        raise ConfigError("a judge", "none", "start one")
+
+    def stumble() -> str:
+        return f"{8 % None}"  # type: ignore[operator]
+
+    checks = [
+        run_check("a", lambda: "fine"),
+        run_check("b", lambda: Check("b", "warn", "w", "do")),
+        run_check("c", refuse),
+        run_check("d", stumble),
+    ]
+    assert [check.status for check in checks] == ["pass", "warn", "fail", "fail"]
+    assert failed(checks)[0] == Check("c", "fail", "expected a judge; found none", "start one")
+    assert failed(checks)[1].found.startswith("TypeError: unsupported operand")
+    assert all(bool(check.remedy) == (check.status != "pass") for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("rank", "target", "excluded", "expected"),
+    [
+        (0, "all-linear", None, "pass"),
+        (8, "all-linear", None, "fail"),  # the image encoder's adapters would train, and never be rolled out
+        (8, "all-linear", ".*merger.*", "fail"),
+        (8, "all-linear", "*visual*", "fail"),  # no regular expression
+        (8, "all-linear", ".*visual.*", "pass"),
+        (8, ["q_proj", "v_proj"], None, "pass"),  # names that the image encoder does not have
+    ],
+)
+def test_adapters_that_vllm_would_not_serve_are_refused(
+    rank: int, target: Any, excluded: str | None, expected: str, config: Any
+) -> None:
+    config.actor_rollout_ref.model.update({"lora_rank": rank, "target_modules": target, "exclude_modules": excluded})
+    assert run_check("adapters", lambda: training.check_adapters(config)).status == expected

@@ -1,0 +1,110 @@
+"""The probe of judge and embedder, against the real rule-judge over HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from examples.rule_judge.server import start_rule_judge
+from medix_verl.cli import app
+from medix_verl.preflight.scorers import FIXED_VERDICTS, check_scorers
+
+JUDGE = frozenset({"judge"})
+
+
+@pytest.fixture(scope="module")
+def judge_url() -> Iterator[str]:
+    with start_rule_judge() as url:
+        yield url
+
+
+def closed_port() -> str:
+    """A URL at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def settings(url: str, model: str = "rule-judge") -> dict[str, Any]:
+    return {"judge": {"urls": [url], "model": model}, "embedder": {"kind": "none", "model": ""}}
+
+
+def test_the_rule_judge_gets_all_fixed_verdicts_right(judge_url: str) -> None:
+    (check,) = check_scorers(settings(judge_url), JUDGE)
+    number = len(FIXED_VERDICTS)
+    assert (check.status, check.found) == ("pass", f"{number} of {number} fixed verdicts right at {judge_url}")
+
+
+def test_a_scorer_that_nothing_needs_is_not_asked() -> None:
+    assert check_scorers(settings(closed_port()), frozenset()) == []
+
+
+def test_an_unreachable_judge_is_told_within_seconds() -> None:
+    url, start = closed_port(), time.monotonic()
+    (check,) = check_scorers(settings(url), JUDGE)
+    assert time.monotonic() - start < 15
+    assert check.status == "fail"
+    assert url in check.found
+    assert "python -m examples.rule_judge" in check.remedy
+
+
+def test_a_model_that_the_endpoint_does_not_have_is_told(judge_url: str) -> None:
+    (check,) = check_scorers(settings(judge_url, "some-llm"), JUDGE)
+    assert check.status == "fail"
+    assert "some-llm" in check.found
+
+
+def test_no_url_is_told() -> None:
+    (check,) = check_scorers({**settings(""), "judge": {"urls": [], "model": "m"}}, JUDGE)
+    assert check.status == "fail"
+
+
+def test_a_judge_that_gets_one_wrong_is_refused(judge_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = (*FIXED_VERDICTS, ("Which organ is shown?", "liver", "spleen", True))
+    monkeypatch.setattr("medix_verl.preflight.scorers.FIXED_VERDICTS", wrong)
+    (check,) = check_scorers(settings(judge_url), JUDGE)
+    assert (check.status, check.found) == ("fail", "wrong on 'spleen' for 'liver'")
+
+
+def run_json(*overrides: str) -> tuple[int, dict[str, dict[str, str]]]:
+    """`medix preflight --json` with the slow checks of platform left out of nothing: exit code, checks by name."""
+    result = CliRunner().invoke(app, ["preflight", "--json", *overrides])
+    return result.exit_code, {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+
+
+@pytest.fixture
+def _no_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medix_verl.preflight.environment.check_platform", lambda device: f"not asked: {device}")
+
+
+@pytest.mark.usefixtures("_no_platform")
+@pytest.mark.slow
+def test_the_command_lists_every_fault_at_once(tmp_path: Path, judge_url: str) -> None:
+    code, checks = run_json(
+        f"medix.run_dir={tmp_path}",
+        f"medix.scorer.judge.urls=[{judge_url}]",
+        "actor_rollout_ref.rollout.load_format=dummy",
+        "data.train_batch_size=17",
+        "medix.reward.components.embed_accuracy.weight=0",
+    )
+    assert code == 2
+    failing = {name for name, check in checks.items() if check["status"] == "fail"}
+    assert {"model", "data 1", "data 2", "load format", "batch sizes"} <= failing
+    assert checks["judge rule-judge"]["status"] == "pass"
+    assert not any(name.startswith("embedder") for name in checks)
+
+
+@pytest.mark.usefixtures("_no_platform")
+@pytest.mark.slow
+def test_a_wrong_scorer_setting_is_one_failed_check_among_the_others(tmp_path: Path) -> None:
+    code, checks = run_json(f"medix.run_dir={tmp_path}", "+medix.scorer.judge.modle=x")
+    assert code == 2
+    assert checks["scorers"]["status"] == "fail"
+    assert "model" in checks["scorers"]["remedy"]

@@ -1,0 +1,131 @@
+"""Each monitor speaks up for what it watches, planted here, and is silent on a sound run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medix_verl.report.charts import Chart
+from medix_verl.report.flags import disagree, judge_yes_but_far, short_answer_paid
+from medix_verl.report.monitors import find_jumps, monitors
+from medix_verl.report.rollouts import Group, Response
+from medix_verl.report.run_folder import RunFolder
+from medix_verl.report.series import Metrics, Series
+
+STEPS = range(1, 11)
+
+
+def response(
+    session: int = 0, answer: str | None = "lungs", think: int = 40, verdict: bool = True, **scores: float
+) -> Response:
+    values = {"score": 1.0, "llm_accuracy": 1.0, "embed_accuracy": 1.0, "embed_similarity": 0.9, **scores}
+    return Response(session + 1, session, "text", 0, values, answer, think, (), verdict, "YES", 0.1, 1, {})
+
+
+def group(step: int, *responses: Response, split: str = "train", sample: str = "s1") -> Group:
+    return Group(f"u{step}", step, split, sample, "what?", "the lungs", "CT_SCAN", list(responses))
+
+
+def run_of(groups: list[Group], rows: list[dict[str, object]] | None = None) -> RunFolder:
+    return RunFolder(Path("synthetic"), Metrics(rows or []), groups, [], {}, {}, [], {}, "")
+
+
+def found(run: RunFolder) -> dict[str, Chart]:
+    return {chart.id: chart for chart in monitors(run)}
+
+
+def sound(step: int) -> Group:
+    return group(step, response(0), response(1, "a lung"))
+
+
+PLANTED: dict[str, Callable[[int], Group]] = {
+    "judge_far": lambda step: group(step, response(0, embed_similarity=0.1), response(1)),
+    "short_paid": lambda step: group(step, response(0, "."), response(1)),
+    "duplicates": lambda step: group(step, *(response(i, "same") for i in range(6))),
+    "thinking": lambda step: group(step, response(0, think=100 - 9 * step), response(1, think=100 - 9 * step)),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_monitor_fires_on_what_it_watches(name: str) -> None:
+    assert found(run_of([PLANTED[name](step) for step in STEPS]))[name].level == "alert"
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_monitor_is_silent_on_a_sound_run(name: str) -> None:
+    assert found(run_of([sound(step) for step in STEPS]))[name].level == "ok"
+
+
+def test_the_sentence_gives_the_count() -> None:
+    chart = found(run_of([PLANTED["judge_far"](step) for step in STEPS]))["judge_far"]
+    sentence = chart.sentence
+    assert chart.link == "#rollouts&only=judge_far"
+    assert sentence.startswith("10 of 20 responses")  # one of two at each of ten steps
+    assert "Most at step 1: 50%" in sentence
+
+
+def component_rows(values: list[float]) -> list[dict[str, object]]:
+    return [{"step": i, "data": {"reward/format/mean": value}} for i, value in enumerate(values, 1)]
+
+
+def test_a_component_that_jumps_is_named_with_its_step() -> None:
+    chart = found(run_of([], component_rows([0.1] * 8 + [0.9] * 8)))["jumps"]
+    assert chart.level == "watch"
+    assert "format rose by 0.80 at step 9" in chart.sentence
+
+
+def test_a_component_that_rises_all_the_way_does_not_jump() -> None:
+    assert find_jumps(Series(list(range(10)), [i / 9 for i in range(10)])) == []
+
+
+def test_a_canary_lost_between_validations_is_named() -> None:
+    checks = [group(0, response(), split="val", sample="a"), group(10, response(score=0.1), split="val", sample="a")]
+    chart = found(run_of([*checks, group(10, response(), split="val", sample="b")]))["canaries"]
+    assert chart.level == "watch"
+    assert "1 that started right score below 0.5 now (a)" in chart.sentence
+
+
+def test_canaries_of_ones_own_are_taken_before_others() -> None:
+    groups = [group(0, response(), split="val", sample=name) for name in ("x", "canary-empty")]
+    assert found(run_of(groups))["canaries"].data[0]["y"] == ["canary-empty"]
+
+
+def test_without_anything_logged_every_monitor_says_so() -> None:
+    assert {chart.sentence for chart in monitors(run_of([]))} == {"Nothing logged to go by yet."}
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "paid", "expected"),
+    [
+        ("the lungs", "..", 1.0, True),
+        ("the lungs", "ok", 1.0, True),
+        ("the lungs", "ok", 0.0, False),  # not paid
+        ("B", "B", 1.0, False),  # the reference is no longer
+        ("the lungs", "lungs", 1.0, False),
+        ("the lungs", None, 1.0, False),  # no answer block at all is the form's matter
+    ],
+)
+def test_short_answer_paid(reference: str, answer: str | None, paid: float, expected: bool) -> None:
+    item = group(1, response(answer=answer, llm_accuracy=paid, embed_accuracy=-1.0))
+    item.reference = reference
+    assert short_answer_paid(item, item.responses[0]) is expected
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"llm_accuracy": 1.0, "embed_similarity": 0.79}, True),
+        ({"llm_accuracy": 1.0, "embed_similarity": 0.81}, False),
+        ({"llm_accuracy": 0.0, "embed_similarity": 0.81, "embed_accuracy": 0.0}, True),  # vetoed: still near
+        ({"llm_accuracy": -1.0, "embed_similarity": 0.1}, False),  # the judge has no weight
+        ({"llm_accuracy": 1.0, "embed_similarity": -1.0, "embed_accuracy": 1.0}, False),  # exact match, none asked
+    ],
+)
+def test_disagreement_compares_the_embedders_own_finding(scores: dict[str, float], expected: bool) -> None:
+    assert disagree(response(**scores)) is expected
+
+
+def test_far_needs_a_cosine() -> None:
+    assert not judge_yes_but_far(response(embed_similarity=-1.0))

@@ -1,0 +1,69 @@
+"""Pictures are judged by their header, made small, and bounded in all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from medix_verl.report import thumbnails as module
+from medix_verl.report.run_folder import load_run
+from medix_verl.report.thumbnails import thumbnail, thumbnails
+
+
+def png(width: int, height: int, mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG whose header claims 60,000 x 60,000 pixels, with next to nothing behind it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16", "1"])
+def test_a_thumbnail_keeps_the_shape(mode: str) -> None:
+    uri = thumbnail(png(400, 200, mode), 100)
+    assert uri is not None
+    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as image:
+        assert (image.format, image.size) == ("JPEG", (100, 50))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GIF89a", b"<svg onload=x>", bomb(), png(400, 200)[:60]], ids=["empty", "gif", "svg", "bomb", "cut"]
+)
+def test_what_is_no_fit_picture_has_none(data: bytes) -> None:
+    assert thumbnail(data, 100) is None
+
+
+def test_the_samples_of_the_rollouts_have_theirs(synthetic_run: Path) -> None:
+    run = load_run(synthetic_run)
+    found = thumbnails(run)
+    assert set(found) == {group.sample_id for group in run.groups}
+    assert all(uri.startswith("data:image/jpeg;base64,") for uris in found.values() for uri in uris)
+
+
+def test_a_full_page_leaves_pictures_out_and_says_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TOTAL_BYTES", 2500)
+    run = load_run(synthetic_run)
+    found = thumbnails(run)
+    assert 0 < len(found) < 15
+    assert "left out to keep the page small" in run.notes[-1]
+
+
+def test_an_unreadable_parquet_file_is_a_note(synthetic_run: Path) -> None:
+    (synthetic_run / "data" / "train.parquet").write_bytes(b"PAR1 no")
+    run = load_run(synthetic_run)
+    assert thumbnails(run) == {}
+    assert run.notes[-1].startswith("train.parquet: its images could not be read")

@@ -1,0 +1,267 @@
+"""The supervisor against small processes that stand for veRL: it reports why they end, and leaves none behind."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from medix.errors import ConfigError, TrainingGuardError
+from medix.processes import end_processes, hold_run
+from medix_verl.training import engine_death
+from medix_verl.training import supervisor as module
+from medix_verl.training.checkpoints import CheckpointKeeper, CheckpointOptions
+from medix_verl.training.guards import PEARSON
+from medix_verl.training.metrics_file import read_metrics
+from medix_verl.training.supervisor import Supervisor
+from medix_verl.training.watchdog import read_watchdog
+
+pytestmark = pytest.mark.slow  # each starts processes and waits for them
+
+# What veRL's file logger does: it empties its file, then writes a line a step; NaN becomes null.
+FAKE_TRAINER = """
+import json, os, signal, subprocess, sys, time
+log = open(os.environ["VERL_FILE_LOGGER_PATH"], "wb", buffering=0)
+def step(number, **data):
+    log.write(json.dumps({"step": number, "data": data}).encode() + b"\\n")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.02)
+    monkeypatch.setattr(module, "end_processes", functools.partial(end_processes, grace_s=1.0))
+    monkeypatch.chdir(tmp_path)
+
+
+def fake(script: str) -> list[str]:
+    return [sys.executable, "-S", "-c", FAKE_TRAINER + script]
+
+
+def supervise(run_dir: Path, command: list[str], keep: bool = False, **watchdog: float) -> str:
+    """Run the command under watch, with a keeper of its checkpoints or without; returns what was shown on a stderr that
+    is no terminal."""
+    shown = io.StringIO()
+    keeper = CheckpointKeeper(run_dir / "checkpoints", CheckpointOptions(keep_last=1)) if keep else None
+    options = read_watchdog({"stall_minutes": 1.0, **watchdog})
+    Supervisor(run_dir, 10, options, keeper, Console(file=shown, width=200)).run(command)
+    return shown.getvalue()
+
+
+def test_a_good_run_is_copied_and_quiet(tmp_path: Path) -> None:
+    shown = supervise(tmp_path, fake("print('hello'); step(1, a=1.0); step(2, a=2.0)"))
+    assert shown == ""
+    assert [row["data"]["a"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 2.0]
+    assert (tmp_path / "train.log").read_text() == "hello\n"
+
+
+def test_a_second_attempt_appends(tmp_path: Path) -> None:
+    supervise(tmp_path, fake("step(1, a=1.0); step(2, a=2.0)"))
+    supervise(tmp_path, fake("step(2, a=20.0); step(3, a=3.0)"))
+    assert [path.name for path in sorted((tmp_path / "attempts").iterdir())] == ["000.jsonl", "001.jsonl"]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+    assert [row["data"]["a"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 20.0, 3.0]
+
+
+def test_a_line_that_an_earlier_kill_left_half_written_costs_no_step(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "data": {}}\n{"step": 2, "da')
+    supervise(tmp_path, fake("step(2, a=2.0); step(3, a=3.0)"))
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+
+
+def test_a_step_that_a_killed_medix_train_had_not_copied_is_not_lost(tmp_path: Path) -> None:
+    """It was found in tests/engine/test_kill_drills.py: killed within a moment of the step's end."""
+    supervise(tmp_path, fake("step(1, a=1.0); step(2, a=2.0)"))
+    metrics = tmp_path / "metrics.jsonl"
+    first, second = metrics.read_text().splitlines()
+    metrics.write_text(first + "\n" + second[:9])
+    supervise(tmp_path, fake("step(3, a=3.0)"))
+    assert [row["step"] for row in read_metrics(metrics)] == [1, 2, 3]
+    assert metrics.read_text().splitlines()[2:] == [second, '{"step": 3, "data": {"a": 3.0}}']  # and once each
+
+
+def test_a_failing_command_surfaces_its_error_lines(tmp_path: Path) -> None:
+    script = "print('noise\\n' * 100); print('(Worker pid=7) ScorerError: expected a judge; found none'); sys.exit(3)"
+    with pytest.raises(TrainingGuardError) as caught:
+        supervise(tmp_path, fake(script))
+    assert "exit code 3" in caught.value.found
+    assert "ScorerError: expected a judge" in caught.value.found
+    assert "noise" not in caught.value.found
+    assert str(tmp_path / "train.log") in caught.value.fix
+
+
+def test_errors_of_an_earlier_attempt_are_not_blamed(tmp_path: Path) -> None:
+    with pytest.raises(TrainingGuardError, match="OldError"):
+        supervise(tmp_path, fake("print('OldError: long mended'); sys.exit(1)"))
+    with pytest.raises(TrainingGuardError, match="Killed by the kernel") as caught:
+        supervise(tmp_path, fake("print('Killed by the kernel'); sys.exit(137)"))
+    assert "OldError" not in caught.value.found
+
+
+def test_a_guard_stops_the_run_and_the_reason_is_written_down(tmp_path: Path) -> None:
+    script = f"step(1, **{{'{PEARSON}': 0.5}}); time.sleep(60)"
+    start = time.monotonic()
+    with pytest.raises(TrainingGuardError, match=r"at step 1: rollout and actor probabilities correlate at 0\.5"):
+        supervise(tmp_path, fake(script))
+    assert time.monotonic() - start < 20
+    (finding,) = [json.loads(text) for text in (tmp_path / "guards.jsonl").read_text().splitlines()]
+    assert (finding["level"], finding["step"]) == ("stop", 1)
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1  # the step that it stopped at is recorded
+
+
+def test_a_warning_is_shown_and_the_run_goes_on(tmp_path: Path) -> None:
+    shown = supervise(tmp_path, fake(f"step(1, **{{'{PEARSON}': 0.995}}); step(2, a=1.0)"))
+    assert "warning, step 1" in shown
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2
+
+
+@pytest.mark.parametrize("key", ["reward/score/mean", "actor/grad_norm"])
+def test_a_figure_that_verl_logged_as_null_is_not_finite(key: str, tmp_path: Path) -> None:
+    # veRL logs by orjson, which writes NaN and infinities as null.
+    script = f"step(1, **{{'{key}': None, 'reward/score/std': None}}); time.sleep(60)"
+    with pytest.raises(TrainingGuardError, match=f"{key} is nan"):
+        supervise(tmp_path, fake(script), nonfinite_steps=1)
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_run_without_a_sign_of_life_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(TrainingGuardError, match=r"every 0\.05 minutes") as caught:
+        supervise(tmp_path, fake("print('waiting for the judge', flush=True); time.sleep(60)"), stall_minutes=0.05)
+    assert "waiting for the judge" in caught.value.found
+
+
+def first_line(log: Path) -> str:
+    return log.read_text().splitlines()[0]
+
+
+def test_the_reason_stands_first_in_the_log_and_in_a_file_of_its_own(tmp_path: Path) -> None:
+    supervise(tmp_path, fake("print('an attempt that went well')"))
+    with pytest.raises(TrainingGuardError):
+        supervise(tmp_path, fake(f"print('starting'); step(3, **{{'{PEARSON}': 0.5}}); time.sleep(60)"))
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert lines[0].startswith("STOPPED: expected a healthy run; found at step 3: rollout and actor probabilities")
+    assert lines[1] == "an attempt that went well"
+    reason = json.loads((tmp_path / "stop_reason.json").read_text())
+    assert (reason["step"], reason["checkpoint"]) == (3, None)
+    assert "correlate at 0.5000" in reason["reason"]
+    supervise(tmp_path, fake("print('mended')"))
+    assert not (tmp_path / "stop_reason.json").exists()  # a run that goes on is not a stopped one
+    assert not (tmp_path / "stop_request.json").exists()
+
+
+def test_a_crash_has_its_error_first_in_the_log(tmp_path: Path) -> None:
+    with pytest.raises(TrainingGuardError):
+        supervise(tmp_path, fake("print('noise'); print('ScorerError: no judge'); sys.exit(3)"))
+    assert "ScorerError: no judge" in first_line(tmp_path / "train.log")
+    assert json.loads((tmp_path / "stop_reason.json").read_text())["step"] is None
+
+
+# What the driver does with MedixCheckpointCallback: once the request is there, the step under way is saved and logged.
+FAKE_SAVING_TRAINER = """
+def save(number):
+    os.makedirs(f"checkpoints/global_step_{number}")
+    open(f"checkpoints/global_step_{number}/data.pt", "w").close()
+    open("checkpoints/latest_checkpointed_iteration.txt", "w").write(str(number))
+save(1)
+step(1, **{"val-aux/x/reward/mean@1": 0.7})
+step(2, **{"training/rollout_actor_probs_pearson_corr": 0.5})
+while not os.path.exists("stop_request.json"): time.sleep(0.02)
+"""
+
+
+def test_a_stopped_run_is_saved_first_and_says_where_it_resumes(tmp_path: Path) -> None:
+    with pytest.raises(TrainingGuardError, match=r"resumes from .*global_step_3") as caught:
+        supervise(tmp_path, fake(FAKE_SAVING_TRAINER + "save(3); step(3)"), keep=True)
+    assert "at step 2" in caught.value.found
+    reason = json.loads((tmp_path / "stop_reason.json").read_text())
+    assert reason["checkpoint"] == str(tmp_path / "checkpoints/global_step_3")
+    assert "Checkpoint: " + reason["checkpoint"] in first_line(tmp_path / "train.log")
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    # keep_last=1, and step 1 is the only one that was validated.
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("global_*")) == [
+        "global_step_1",
+        "global_step_3",
+    ]
+    assert json.loads((tmp_path / "checkpoints/best.json").read_text())["step"] == 1
+
+
+def test_weights_that_may_be_broken_are_not_saved_over_a_good_checkpoint(tmp_path: Path) -> None:
+    script = FAKE_SAVING_TRAINER.replace('probs_pearson_corr": 0.5', 'x": 1, "actor/grad_norm": None')
+    with pytest.raises(TrainingGuardError, match=r"grad_norm is nan.*resumes from .*global_step_1"):
+        supervise(tmp_path, fake(script), keep=True, nonfinite_steps=1)
+    assert not (tmp_path / "stop_request.json").exists()
+
+
+@pytest.mark.parametrize(
+    "limit", [{"save_minutes": 0.005}, {"stall_minutes": 0.04}], ids=["time to save is over", "it is silent"]
+)
+def test_a_driver_that_hangs_instead_of_saving_is_ended_and_the_last_checkpoint_is_named(
+    limit: dict[str, float], tmp_path: Path
+) -> None:
+    start = time.monotonic()
+    with pytest.raises(TrainingGuardError, match=r"at step 2.*resumes from .*global_step_1"):
+        supervise(tmp_path, fake(FAKE_SAVING_TRAINER + "time.sleep(60)"), keep=True, **limit)
+    assert time.monotonic() - start < 20
+    assert json.loads((tmp_path / "stop_reason.json").read_text())["step"] == 2
+
+
+def test_the_last_step_is_validated_after_its_save_and_can_still_be_best(tmp_path: Path) -> None:
+    script = FAKE_SAVING_TRAINER.split("step(2")[0] + "save(2); step(2, **{'val-aux/x/reward/mean@1': 0.8})"
+    supervise(tmp_path, fake(script), keep=True)
+    best = json.loads((tmp_path / "checkpoints/best.json").read_text())
+    assert (best["step"], best["value"]) == (2, 0.8)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("global_*")] == ["global_step_2"]
+
+
+def test_before_it_ends_a_quiet_run_is_warned_about_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    supervisor = Supervisor(tmp_path, 10, read_watchdog({"stall_minutes": 0.02}), console=Console(file=shown))
+    with pytest.raises(TrainingGuardError, match=r"every 0\.02 minutes"):
+        supervisor.run(fake("time.sleep(60)"))
+    assert shown.getvalue().count("no response scored and no step logged") == 1
+
+
+def test_scored_responses_are_a_sign_of_life(tmp_path: Path) -> None:
+    (tmp_path / "rollouts").mkdir()
+    script = "\n".join(
+        ["for _ in range(25):", "    open('rollouts/scored.jsonl', 'a').write('x')", "    time.sleep(0.1)"]
+    )
+    supervise(tmp_path, fake(script), stall_minutes=1.5 / 60)  # 2.5 s of work, each pause a fifteenth of it
+
+
+@pytest.mark.parametrize(("number", "said"), [(9, "SIGKILL (kill -9, or the kernel was"), (6, "SIGABRT; what")])
+def test_a_driver_that_a_signal_ended_is_reported_as_that(number: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingGuardError) as caught:
+        supervise(tmp_path, fake(f"print('UserWarning: ImportError', flush=True); os.kill(os.getpid(), {number})"))
+    assert said in caught.value.found
+
+
+DEAD = "(vLLMHttpServer pid=7) WARNING [shutdown] MPClient: engine core exited unexpectedly; starting cleanup"
+
+
+def test_a_dead_engine_that_nobody_waits_for_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It died between two generations: the weight sync waits for ever, and nothing fails."""
+    monkeypatch.setattr(engine_death, "GRACE_S", 0.3)
+    with pytest.raises(TrainingGuardError, match="engine core exited unexpectedly") as caught:
+        supervise(tmp_path, fake(f"step(1, a=1.0); print({DEAD!r}, flush=True); time.sleep(60)"))
+    assert caught.value.expected == "rollout engines that live"
+
+
+def test_an_engine_that_dies_at_the_end_or_died_in_an_earlier_attempt_is_nobody_s_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervise(tmp_path, fake(f"step(1, a=1.0); print({DEAD!r}, flush=True); time.sleep(0.2)"))
+    monkeypatch.setattr(engine_death, "GRACE_S", 0.1)
+    supervise(tmp_path, fake("step(2, a=1.0); time.sleep(0.5)"))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with hold_run(tmp_path), pytest.raises(ConfigError, match="another one at work"):
+        supervise(tmp_path, fake("step(1, a=1.0)"))
+    assert not (tmp_path / "attempts").exists()

@@ -1,0 +1,79 @@
+"""The torchvision repair: it acts on one fault only, and its hook declares before torchvision is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medix import torchvision_repair
+from medix.errors import ConfigError
+from medix_verl.torchvision_repair import HOOK_NAME, repair
+
+MISSING = "RuntimeError: operator torchvision::nms does not exist"
+
+FAKE_TORCH = """
+class FakeLibrary:
+    def __init__(self, *args): print("library", *args)
+    def define(self, text): print("define", text.split("(")[0])
+class library:
+    Library = FakeLibrary
+"""
+
+
+def found_in_turn(monkeypatch: pytest.MonkeyPatch, *errors: str | None) -> None:
+    outcomes = iter(errors)
+    monkeypatch.setattr(torchvision_repair, "torchvision_error", lambda: next(outcomes))
+
+
+def test_a_sound_torchvision_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found_in_turn(monkeypatch, None)
+    assert "nothing to repair" in repair(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_fault_is_not_papered_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found_in_turn(monkeypatch, "ModuleNotFoundError: No module named 'torchvision'")
+    with pytest.raises(ConfigError, match="No module named"):
+        repair(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repair_that_does_not_help_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found_in_turn(monkeypatch, MISSING, MISSING)
+    with pytest.raises(ConfigError, match="after the repair"):
+        repair(tmp_path)
+
+
+def test_the_hook_declares_both_operators_just_before_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_in_turn(monkeypatch, MISSING, None)
+    assert "repaired" in repair(tmp_path)
+    assert (tmp_path / f"{HOOK_NAME}.pth").read_text() == f"import {HOOK_NAME}\n"
+    (tmp_path / "torch.py").write_text(FAKE_TORCH)
+    (tmp_path / "torchvision.py").write_text("print('torchvision imported')\n")
+    # A .pth file acts in a site folder; addsitedir treats this one as such.
+    code = f"import site; site.addsitedir({str(tmp_path)!r}); print('started'); import torchvision"
+    run = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout.splitlines() == [
+        "started",  # nothing is imported at the start of a process that never needs torchvision
+        "library torchvision FRAGMENT",
+        "define nms",
+        "define qnms",
+        "torchvision imported",
+    ], run.stderr
+
+
+def test_the_fault_is_looked_for_in_a_fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    bare_python = tmp_path / "python"  # without site-packages, where a real hook may stand
+    bare_python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare_python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare_python))
+    assert torchvision_repair.torchvision_error() == MISSING
+    (tmp_path / "torchvision.py").write_text("")
+    assert torchvision_repair.torchvision_error() is None

@@ -1,0 +1,84 @@
+"""Bad configuration fails at the start, and says what is right."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from medix.errors import ConfigError
+from reward_fns.scorers.endpoints import EndpointOptions, EndpointPool
+from reward_fns.scorers.service import ScorerService
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"judge": {"urls": []}}, "medix.scorer.judge.urls"),
+        ({"judge": {"urls": ["localhost:1"]}}, "http"),
+        ({"judge": {"urls": ["http://h"], "api_key_env": "NO_SUCH_VARIABLE"}}, "NO_SUCH_VARIABLE"),
+        ({"judge": {"urls": ["http://h"], "promt": "x"}}, "did you mean 'prompt'"),
+        ({"judge": {"urls": ["http://h"], "timeout_s": "soon"}}, "timeout_s"),
+        ({"judge": {"urls": ["http://h"], "timeout_s": math.inf}}, "timeout_s"),
+        ({"judge": {"urls": ["http://h"], "prompt": "/none.txt"}}, "/none.txt"),
+        ({"judge": {"urls": ["http://h"]}, "cahce": {}}, "did you mean 'cache'"),
+    ],
+)
+def test_a_wrong_setting_fails_at_the_start(config: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        ScorerService(config).open(("judge",))
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "says"),
+    [
+        ("judge", {"tries": 0}, r"judge\.tries at least 1; found 0"),
+        ("judge", {"timeout_s": -1}, r"judge\.timeout_s above 0; found -1"),
+        ("judge", {"deadline_s": 0}, r"judge\.deadline_s above 0"),
+        ("judge", {"retries": -1}, r"judge\.retries at least 0"),
+        ("judge", {"backoff_s": -0.5}, r"judge\.backoff_s at least 0"),
+        ("judge", {"max_in_flight": 0}, r"judge\.max_in_flight at least 1"),
+        ("judge", {"max_reply_bytes": 0}, r"judge\.max_reply_bytes at least 1"),
+        ("judge", {"max_field_chars": 0}, r"judge\.max_field_chars at least 1"),
+        ("judge", {"max_tokens": 0}, r"judge\.max_tokens at least 1"),
+        ("judge", {"temperature": -5}, r"judge\.temperature at least 0"),
+        ("judge", {"top_logprobs": -1}, r"judge\.top_logprobs at least 0"),
+        ("embedder", {"batch_size": 0}, r"embedder\.batch_size at least 1"),
+        ("embedder", {"max_chars": 0}, r"embedder\.max_chars at least 1"),
+        ("cache", {"max_entries": -5}, r"cache\.max_entries at least 0"),
+        ("breaker", {"window": 0}, r"min_calls at most the window of 0"),
+        ("breaker", {"window": 4, "min_calls": 5}, r"min_calls at most the window of 4 calls; found 5"),
+        ("breaker", {"failure_rate": 7}, r"breaker\.failure_rate above 0 and at most 1; found 7"),
+        ("breaker", {"failure_rate": 0}, r"breaker\.failure_rate above 0 and at most 1"),
+        ("breaker", {"probe_first_s": 0}, r"breaker\.probe_first_s above 0"),
+        ("breaker", {"hold_limit_s": -1}, r"breaker\.hold_limit_s at least 0"),
+    ],
+)
+def test_a_number_out_of_its_range_fails_at_the_start(part: str, wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        ScorerService({part: wrong})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http://h:99999", "http://h:port", "http://h:0", "h:80", "ftp://h", "http://h\r\nX: y", "http://a b"],
+)
+def test_an_address_that_is_none_fails_at_the_start(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"addresses in medix\.scorer\.judge\.urls"):
+        EndpointPool(EndpointOptions(urls=("http://fine:80/v1", url)))
+
+
+def test_options_that_were_not_read_from_a_mapping_are_held_to_the_ranges_too() -> None:
+    with pytest.raises(ConfigError, match=r"--model-url\.retries at least 0"):
+        EndpointPool(EndpointOptions(urls=("http://h",), retries=-1), "--model-url")
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "a\x00b", "schlüssel"])
+def test_a_key_that_would_break_the_request_is_refused_without_being_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {"JUDGE_KEY": key})  # the real environment takes no NUL
+    with pytest.raises(ConfigError, match="JUDGE_KEY") as refused:
+        EndpointPool(EndpointOptions(urls=("http://h",), api_key_env="JUDGE_KEY"))
+    assert key not in str(refused.value)

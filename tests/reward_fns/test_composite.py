@@ -1,0 +1,214 @@
+"""The composite: weights, ablations, what does not apply, the flat record, custom components, and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medix.errors import ConfigError, ScorerError
+from medix.modality import MODALITIES
+from medix.response import format_response
+from reward_fns import AssumedScorers, ComponentScore, ScoringInput, build_composite
+from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "rewards" / "brevity.py"
+RIGHT = ScoringInput(format_response("X_RAY", "t", "lung infection"), "pneumonia", "Diagnosis?", "X_RAY")
+ASSUMED = AssumedScorers(judge_says=True, cosine=0.9)
+TAKEN = (
+    "score",
+    "acc",
+    "reward",
+    "judge_seconds",
+    "embed_similarity",
+    "answer_hash",
+    "judge_faults",
+    "judge_embedder_disagree",
+    "llm_accuracy_ok",
+)
+
+
+def components(**options: Any) -> dict[str, Any]:
+    return {"preset": "strict", "components": options}
+
+
+def test_effective_weights_sum_to_one_and_are_in_the_table() -> None:
+    composite = build_composite(components(embed_accuracy={"weight": 0}), ASSUMED)
+    table = {row["component"]: row["effective"] for row in composite.table()}
+    assert table["llm_accuracy"] == pytest.approx(0.5175 / 0.6625)  # 0.5175 + 0.045 + 0.10 are left
+    assert sum(table.values()) == pytest.approx(1)
+    json.dumps(composite.table())
+
+
+async def test_a_text_only_sample_drops_the_modality_and_renormalises() -> None:
+    item = ScoringInput(format_response(None, "t", "other"), "pneumonia", "q", None)
+    score = await build_composite({}, AssumedScorers(False, 0.1)).score(item)
+    assert score.total == pytest.approx(0.10 / 0.955)  # only the form is paid, out of 1 - 0.045
+    assert score.flat()["modality"] == -1
+
+
+async def test_every_response_has_the_same_float_keys() -> None:
+    composite = build_composite(components(embed_accuracy={"weight": 0}), ASSUMED)
+    items = [RIGHT, ScoringInput("", "x"), ScoringInput("pneumonia", "pneumonia", modality="X_RAY")]
+    flats = [(await composite.score(item)).flat() for item in items]
+    expected = ["score", "acc", "llm_accuracy", "embed_accuracy", "modality", "format"]
+    expected += ["llm_accuracy_ok", "embed_accuracy_ok", "judge_seconds", "embed_seconds"]
+    expected += ["judge_yes_probability", "embed_similarity"]
+    assert all(list(flat) == expected for flat in flats)
+    assert all(type(value) is float for flat in flats for value in flat.values())
+
+
+async def test_the_record_is_json_with_verdict_reply_and_reasons() -> None:
+    record = json.loads(json.dumps((await build_composite({}, ASSUMED).score(RIGHT)).record()))
+    assert record["judge"]["raw"] == "assumed"
+    assert record["details"]["embed_accuracy"] == {"why": "synonym", "cosine": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"preset": "strickt"}, "did you mean 'strict'"),
+        ({"presets": "strict"}, "did you mean 'preset'"),
+        (components(embed_acuracy={"weight": 1}), "did you mean 'embed_accuracy'"),
+        (components(llm_accuracy={"weigth": 1}), "did you mean 'weight'"),
+        (components(embed_accuracy={"treshold": 0.5}), "did you mean 'threshold'"),
+        (components(embed_accuracy={"threshold": "high"}), "threshold"),
+        (components(embed_accuracy={"threshold": 1.5}), r"\[-1, 1\]"),
+        (components(embed_accuracy={"veto": "jugde"}), "did you mean 'judge'"),
+        (components(format={"weight": -0.1}), "finite number >= 0"),
+        (components(format={"weight": float("nan")}), "finite number >= 0"),
+        (components(format={"weight": float("inf")}), "finite number >= 0"),
+        (components(format={"weight": True}), "finite number >= 0"),
+        (components(format=0.1), "a mapping"),
+        (components(brevity={"path": "none.py:brevity", "weight": 1}), "none.py"),
+        (components(brevity={"path": "brevity", "weight": 1}), "FILE.py:NAME"),
+        (components(brevity={"path": f"{EXAMPLE}:brevty", "weight": 1}), "brevty"),
+        (components(brevity={"path": f"{EXAMPLE}:brevity", "weight": 1, "wrods": 3}), "wrods"),
+        ({"components": 5}, "a mapping"),
+        ({"components": ["llm_accuracy"]}, "a mapping"),
+        ({"components": {1: {"weight": 1}}}, "name"),
+        ({"preset": "paper", "components_of": "strict"}, "reward_preset=paper"),
+        *((components(**{name: {"path": f"{EXAMPLE}:brevity", "weight": 1}}), f"'{name}'") for name in TAKEN),
+        (components(llm_accuracy=None, embed_accuracy=None, modality=None, format=None), "at least one weight"),
+    ],
+)
+def test_a_wrong_configuration_fails_at_the_start(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        build_composite(config, ASSUMED)
+
+
+async def test_the_judge_is_asked_once_for_the_accuracy_and_the_veto() -> None:
+    asked: list[JudgeRequest] = []
+
+    class FakeCounter(AssumedScorers):
+        async def judge(self, request: JudgeRequest) -> Verdict:
+            asked.append(request)
+            return Verdict(True)
+
+    await build_composite({}, FakeCounter(cosine=0.9)).score(RIGHT)
+    assert [(request.question, request.reference, request.candidate) for request in asked] == [
+        ("Diagnosis?", "pneumonia", "lung infection")
+    ]
+
+
+async def test_what_is_switched_off_is_never_asked() -> None:
+    config = components(llm_accuracy={"weight": 0}, embed_accuracy={"veto": "none"})
+    composite = build_composite(config, AssumedScorers(cosine=0.9))  # raises if the judge is asked
+    assert composite.needs == {"similarity"}
+    assert (await composite.score(RIGHT)).flat()["acc"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("form", "cosine", "value"), [("cosine", 0.6, 0.6), ("cosine", -0.2, 0.0), ("binary", 0.6, 0.0)]
+)
+async def test_embed_accuracy_is_binary_or_the_cosine(form: str, cosine: float, value: float) -> None:
+    config = components(embed_accuracy={"form": form, "threshold": 0.8, "synonyms": False})
+    score = await build_composite(config, AssumedScorers(True, cosine)).score(RIGHT)
+    assert score.components["embed_accuracy"].value == value
+
+
+@pytest.mark.parametrize("answer", ["A", "3", "2:1", "a__b", "why?", "< 5 mm", "10/12", "Pneumonia.", " pneumonia "])
+async def test_strict_pays_gold_answers_of_any_shape_in_full(answer: str) -> None:
+    item = ScoringInput(format_response("CT_SCAN", "t", answer), answer, "q", "CT_SCAN")
+    assert (await build_composite({}, AssumedScorers()).score(item)).total == 1.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.text(min_size=1).filter(lambda t: t.strip() and "<" not in t and ">" not in t), st.sampled_from([*MODALITIES])
+)
+def test_strict_pays_any_gold_answer_in_full(answer: str, tag: str) -> None:
+    import asyncio
+
+    item = ScoringInput(format_response(tag, "t", answer), answer, "q", tag)
+    assert asyncio.run(build_composite({}, AssumedScorers()).score(item)).total == 1.0
+
+
+async def test_case_counts_beside_digits_only() -> None:
+    async def total(reference: str, answer: str) -> float:
+        item = ScoringInput(format_response(None, "t", answer), reference)
+        return (await build_composite({}, AssumedScorers(False, 0.0)).score(item)).components["llm_accuracy"].value
+
+    assert await total("Pneumonia", "pneumonia") == 1.0
+    assert await total("5 mV", "5 MV") == 0.0
+
+
+@pytest.mark.slow
+def test_a_preset_named_over_the_groups_components_is_refused_and_the_group_itself_works() -> None:
+    # Hydra's group has laid strict's options over it by then: it would train `strict` under the name `paper`.
+    omegaconf = pytest.importorskip("omegaconf")
+    pytest.importorskip("verl")
+    from medix_verl.run_config import compose_config
+
+    def composite(override: str) -> Any:
+        reward = compose_config("medix_cpu", [override]).medix.reward
+        return build_composite(omegaconf.OmegaConf.to_container(reward, resolve=True), ASSUMED)
+
+    with pytest.raises(ConfigError, match="override reward_preset=paper"):
+        composite("medix.reward.preset=paper")
+    paper = composite("reward_preset=paper")
+    assert paper.table() == build_composite({"preset": "paper"}, ASSUMED).table()
+
+
+async def test_a_scorer_that_fails_is_raised_through() -> None:
+    class FakeOutage:
+        async def judge(self, request: JudgeRequest) -> Verdict:
+            raise ScorerError("a judge", "none", "start it")
+
+        async def similarity(self, reference: str, candidate: str) -> Similarity:
+            return Similarity(0.99)
+
+    with pytest.raises(ScorerError, match="a judge"):
+        await build_composite({}, FakeOutage()).score(RIGHT)
+
+
+def test_component_scores_are_plain_data() -> None:
+    assert ComponentScore(0.5) == ComponentScore(0.5, True, {})
+
+
+async def test_only_so_many_responses_are_worked_on_at_once() -> None:
+    """Ten responses, three at once: all are scored, and never more than three wait for the judge."""
+
+    class CountingScorers(AssumedScorers):
+        waiting = most = 0
+
+        async def judge(self, request: JudgeRequest) -> Verdict:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            await asyncio.sleep(0.001)
+            self.waiting -= 1
+            return await super().judge(request)
+
+    scorers = CountingScorers(judge_says=True, cosine=0.9)
+    composite = build_composite({"components": {"embed_accuracy": None}}, scorers, at_once=3)
+    items = [
+        ScoringInput(f"<X_RAY><thinking>t</thinking><answer>a{n}</answer>", "reference", "q") for n in "bcdfghjklm"
+    ]
+    scores = await asyncio.gather(*(composite.score(item) for item in items))
+    assert len(scores) == 10
+    assert scorers.most == 3

@@ -1,0 +1,117 @@
+"""Step metrics of the reward, with the arithmetic stated."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward_fns.scorers.types import Similarity, Verdict
+from reward_fns.telemetry import ANSWER_HASH, DISAGREE, NOT_OFFERED, disagreement, percentile, reward_metrics
+
+GROUPS = ["a", "a", "b", "b"]
+
+
+def rows(**columns: list[float]) -> list[dict[str, float]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def test_nothing_scored_is_no_metric() -> None:
+    assert reward_metrics([], []) == {}
+
+
+def test_mean_spread_and_the_share_of_groups_without_spread() -> None:
+    found = reward_metrics(GROUPS, rows(score=[1.0, 0.0, 1.0, 1.0]))
+    assert found == {
+        "reward/score/mean": 0.75,  # 3 of 4
+        "reward/score/std": pytest.approx(3**0.5 / 4),  # variance 3/4 x 1/4
+        "reward/score/zero_std_group_fraction": 0.5,  # group b of a, b
+    }
+
+
+def test_responses_without_a_value_are_left_out_of_the_mean() -> None:
+    found = reward_metrics(GROUPS, rows(modality=[1.0, 0.0, NOT_OFFERED, NOT_OFFERED]))
+    assert found["reward/modality/mean"] == 0.5
+    assert found["reward/modality/zero_std_group_fraction"] == 0.0  # of group a: group b has no modality
+
+
+def test_groups_without_the_component_are_no_groups_without_spread() -> None:
+    found = reward_metrics(["a", "a", "b", "b", "c", "c"], rows(modality=[1.0, 0.0, 1.0, 1.0, *[NOT_OFFERED] * 2]))
+    assert found["reward/modality/zero_std_group_fraction"] == 0.5  # b of a and b
+
+
+def test_a_column_that_nobody_has_is_left_out() -> None:
+    assert reward_metrics(GROUPS, rows(judge_yes_probability=[NOT_OFFERED] * 4)) == {}
+
+
+def test_latencies_are_percentiles() -> None:
+    found = reward_metrics(GROUPS, rows(judge_seconds=[0.4, 0.1, 0.3, 0.2]))
+    # Nearest rank of 4 values: p50 is the 2nd (4 x 0.5), p95 the 4th (3.8 rounded up).
+    assert found == {"reward/judge_seconds/p50": 0.2, "reward/judge_seconds/p95": 0.4}
+
+
+def test_only_responses_that_waited_for_a_scorer_have_a_latency() -> None:
+    """Of 4 responses one asked the judge and one the cache, two the embedder: p50 of 0.2 alone, and of 0.3 and 0.5."""
+    found = reward_metrics(
+        GROUPS,
+        rows(
+            judge_seconds=[0.2, 0.001, 0.0, 0.0],
+            judge_asked=[1.0, 1.0, 0.0, 0.0],
+            judge_cached=[0.0, 1.0, 0.0, 0.0],
+            judge_shared=[0.0] * 4,
+            embed_seconds=[0.5, 0.3, 0.0, 0.0],
+            embed_similarity=[0.9, 0.1, NOT_OFFERED, NOT_OFFERED],
+        ),
+    )
+    assert found["reward/judge_seconds/p50"] == found["reward/judge_seconds/p95"] == 0.2
+    assert (found["reward/embed_seconds/p50"], found["reward/embed_seconds/p95"]) == (0.3, 0.5)
+
+
+def test_a_repeated_answer_counts_within_its_group_only() -> None:
+    found = reward_metrics(GROUPS, rows(**{ANSWER_HASH: [7.0, 7.0, 7.0, 8.0]}))
+    assert found == {"reward/duplicate_answer_fraction": 0.25}  # the second 7 of group a
+
+
+@pytest.mark.parametrize(
+    ("judge_says", "cosine", "expected"),
+    [
+        (True, 0.8, 0.0), (False, 0.79, 0.0), (True, 0.79, 1.0),
+        (False, 0.8, 1.0),  # the NO vetoes the embedder's pay: both components are 0, and yet they differ
+        (None, 0.9, NOT_OFFERED), (True, None, NOT_OFFERED),
+    ],
+)  # fmt: skip
+def test_judge_and_embedder_differ_by_what_they_say(
+    judge_says: bool | None, cosine: float | None, expected: float
+) -> None:
+    verdict = None if judge_says is None else Verdict(judge_says)
+    near = None if cosine is None else Similarity(cosine)
+    assert disagreement(verdict, near, threshold=0.8) == expected
+    assert disagreement(verdict, near, threshold=None) == NOT_OFFERED  # no embedder among the components
+
+
+def test_disagreement_is_a_share_of_the_responses_that_both_were_asked_about() -> None:
+    found = reward_metrics(GROUPS, rows(**{DISAGREE: [1.0, 0.0, 0.0, NOT_OFFERED]}))
+    assert found == {"reward/judge_embedder_disagreement": pytest.approx(1 / 3)}
+    assert reward_metrics(GROUPS, rows(**{DISAGREE: [NOT_OFFERED] * 4})) == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "percent", "expected"),
+    [
+        ([5.0], 50, 5.0),
+        ([1.0, 2.0], 50, 1.0),
+        ([1.0, 2.0], 51, 2.0),
+        ([3.0, 1.0, 2.0], 0, 1.0),
+        ([3.0, 1.0, 2.0], 100, 3.0),
+        ([float(value) for value in range(1, 101)], 95, 95.0),
+    ],
+)
+def test_percentile_is_the_nearest_rank(values: list[float], percent: float, expected: float) -> None:
+    assert percentile(values, percent) == expected
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 100))
+def test_at_least_that_share_of_values_is_no_larger(values: list[float], percent: float) -> None:
+    found = percentile(values, percent)
+    assert found in values
+    assert sum(value <= found for value in values) >= len(values) * percent / 100 - 1e-9
