@@ -26,7 +26,7 @@ def reference_fault(sample: Sample) -> str | None:
     if parsed.scorable_answer != sample.reference:
         return "the parser reads another answer out of a perfect response"
     item = ScoringInput(
-        response, sample.reference, sample.question, sample.modality, sample.aliases, sample.reference_kind, sample.id
+        response, sample.reference, sample.question, sample.modality, sample.aliases, sample.answer_kind, sample.id
     )
     loop, composite = _scoring()
     try:

@@ -119,7 +119,7 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
         question=sample.question[:200],
         answer=sample.reference[:200],
         modality=sample.modality or "",
-        answer_kind=sample.reference_kind,
+        answer_kind=sample.answer_kind,
         n_tokens=0,
         sizes=[(image.width, image.height) for image in images],
         actions=[image.action for image in images],

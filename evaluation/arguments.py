@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evaluation.judging.judge import JudgeOptions
 
 
-class BackendName(str, Enum):
+class BackendName(StrEnum):
     """What serves the model."""
 
     auto = "auto"
@@ -26,14 +26,14 @@ class BackendName(str, Enum):
     transformers = "transformers"
 
 
-class PromptName(str, Enum):
+class PromptName(StrEnum):
     """How questions are put."""
 
     bare = "bare"
     training = "training"
 
 
-class RubricChoice(str, Enum):
+class RubricChoice(StrEnum):
     """How judges are asked."""
 
     verdict = "verdict"

@@ -38,7 +38,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 @cache
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     _forbid_unknown(cls)
     return TypeAdapter(cls)
 
@@ -63,7 +63,8 @@ def read_options(cls: type[T], raw: Mapping[str, Any] | None, where: str, also: 
         ConfigError: an unknown option, a wrong type, or a number that is not finite or out of its range.
     """
     try:
-        return _adapter(cls).validate_python(dict(raw or {}))
+        options: T = _adapter(cls).validate_python(dict(raw or {}))  # type: ignore[arg-type]
+        return options
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join([where, *(str(part) for part in first["loc"])])

@@ -17,7 +17,7 @@ def items(task: Task, local: Path | None) -> Iterator[Item]:
             task=task.name,
             id=sample.id,
             question=sample.question,
-            reference=sample.answer,
+            reference=sample.reference,
             images=sample.images,
             modality=sample.modality,
             aliases=sample.aliases,
