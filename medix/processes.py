@@ -1,4 +1,7 @@
-"""Ends every process of a run: they all inherit one environment variable, wherever Ray or vLLM re-parented them."""
+"""Processes: how a Python child is started, and how every process of a run is found and ended.
+
+All processes of a run inherit one environment variable, wherever Ray or vLLM re-parented them.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,40 @@ from medix.errors import ConfigError
 RUN_MARK = "MEDIX_RUN_MARK"
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def python_command(module: str, *arguments: str | Path) -> list[str]:
+    """Return the command that runs a module as a child, without the working directory on its import path.
+
+    A run's folder may come from anyone: a `transformers.py` that lies in it must not be imported by a command that
+    is typed there. Start the command with `child_environment()`.
+    """
+    return [sys.executable, "-P", "-m", module, *map(str, arguments)]
+
+
+def child_environment(**changes: str | None) -> dict[str, str]:
+    """Return this process's environment for a Python child, which passes its safe import path on to its own children.
+
+    Args:
+        changes: variables to set; None removes one.
+    """
+    environment: dict[str, str | None] = {**os.environ, "PYTHONSAFEPATH": "1", **changes}
+    if path := environment.get("PYTHONPATH"):
+        # Python reads an empty entry, as `PYTHONPATH=$PWD:$PYTHONPATH` often leaves one, as the working directory.
+        environment["PYTHONPATH"] = os.pathsep.join(entry for entry in path.split(os.pathsep) if entry)
+    return {name: value for name, value in environment.items() if value is not None}
+
+
+def vllm_environment() -> dict[str, str]:
+    """Return the variables that vLLM needs on a machine without an NVIDIA GPU; what is set already is kept."""
+    if os.path.exists("/dev/nvidiactl"):
+        return {}
+    needed = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's own default is half of the memory
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",  # Some processors advertise AMX and refuse it.
+    }
+    return {name: os.environ.get(name, value) for name, value in needed.items()}
 
 
 def die_with_parent() -> None:
