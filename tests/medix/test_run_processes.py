@@ -188,7 +188,7 @@ def test_ending_looks_at_the_mark_only() -> None:
 def test_a_module_in_the_working_directory_is_not_imported(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`cd RUN; medix export .` executed a `transformers.py` that lay there; an empty entry of PYTHONPATH means it too."""
+    """`cd RUN; medix export .` ran a `transformers.py` that lay there; an empty entry of PYTHONPATH means it too."""
     (tmp_path / "planted.py").write_text("open('executed', 'w')")
     monkeypatch.setenv("PYTHONPATH", path.format(root="/usr/share"))
     for command in (python_command("planted"), [sys.executable, "-c", "import planted"]):
