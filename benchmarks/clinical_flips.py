@@ -78,7 +78,7 @@ async def main(args: argparse.Namespace) -> None:
             for row in csv.DictReader(file):
                 names = ("HELD OUT",) if path == HELD_OUT else (row["kind"], f"ALL {row['written'].upper()}")
                 for name in names:
-                    groups[f"{row['truth']}: {name}"].append((row["reference"], row["answer"]))
+                    groups[f"{row['truth']}: {name}"].append((row["reference"], row["candidate"]))
     for source in args.sources:
         synonyms, siblings = SOURCES[source](0)
         groups[f"same: {source} synonyms"] = synonyms[: args.sample]

@@ -25,17 +25,17 @@ from reward_fns.scorers.types import JudgeRequest
 PAIRS = list(csv.DictReader((Path(__file__).parent.parent / "reward_fns" / "clinical_pairs.csv").open()))
 
 
-@pytest.mark.parametrize("pair", [p for p in PAIRS if p["truth"] == "different"], ids=lambda p: p["answer"])
+@pytest.mark.parametrize("pair", [p for p in PAIRS if p["truth"] == "different"], ids=lambda p: p["candidate"])
 def test_no_clinical_flip_is_called_the_same(pair: dict[str, str]) -> None:
-    assert not RuleJudge().same(pair["reference"], pair["answer"])
-    assert not RuleJudge().same(pair["answer"], pair["reference"])
+    assert not RuleJudge().same(pair["reference"], pair["candidate"])
+    assert not RuleJudge().same(pair["candidate"], pair["reference"])
 
 
 def test_most_equivalents_are_called_the_same_and_none_a_contradiction() -> None:
     same = [p for p in PAIRS if p["truth"] == "same"]
     judge = RuleJudge()
-    assert sum(judge.same(p["reference"], p["answer"]) for p in same) >= 0.9 * len(same)
-    assert [p for p in same if find_contradiction(p["reference"], p["answer"])] == []
+    assert sum(judge.same(p["reference"], p["candidate"]) for p in same) >= 0.9 * len(same)
+    assert [p for p in same if find_contradiction(p["reference"], p["candidate"])] == []
 
 
 @pytest.mark.parametrize(

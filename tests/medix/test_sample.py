@@ -13,7 +13,7 @@ from medix.modality import MODALITIES
 from medix.prompts import load_prompt
 from medix.sample import ANSWER_KINDS, Sample, count_image_slots
 
-FILLED: dict[str, Any] = {"id": "1", "source": "s", "split": "train", "question": "Where?", "answer": "left lung"}
+FILLED: dict[str, Any] = {"id": "1", "source": "s", "split": "train", "question": "Where?", "reference": "left lung"}
 
 
 @pytest.mark.parametrize("name", list(FILLED))
@@ -45,7 +45,7 @@ samples = st.builds(
     source=text,
     split=text,
     question=text,
-    answer=text,
+    reference=text,
     images=st.lists(st.binary(max_size=4), max_size=3).map(tuple),
     modality=st.none() | st.sampled_from(sorted(MODALITIES)),
     answer_kind=st.sampled_from(ANSWER_KINDS),
@@ -65,7 +65,7 @@ def test_every_row_has_the_same_keys_and_types(sample: Sample, index: int, n_tok
         wanted["extra_info"]["aliases"] = ("list",)
     assert found == wanted
     assert count_image_slots(row["prompt"]) == len(row["images"])
-    assert row["reward_model"]["ground_truth"] == sample.answer
+    assert row["reward_model"]["ground_truth"] == sample.reference
 
 
 def test_a_text_only_row_is_told_apart() -> None:

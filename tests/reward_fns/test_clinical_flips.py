@@ -39,7 +39,7 @@ class FakeScorers:
 
 
 async def pay(pair: dict[str, str], scorers: FakeScorers, preset: str = "strict") -> tuple[float, float]:
-    item = ScoringInput(format_response("X_RAY", "t", pair["answer"]), pair["reference"], "What is seen?", "X_RAY")
+    item = ScoringInput(format_response("X_RAY", "t", pair["candidate"]), pair["reference"], "What is seen?", "X_RAY")
     flat = (await build_composite({"preset": preset}, scorers).score(item)).flat()
     return flat["llm_accuracy"], flat["embed_accuracy"]
 
@@ -64,13 +64,13 @@ async def test_the_guard_alone_stops_nearly_all_of_them_from_a_judge_that_says_y
 
 async def test_paper_pays_them() -> None:
     # The released semantics, kept for reproduction: the embedder's word is enough (but for answers with a colon).
-    flips = [pair for pair in FLIPS if ":" not in pair["answer"]]
+    flips = [pair for pair in FLIPS if ":" not in pair["candidate"]]
     paid = [pair for pair in flips if (await pay(pair, FakeScorers(1.0), "paper"))[1] == 1.0]
     assert len(paid) == len(flips)
 
 
 async def test_equivalents_that_the_judge_accepts_keep_their_pay() -> None:
-    accepted = [pair for pair in EQUIVALENTS if RuleJudge().same(pair["reference"], pair["answer"])]
+    accepted = [pair for pair in EQUIVALENTS if RuleJudge().same(pair["reference"], pair["candidate"])]
     # Seven of the review's rows need a language model: conversions that round, and what is said by denying the rest.
     assert len(accepted) >= 0.9 * len(EQUIVALENTS)
     paid = [await pay(pair, FakeScorers(cosine=0.2)) for pair in accepted]
@@ -80,7 +80,9 @@ async def test_equivalents_that_the_judge_accepts_keep_their_pay() -> None:
 @pytest.mark.parametrize("pair", EQUIVALENTS, ids=lambda pair: f"{pair['reference']}: {pair['answer']}")
 async def test_the_guard_is_silent_on_every_equivalent_so_that_the_judge_is_asked(pair: dict[str, str]) -> None:
     assert await pay(pair, FakeScorers(1.0, says_yes=True)) == (1.0, 1.0)
-    assert await pay({**pair, "reference": pair["answer"], "answer": pair["reference"]}, FakeScorers(1.0, True)) == (
+    assert await pay(
+        {**pair, "reference": pair["candidate"], "candidate": pair["reference"]}, FakeScorers(1.0, True)
+    ) == (
         1.0,
         1.0,
     )
@@ -103,5 +105,5 @@ def test_the_guard_leaves_to_the_judge_what_may_be_right(reference: str, answer:
 
 def test_the_held_out_pairs_are_enough_and_in_no_other_table() -> None:
     assert len(HELD_OUT) >= 40
-    known = {(pair["reference"], pair["answer"]) for pair in PAIRS}
-    assert [pair for pair in HELD_OUT if (pair["reference"], pair["answer"]) in known] == []
+    known = {(pair["reference"], pair["candidate"]) for pair in PAIRS}
+    assert [pair for pair in HELD_OUT if (pair["reference"], pair["candidate"]) in known] == []

@@ -61,7 +61,7 @@ def test_overrides_and_custom_components_as_in_training(tmp_path: Path) -> None:
         ("{", "rows.jsonl:1"), ("[1]", "JSON object"), ({"answer": "x"}, "'response'"), ({"response": "x"}, "'answer'"),
         ({**ROW, "modality": "XRAY"}, "X_RAY"), ({**ROW, "assume_judge": "maybe"}, "assume_judge"),
         ({**ROW, "assume_similarity": 7}, "assume_similarity"), ({**ROW, "answer": " "}, "non-empty"),
-        ({**ROW, "aliases": "lung"}, "aliases"), ({**ROW, "asume_judge": "yes"}, "did you mean 'assume_judge'"),
+        ({**ROW, "aliases": "lung"}, "aliases"), ({**ROW, "asume_judge": "yes"}, "[Dd]id you mean 'assume_judge'"),
         ("", "at least one row"), ("\n\n", "at least one row"),
     ],
 )  # fmt: skip
@@ -91,7 +91,7 @@ def test_fields_of_a_single_response_beside_a_file_are_refused(tmp_path: Path) -
     ("argument", "says"),
     [
         ("medix.reward.components=5", "a mapping"), ("medix.reward.components.format=5", "a mapping"),
-        ("medix.sorer.judge.model=x", "did you mean 'scorer'"), ("medix.scorer.judge.modle=x", "did you mean 'model'"),
+        ("medix.sorer.judge.model=x", "[Dd]id you mean 'scorer'"), ("medix.scorer.judge.modle=x", "[Dd]id you mean 'model'"),
         ("medix.reward.components.format.weight=[1", "a value"),
         ("medix.scorer.judge.api_key_env=NO_SUCH_KEY", "NO_SUCH_KEY"),
     ],

@@ -31,9 +31,9 @@ async def score_golds(say: Callable[[str], str]) -> tuple[list[tuple[str, Compos
     """Answer and score of every reference and alias as `say` puts it, and the service's counts."""
     samples = [sample for split in ("train", "test") for sample in read_sample_set(split)]
     items = [
-        ScoringInput(format_response(s.modality, "t", say(text)), s.answer, s.question, s.modality, s.aliases)
+        ScoringInput(format_response(s.modality, "t", say(text)), s.reference, s.question, s.modality, s.aliases)
         for s in samples
-        for text in (s.answer, *s.aliases)
+        for text in (s.reference, *s.aliases)
     ]
     with start_rule_judge() as url:
         service = ScorerService({"judge": {"urls": [url]}}, FakeEncoder())

@@ -58,7 +58,7 @@ def test_the_table_names_what_verl_takes() -> None:
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (("file", "wandbb"), "did you mean 'wandb'"),
+        (("file", "wandbb"), "[Dd]id you mean 'wandb'"),
         (("console",), r"\[console,file\]"),
         (("file", "clearml"), "clearml"),
     ],

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medix import torchvision_repair
 from medix.errors import ConfigError
+from medix_verl import torchvision_repair
 from medix_verl.torchvision_repair import HOOK_NAME, repair
 
 MISSING = "RuntimeError: operator torchvision::nms does not exist"

@@ -27,7 +27,7 @@ def completion(text: Any, **extra: Any) -> web.Response:
 
 
 def ask(n: int, **changes: Any) -> JudgeRequest:
-    return JudgeRequest(**{"reference": "reference", "answer": f"good {n}", "question": "q?", **changes})
+    return JudgeRequest(**{"reference": "reference", "candidate": f"good {n}", "question": "q?", **changes})
 
 
 async def until(condition: Callable[[], Any], limit_s: float = 15.0) -> None:

@@ -18,11 +18,11 @@ from reward_fns.scorers.service import ScorerService
         ({"judge": {"urls": []}}, "medix.scorer.judge.urls"),
         ({"judge": {"urls": ["localhost:1"]}}, "http"),
         ({"judge": {"urls": ["http://h"], "api_key_env": "NO_SUCH_VARIABLE"}}, "NO_SUCH_VARIABLE"),
-        ({"judge": {"urls": ["http://h"], "promt": "x"}}, "did you mean 'prompt'"),
+        ({"judge": {"urls": ["http://h"], "promt": "x"}}, "[Dd]id you mean 'prompt'"),
         ({"judge": {"urls": ["http://h"], "timeout_s": "soon"}}, "timeout_s"),
         ({"judge": {"urls": ["http://h"], "timeout_s": math.inf}}, "timeout_s"),
         ({"judge": {"urls": ["http://h"], "prompt": "/none.txt"}}, "/none.txt"),
-        ({"judge": {"urls": ["http://h"]}, "cahce": {}}, "did you mean 'cache'"),
+        ({"judge": {"urls": ["http://h"]}, "cahce": {}}, "[Dd]id you mean 'cache'"),
     ],
 )
 def test_a_wrong_setting_fails_at_the_start(config: Any, says: str) -> None:

@@ -14,7 +14,7 @@ SOURCE = FlatSource(
     "angiography",
     "ANGIOGRAPHY",
     "nibabel",
-    "nibabel/nicom/tests/data_prep/slicethickness_empty_string.dcm",
+    "nibabel/nicom/tests/data/slicethickness_empty_string.dcm",
     "real time-of-flight MR angiogram, maximum intensity projection",
     (Fact("modality", "angiography"), Fact("sequence", "time-of-flight")),
     {"train": ((60, 154, 180, 230),), "test": ((186, 154, 285, 230),)},

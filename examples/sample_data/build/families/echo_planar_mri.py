@@ -15,8 +15,8 @@ from examples.sample_data.build.slabs import slab_split
 
 PACKAGE = "heudiconv"
 MOSAICS = (
-    ("heudiconv/tests/data_prep/axasc35.dcm", 6, 35, "echo-planar functional series"),
-    ("heudiconv/tests/data_prep/b0dwiForFmap/b0dwi_for_fmap+00001.dcm", 9, 74, "echo-planar diffusion series"),
+    ("heudiconv/tests/data/axasc35.dcm", 6, 35, "echo-planar functional series"),
+    ("heudiconv/tests/data/b0dwiForFmap/b0dwi_for_fmap+00001.dcm", 9, 74, "echo-planar diffusion series"),
 )
 """File, tiles in a row, slices used, what it is. The first and last slices show little and are left out."""
 FACTS = (
