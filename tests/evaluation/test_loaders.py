@@ -53,7 +53,7 @@ def test_hub_tasks_are_pinned_to_a_whole_commit():
 
 
 def test_an_unknown_task_is_refused_with_the_right_name():
-    with pytest.raises(ConfigError, match="[Dd]id you mean 'medqa'"):
+    with pytest.raises(ConfigError, match=r"[Dd]id you mean 'medqa'"):
         select_tasks(["medqaa"])
 
 

@@ -50,7 +50,7 @@ def test_the_table_is_large_and_wide_enough() -> None:
     assert len({pair["kind"] for pair in EQUIVALENTS}) >= 5
 
 
-@pytest.mark.parametrize("pair", FLIPS, ids=lambda pair: f"{pair['kind']}: {pair['answer']}")
+@pytest.mark.parametrize("pair", FLIPS, ids=lambda pair: f"{pair['kind']}: {pair['candidate']}")
 async def test_no_flip_is_paid_though_the_embedder_is_sure(pair: dict[str, str]) -> None:
     assert await pay(pair, FakeScorers(cosine=1.0)) == (0.0, 0.0)
 
@@ -77,7 +77,7 @@ async def test_equivalents_that_the_judge_accepts_keep_their_pay() -> None:
     assert paid.count((1.0, 1.0)) >= 0.8 * len(accepted)
 
 
-@pytest.mark.parametrize("pair", EQUIVALENTS, ids=lambda pair: f"{pair['reference']}: {pair['answer']}")
+@pytest.mark.parametrize("pair", EQUIVALENTS, ids=lambda pair: f"{pair['reference']}: {pair['candidate']}")
 async def test_the_guard_is_silent_on_every_equivalent_so_that_the_judge_is_asked(pair: dict[str, str]) -> None:
     assert await pay(pair, FakeScorers(1.0, says_yes=True)) == (1.0, 1.0)
     assert await pay(

@@ -91,7 +91,8 @@ def test_fields_of_a_single_response_beside_a_file_are_refused(tmp_path: Path) -
     ("argument", "says"),
     [
         ("medix.reward.components=5", "a mapping"), ("medix.reward.components.format=5", "a mapping"),
-        ("medix.sorer.judge.model=x", "[Dd]id you mean 'scorer'"), ("medix.scorer.judge.modle=x", "[Dd]id you mean 'model'"),
+        ("medix.sorer.judge.model=x", "[Dd]id you mean 'scorer'"),
+        ("medix.scorer.judge.modle=x", "[Dd]id you mean 'model'"),
         ("medix.reward.components.format.weight=[1", "a value"),
         ("medix.scorer.judge.api_key_env=NO_SUCH_KEY", "NO_SUCH_KEY"),
     ],

@@ -79,7 +79,7 @@ async def test_the_record_is_json_with_verdict_reply_and_reasons() -> None:
         (components(embed_accuracy={"treshold": 0.5}), "[Dd]id you mean 'threshold'"),
         (components(embed_accuracy={"threshold": "high"}), "threshold"),
         (components(embed_accuracy={"threshold": 1.5}), r"\[-1, 1\]"),
-        (components(embed_accuracy={"veto": "jugde"}), "[Dd]id you mean 'judge'"),
+        (components(embed_accuracy={"veto": "jugde"}), "'judge' or 'none'"),
         (components(format={"weight": -0.1}), "finite number >= 0"),
         (components(format={"weight": float("nan")}), "finite number >= 0"),
         (components(format={"weight": float("inf")}), "finite number >= 0"),
