@@ -39,7 +39,7 @@ def test_most_equivalents_are_called_the_same_and_none_a_contradiction() -> None
 
 
 @pytest.mark.parametrize(
-    ("reference", "answer"),
+    ("reference", "candidate"),
     [
         ("lipoma", "hemangioma"), ("carcinoma", "sarcoma"), ("pneumonia", "pneumonia or tuberculosis"),
         ("pneumonia", "pneumonia pneumothorax"), ("pneumonia", "YES"), ("pneumonia", ":"), ("B", "C"),
@@ -53,11 +53,11 @@ def test_other_answers_are_not_the_same(reference: str, candidate: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "answer"),
+    ("reference", "candidate"),
     [("B", "b"), ("3", "three"), ("2:1", "2:1"), ("+", "+"), ("yes", "Yes")],
 )
-def test_short_answers_are_content(reference: str, answer: str) -> None:
-    assert RuleJudge().same(reference, answer)
+def test_short_answers_are_content(reference: str, candidate: str) -> None:
+    assert RuleJudge().same(reference, candidate)
 
 
 def test_aliases_and_further_synonyms_count(tmp_path: Path) -> None:
