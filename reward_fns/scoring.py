@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from reward_fns import AssumedScorers, Composite, build_composite
-from reward_fns.clinical_rules import MODEL
 from reward_fns.contracts import NOT_APPLICABLE, Scorers
 from reward_fns.rows import Row
 from reward_fns.scorers.service import ScorerService
@@ -34,7 +32,7 @@ async def score_rows(
 
     Args:
         config: the mapping under `medix.reward`.
-        scorer: the mapping under `medix.scorer`; the one judge URL `rule-judge` starts the embedded judge.
+        scorer: the mapping under `medix.scorer`; the judge URL `rule-judge` is the rules of this package.
 
     Raises:
         ConfigError: the reward is misconfigured, or a scorer is needed that nobody named.
@@ -42,27 +40,21 @@ async def score_rows(
         ScorerError: a scorer failed.
     """
     source = iter(rows)
-    with ExitStack() as stack:
-        service = _open_service(scorer, stack)
-        try:
-            composite = build_composite(config, AssumedScorers(otherwise=service))
-            while part := list(itertools.islice(source, AT_ONCE)):
-                for record in await asyncio.gather(*(_record(row, composite, service) for row in part)):
-                    put(record)
-        finally:
-            if service is not None:
-                await service.aclose()
+    service = _open_service(scorer)
+    try:
+        composite = build_composite(config, AssumedScorers(otherwise=service))
+        while part := list(itertools.islice(source, AT_ONCE)):
+            for record in await asyncio.gather(*(_record(row, composite, service) for row in part)):
+                put(record)
+    finally:
+        if service is not None:
+            await service.aclose()
     return composite.table()
 
 
-def _open_service(scorer: Mapping[str, Any], stack: ExitStack) -> ScorerService | None:
+def _open_service(scorer: Mapping[str, Any]) -> ScorerService | None:
     service = ScorerService(scorer)
     judge, embedder = service.options.judge, service.options.embedder
-    if list(judge.urls) == [MODEL]:
-        from examples.rule_judge.server import start_rule_judge
-
-        urls = [stack.enter_context(start_rule_judge())]
-        return ScorerService({**scorer, "judge": {**scorer["judge"], "urls": urls}})
     return service if judge.urls or embedder.kind != "none" else None
 
 

@@ -7,39 +7,24 @@ not a language model, and says so: a prompt without those fields is HTTP 400.
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
 from medix.errors import ScorerError
 from medix.processes import is_alive
 from reward_fns.clinical_rules import MODEL
-from reward_fns.clinical_rules.verdict import RuleJudge
-
-_FIELD = re.compile(r"\[\[([A-Z ]+)\]\]\n(.*?)\n\[\[/\1\]\]", re.DOTALL)
-_ABSENT: Final = "(nothing else)"
-
-
-def read_fields(prompt: str) -> dict[str, str] | None:
-    """Field name -> text, from a filled judge prompt; None where one of the fields needed is not there once."""
-    found = _FIELD.findall(prompt)
-    names = [name for name, _ in found]
-    if any(names.count(name) != 1 for name in ("REFERENCE", "CANDIDATE", "ALSO ACCEPTED")):
-        return None
-    return dict(found)
+from reward_fns.scorers.rule_judge import RuleJudgeModel
 
 
 class RuleJudgeApp:
     """The web application. `latency_s` delays every reply, to stand for a slower judge."""
 
     def __init__(self, synonyms: Iterable[Sequence[str]] = (), latency_s: float = 0.0) -> None:
-        self.judge, self.latency_s = RuleJudge(synonyms), latency_s
+        self.model, self.latency_s = RuleJudgeModel(synonyms), latency_s
         self.app = web.Application(client_max_size=1_048_576)
         self.app.add_routes([
             web.get("/health", self.health),
@@ -56,32 +41,12 @@ class RuleJudgeApp:
     async def complete(self, request: web.Request) -> web.Response:
         try:
             body = await request.json()
-            prompt = body["messages"][-1]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
-            return _error(400, "a JSON body with messages is expected")
-        if body.get("model") != MODEL:
-            return _error(404, f"the model {body.get('model')!r} does not exist, only {MODEL!r}")
-        fields = read_fields(prompt) if isinstance(prompt, str) else None
-        if fields is None:
-            return _error(400, "the delimited fields of medix's judge prompt are expected")
+        except ValueError:
+            body = None
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
-        accepted = fields["ALSO ACCEPTED"]
-        aliases = [] if accepted == _ABSENT else accepted.split("\n")
-        verdict = "YES" if self.judge.same(fields["REFERENCE"], fields["CANDIDATE"], aliases) else "NO"
-        text = json.dumps({"verdict": verdict}) if "response_format" in body else verdict
-        return web.json_response(_completion(text, len(prompt)))
-
-
-def _completion(text: str, prompt_chars: int) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    tokens = {"prompt_tokens": prompt_chars // 4, "completion_tokens": 1, "total_tokens": prompt_chars // 4 + 1}
-    created = int(time.time())
-    return {"id": "rule", "object": "chat.completion", "created": created, "model": MODEL, "choices": [choice], "usage": tokens}  # fmt: skip # noqa: E501
-
-
-def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"error": {"message": message, "code": status}}, status=status)
+        status, answer = self.model.complete(body if isinstance(body, dict) else {})
+        return web.json_response(answer, status=status)
 
 
 async def serve(app: RuleJudgeApp, host: str, port: int, parent_pid: int | None, ready: Any) -> None:

@@ -27,6 +27,8 @@ FIELDS: Final = {
 """Placeholder in the prompt file -> name of the delimited field around it."""
 
 NOT_SHOWN: Final = "(not shown)"
+NOTHING_ELSE: Final = "(nothing else)"
+_FILLED = re.compile(r"\[\[([A-Z ]+)\]\]\n(.*?)\n\[\[/\1\]\]", re.DOTALL)
 _PLACEHOLDER = re.compile("{(" + "|".join(FIELDS) + ")}")
 _OPENING, _CLOSING = "[⁅【〖〚⟦［﹝❲⦋⦍⦏⟬⦗〔「｢『﹁﹃﹇⎡⎣⎢", "]⁆】〗〛⟧］﹞❳⦌⦎⦐⟭⦘〕」｣』﹂﹄﹈⎤⎦⎥"
 _UNSEEN = {"Cf", "Cc", "Cn", "Co", "Cs"}
@@ -60,7 +62,7 @@ class JudgePrompt:
         values = {
             "question": NOT_SHOWN if request.question is None else self._field(request.question),
             "reference": self._field(request.reference),
-            "accepted": "\n".join(self._field(alias) for alias in request.aliases) or "(nothing else)",
+            "accepted": "\n".join(self._field(alias) for alias in request.aliases) or NOTHING_ELSE,
             "candidate": self._field(request.candidate),
         }
         return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
@@ -88,6 +90,15 @@ def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) ->
         if template.count(block) != 1 or template.count(f"{{{field}}}") != 1:
             raise ConfigError(f"{block!r} exactly once in {path}", "something else", f"edit {path}")
     return JudgePrompt(template, max_field_chars)
+
+
+def read_fields(prompt: str) -> dict[str, str] | None:
+    """Return field name -> text of a filled prompt; None if a field that a verdict needs is not there exactly once."""
+    found = _FILLED.findall(prompt)
+    names = [name for name, _ in found]
+    if any(names.count(name) != 1 for name in ("REFERENCE", "CANDIDATE", "ALSO ACCEPTED")):
+        return None
+    return dict(found)
 
 
 def neutralise(text: str) -> str:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from medix.options import read_options
+from medix.options import Share, read_options
 from reward_fns.scorers.breaker import BreakerOptions, CircuitBreaker
 from reward_fns.scorers.cache import CacheOptions, VerdictCache
 from reward_fns.scorers.embedder import Embedder, EmbedderOptions
@@ -33,6 +33,10 @@ class ServiceOptions:
     embedder: EmbedderOptions = field(default_factory=EmbedderOptions)
     cache: CacheOptions = field(default_factory=CacheOptions)
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
+    on_refusal: Literal["stop", "drop_group"] = "drop_group"
+    """What a judge's refusal of one sample's content does: see `RefusedSample`."""
+    max_refused_share: Share = 0.02
+    """Share of the calls since the start (of 100 where there were fewer) that may be refused before the run stops."""
 
 
 class ScorerService:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from medix.errors import ScorerError
+
 NOT_OFFERED = -1.0
 """Stands for a probability that the server does not offer, so that records stay plain floats."""
 
@@ -22,7 +24,10 @@ class JudgeRequest:
     aliases: tuple[str, ...] = ()
     """Other accepted wordings of `reference`."""
     parse: VerdictParse = "strict"
-    """`strict` takes YES or NO and nothing else; `substring` is the released rule, for reproduction only."""
+    """`strict` holds the reply to YES or NO and takes nothing else. `substring` is the released rule, for reproduction
+    only: a free reply of 4 tokens, YES anywhere in it, and a prompt file that need not have our delimited fields."""
+    seed: int | None = None
+    """The sampling seed of the request. None sends none."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,17 @@ class Similarity:
 
     cosine: float
     latency_s: float = 0.0
+
+
+class RefusedSample(ScorerError):
+    """The judge refuses this one sample for its content, and answers others: the sample can not be scored.
+
+    `ScorerService` raises it under `medix.scorer.on_refusal: drop_group` only, and while at most
+    `medix.scorer.max_refused_share` of the calls were refused. The reward manager catches it and gives the response no
+    score; the replay buffer drops its whole group, counts it in a step metric and goes on. Under `on_refusal: stop`, or
+    above that share, the service raises a plain ScorerError, which stops the run as every other fault of a scorer.
+    `ScorerService.stats()["judge_refused"]` counts the refusals.
+    """
 
 
 class Scorers(Protocol):

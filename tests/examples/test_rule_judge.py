@@ -22,7 +22,8 @@ from reward_fns.clinical_rules.verdict import RuleJudge, load_synonyms
 from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest
 
-PAIRS = list(csv.DictReader((Path(__file__).parent.parent / "reward_fns" / "clinical_pairs.csv").open()))
+_, *ROWS = csv.reader((Path(__file__).parent.parent / "reward_fns" / "clinical_pairs.csv").open())
+PAIRS = [dict(zip(("kind", "truth", "reference", "candidate"), row, strict=False)) for row in ROWS]
 
 
 @pytest.mark.parametrize("pair", [p for p in PAIRS if p["truth"] == "different"], ids=lambda p: p["candidate"])
@@ -95,7 +96,7 @@ async def test_the_server_speaks_the_protocol_of_the_real_client() -> None:
 @pytest.mark.parametrize("waited_for", [True, False], ids=["parent is gone", "parent has ended, nobody waited for it"])
 def test_the_command_prints_its_address_and_ends_with_its_parent(waited_for: bool) -> None:
     parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    command = [sys.executable, "-c", "from medix_verl.cli import main; main()", "serve", "rule-judge"]
+    command = [sys.executable, "-m", "examples.rule_judge"]
     command += ["--parent-pid", str(parent.pid)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from examples.rule_judge.server import read_fields
 from medix.errors import ScorerError
 from reward_fns.scorers.encoders import Vectors
+from reward_fns.scorers.judge_prompt import read_fields
 from reward_fns.scorers.types import JudgeRequest
 
 Behaviour = Callable[["FakeJudge", web.Request], Awaitable[web.StreamResponse | None]]

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from examples.rule_judge.server import read_fields
 from medix.errors import ConfigError, ScorerError
 from medix_verl.plugins.colocated_judge import ask_fixed_verdicts
 from medix_verl.preflight.scorers import FIXED_VERDICTS
 from reward_fns.scorers.cache import CacheOptions, VerdictCache
-from reward_fns.scorers.judge_prompt import JUDGE_PROMPT
+from reward_fns.scorers.judge_prompt import JUDGE_PROMPT, read_fields
 from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import Verdict
 from tests.reward_fns.scorers.conftest import ask, completion

@@ -234,3 +234,11 @@ def test_it_works_on_uvloop_which_ray_uses_for_its_actors() -> None:
         loop = uvloop.new_event_loop()
         assert len(loop.run_until_complete(judge_ten())) == 10
         loop.close()
+
+
+async def test_the_rule_judge_is_an_address_that_needs_no_server() -> None:
+    service = ScorerService({"judge": {"urls": ["rule-judge"]}, "embedder": {"kind": "none"}})
+    yes = await service.judge(JudgeRequest("myocardial infarction", "heart attack", "Diagnosis?"))
+    no = await service.judge(JudgeRequest("left effusion", "right effusion", "Side?"))
+    await service.aclose()
+    assert (yes.correct, no.correct) == (True, False)

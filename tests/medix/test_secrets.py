@@ -1,0 +1,48 @@
+"""One function hides secrets, whatever form they come in; what is no secret stays readable."""
+
+from __future__ import annotations
+
+import pytest
+
+from medix.secrets import is_secret_name, mask_secrets, mask_settings
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://user:SECRET1@host:80/v1", "http://SECRET1@host", "https://h/v1?key=SECRET1&alt=json",
+        "?api-version=3&api-key=SECRET1",
+        "Authorization: Bearer SECRET1", '{"authorization": "Bearer SECRET1"}', "Basic SECRET1==", "X-Api-Key: SECRET1",
+        "x-goog-api-key: SECRET1", "'api-key': 'SECRET1'", '"key": "SECRET1"', "WANDB_API_KEY=SECRET1",
+        "password=SECRET1",
+        "client_secret: SECRET1", "Cookie: SECRET1", "Incorrect API key provided: sk-SECRET1SECRET1SECRET1",
+        "hf_SECRET1SECRET1", "the server echoed value-of-SECRET1",
+    ],
+)  # fmt: skip
+def test_a_secret_in_any_form_is_hidden(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_JUDGE_KEY", "value-of-SECRET1")
+    assert "SECRET1" not in mask_secrets(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_tokens: 8", "medix.scorer.judge.api_key_env=OPENAI_API_KEY", "KeyError: 'choices'",
+        "http://host:8000/v1/models",
+        "image_key: images", "HTTP 404 on POST http://h/v1/chat/completions", "mail me@example.org", "the key: value form",
+        "token: 5", "monkey=banana", "eos_token: </s>",
+    ],
+)  # fmt: skip
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert mask_secrets(text) == text
+
+
+def test_settings_are_masked_by_name_and_by_look() -> None:
+    raw = {"judge": {"urls": ["http://u:p@h"], "headers": {"X-Api-Key": "k"}, "api_key_env": "KEY", "max_tokens": 8}}
+    masked = {"urls": ["http://***@h"], "headers": {"X-Api-Key": "***"}, "api_key_env": "KEY", "max_tokens": 8}
+    assert mask_settings(raw) == {"judge": masked}
+
+
+@pytest.mark.parametrize(("name", "secret"), [("X-Api-Key", True), ("api_key_env", False), ("tokenizer", False)])
+def test_a_name_says_whether_it_is_a_secret(name: str, secret: bool) -> None:
+    assert is_secret_name(name) is secret
