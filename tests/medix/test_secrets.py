@@ -29,7 +29,8 @@ def test_a_secret_in_any_form_is_hidden(text: str, monkeypatch: pytest.MonkeyPat
     [
         "max_tokens: 8", "medix.scorer.judge.api_key_env=OPENAI_API_KEY", "KeyError: 'choices'",
         "http://host:8000/v1/models",
-        "image_key: images", "HTTP 404 on POST http://h/v1/chat/completions", "mail me@example.org", "the key: value form",
+        "image_key: images", "HTTP 404 on POST http://h/v1/chat/completions",
+        "mail me@example.org", "the key: value form",
         "token: 5", "monkey=banana", "eos_token: </s>",
     ],
 )  # fmt: skip
