@@ -19,7 +19,7 @@ from data_prep.rows import RowFacts
 from data_prep.schema import ROW_SCHEMA
 from data_prep.settings import Settings
 from data_prep.shards import write_atomically
-from data_prep.sources.base import Source
+from data_prep.sources import Source
 from data_prep.tokens import read_geometry
 from medix import __version__
 from medix.errors import DataError
@@ -50,7 +50,9 @@ def source_facts(specification: str, source: Source) -> dict[str, Any]:
         "licence": source.licence,
         "homepage": source.homepage,
         "revision": source.revision,
-        "files": [file_facts(path, source.root) for path, _ in source.files()],
+        "files": [file_facts(path, source.root) for path in source.files()],
+        "recognised": source.recognised(),
+        "passed_over": list(source.passed_over),
     }
 
 

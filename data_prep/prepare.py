@@ -22,8 +22,7 @@ from data_prep.records import Record, Refusal
 from data_prep.report import write_report
 from data_prep.settings import Settings
 from data_prep.shards import ShardResult, ShardTask, facts_path, read_facts, write_atomically
-from data_prep.sources import open_source
-from data_prep.sources.base import Source
+from data_prep.sources import Source, open_source
 from medix.errors import ConfigError, DataError
 from medix.prompts import load_prompt
 

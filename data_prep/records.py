@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -15,6 +16,8 @@ REASONS: Final[dict[str, str]] = {
     "not_utf8": "text is not UTF-8",
     "line_too_long": "a line is longer than the bound",
     "bad_field": "a field is missing, empty or of the wrong type",
+    "bad_table_row": "a line of a text table has a stray quote; reading goes on at the next line",
+    "unknown_split": "the row is of a part whose name is not known, see ?train=, ?val=, ?test= and ?skip=",
     "bad_modality": "a modality is not one of the sixteen tags",
     "no_answer": "the source holds no reference answer for the row",
     "unscorable_answer": "the reference answer does not earn 1.0 through the parser and the reward components",
@@ -79,19 +82,35 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One row as its source states it, nothing checked yet."""
+    """One row as its source states it, for training and evaluation alike; nothing is rendered or checked yet."""
 
     id: str
+    """The source's own; without one, `FILE-NUMBER`."""
     split: str
-    """The source's own name for it, e.g. `train`, `validation`, `test`."""
+    """`train`, `val` or `test`, whatever word the source has for it."""
     question: str
-    answer: str
+    """Without options and passage."""
+    reference: str
+    """What the answer is held against; for a choice question the text of the right option."""
     images: tuple[ImageRef, ...] = ()
     modality: str | None = None
     answer_kind: str = "open"
+    """`open`, `closed` (yes or no), `choice` or `report`."""
     aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    """The options in their order, empty ones left out."""
+    letter: str = ""
+    """Of the right option: its place among `choices`, A for the first."""
+    passage: str = ""
+    """The text that the question is about."""
+    group: str = ""
+    """Patient or study. Rows of one group stay on one side of a split and are one statistical cluster; where it is
+    empty the image, or else the passage, takes its place."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Columns that `?extra=` names; lists and mappings as JSON."""
     source: str | None = None
     """Where a collection names the origin of each row, that origin."""
+    has_own_id: bool = True
 
 
 @dataclass(frozen=True)

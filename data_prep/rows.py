@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from PIL import Image
 
 from data_prep import hashes
+from data_prep.dicom_image import is_dicom, read_header
 from data_prep.images import MAX_BYTES, ImagePolicy, prepare_image, thumbnail
 from data_prep.records import Record, Refusal, Unfit
 from data_prep.reference_check import reference_fault
 from data_prep.settings import Settings
+from data_prep.sources.choices import LETTERS
+from data_prep.sources.folders import modality_tag
 from medix.errors import DataError
 from medix.modality import is_modality
 from medix.sample import ANSWER_KINDS, Sample
@@ -68,6 +72,23 @@ def safe_question(text: str) -> str:
     return _CONTROL.sub("<\u200b", text.strip())
 
 
+def rendered(record: Record) -> tuple[str, tuple[str, ...]]:
+    """Return the question as training asks it, passage before and options below, and the aliases with the right letter.
+
+    The letter, alone or before the option's text, is as right an answer as the text.
+    """
+    parts = [record.passage.strip(), ""] if record.passage.strip() else []
+    options = [f"{letter}. {option}" for letter, option in zip(LETTERS, record.choices, strict=False)]
+    question = "\n".join([*parts, record.question.strip(), *options])
+    letters = (record.letter, f"{record.letter}. {record.reference.strip()}") if record.letter else ()
+    return question, (*record.aliases, *letters)
+
+
+def _dicom_modality(raw: Sequence[bytes]) -> str | None:
+    """Return the modality that the header of a row's first image states."""
+    return modality_tag(read_header(raw[0])) if raw and is_dicom(raw[0]) else None
+
+
 def prepare_row(record: Record, source: str, split: str, settings: Settings) -> PreparedRow | Refusal:
     """Check and convert one record.
 
@@ -91,8 +112,9 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
     for data, ref in zip(raw, record.images, strict=True):
         images.append(prepare_image(data, ref.name, policy, ref.view))
         pictures.append(images[-1].pixels)
-    group = hashes.sha256(raw[0]) if raw else hashes.text_key(record.question)
-    # Held out by image, so that no image is on both sides.
+    question, aliases = rendered(record)
+    group = record.group or (hashes.sha256(raw[0]) if raw else hashes.text_key(question))
+    # Held out by patient or image, so that neither is on both sides.
     if split == "train" and hashes.unit_interval(settings.seed, group) < settings.val_fraction:
         split = "val"
     try:
@@ -100,12 +122,12 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
             id=record.id,
             source=source,
             split=split,
-            question=safe_question(record.question),
-            reference=record.answer.strip(),
+            question=safe_question(question),
+            reference=record.reference.strip(),
             images=tuple(image.data for image in images),
-            modality=record.modality,
+            modality=record.modality or _dicom_modality(raw),
             answer_kind=record.answer_kind,  # type: ignore[arg-type]  # checked by Sample itself
-            aliases=record.aliases,
+            aliases=aliases,
         )
     except DataError as error:
         raise Unfit("bad_field", f"{error.found}"[:160]) from error
@@ -136,10 +158,10 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
 
 
 def _check_fields(record: Record) -> None:
-    for name in ("id", "question", "answer"):
+    for name in ("id", "question", "reference"):
         value: Any = getattr(record, name)
         if not value.strip():
-            raise Unfit("no_answer" if name == "answer" else "bad_field", f"{name!r} is empty")
+            raise Unfit("no_answer" if name == "reference" else "bad_field", f"{name!r} is empty")
         if len(value) > _MAX_CHARS:
             raise Unfit("bad_field", f"{name!r} has {len(value)} characters")
         if "\x00" in value:

@@ -18,8 +18,7 @@ from data_prep.records import Record, Refusal
 from data_prep.rows import PreparedRow, RowFacts, prepare_row
 from data_prep.schema import ROW_SCHEMA, ROWS_PER_GROUP
 from data_prep.settings import Settings
-from data_prep.sources.base import Source
-from data_prep.sources.tables import Chunk
+from data_prep.sources.reader import Chunk, Source
 from data_prep.tokens import TokenCounter
 from medix.prompts import load_prompt
 

@@ -10,7 +10,7 @@ from medix.errors import DataError
 from medix.modality import MODALITIES, is_modality
 from medix.prompts import IMAGE_SLOT, render_prompt
 
-AnswerKind = Literal["open", "choice", "report"]
+AnswerKind = Literal["open", "closed", "choice", "report"]
 ANSWER_KINDS: tuple[str, ...] = get_args(AnswerKind)
 
 NOT_APPLICABLE = -1.0

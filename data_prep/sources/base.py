@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from data_prep.records import EmbeddedImage, ImageFile, ImageRef, Record, Refusal, Unfit
-from data_prep.settings import SPLITS
 from data_prep.sources import tables
+from data_prep.sources.splits import SPLITS
 from medix.errors import ConfigError
 
 

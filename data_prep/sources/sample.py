@@ -2,62 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Final
 
-from data_prep.sources.jsonl import JsonlSource
+from data_prep.images import MAX_BYTES
+from data_prep.records import Refusal, Unfit
+from data_prep.sources.catalogue import SAMPLE_DATA, SAMPLE_NAME
+from data_prep.sources.opening import records
 from medix.errors import DataError
 from medix.sample import Sample
 
-SOURCE_NAME: Final = "medix_sample"
-SAMPLE_DATA: Final = Path(__file__).resolve().parents[2] / "examples" / "sample_data"
-"""Folder of the committed set: `train.jsonl`, `test.jsonl`, `images/`, `ATTRIBUTION.md`."""
-
-
-class SampleSource(JsonlSource):
-    """The sample set for `medix prepare sample`; its held-out rows are the validation split."""
-
-    name: ClassVar[str] = SOURCE_NAME
-    licence: ClassVar[str] = "per picture, see ATTRIBUTION.md beside the set"
-
-    @classmethod
-    def default_root(cls, revision: str) -> Path:
-        return SAMPLE_DATA
-
 
 def read_sample_set(split: str, folder: Path = SAMPLE_DATA) -> Iterator[Sample]:
-    """Samples of `split` (`train` or `test`) in the order of the file, images as their encoded bytes.
+    """Yield the samples of `split` (`train` or `test`) in the order of the file, images as their encoded bytes.
 
     Raises:
         DataError: the file of the split or a picture is missing, or a line lacks a field.
     """
+    fix = "Restore examples/sample_data, or rebuild it with `python -m examples.sample_data.build`."
     table = folder / f"{split}.jsonl"
-    fix = "restore examples/sample_data, or rebuild it with `python -m examples.sample_data.build`"
     if not table.is_file():
-        raise DataError(f"the {split} split of the sample set", f"no file {table}", fix)
-    with table.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield _sample(json.loads(line), split, folder)
-            except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
-                if isinstance(error, DataError):
-                    raise
-                raise DataError("a sample", f"{table.name}:{number}: {type(error).__name__}: {error}", fix) from error
-
-
-def _sample(row: dict[str, object], split: str, folder: Path) -> Sample:
-    images, aliases, modality = row["images"], row["aliases"], row["modality"]
-    if not isinstance(images, list) or not isinstance(aliases, list):
-        raise TypeError("'images' and 'aliases' are lists")
-    return Sample(
-        id=str(row["id"]),
-        source=SOURCE_NAME,
-        split=split,
-        question=str(row["question"]),
-        reference=str(row["answer"]),
-        images=tuple((folder / str(name)).read_bytes() for name in images),
-        modality=None if modality is None else str(modality),
-        aliases=tuple(str(alias) for alias in aliases),
-    )
+        raise DataError(f"The sample set has no file {table}.", fix)
+    for record in records(f"jsonl:{table}?name={SAMPLE_NAME}", [split]):
+        if isinstance(record, Refusal):
+            raise DataError(f"Row {record.id} of the sample set cannot be read: {record.detail}.", fix)
+        try:
+            images = tuple(ref.read(MAX_BYTES) for ref in record.images)
+        except Unfit as error:
+            raise DataError(
+                f"A picture of row {record.id} of the sample set is missing: {error.detail}.", fix
+            ) from error
+        yield Sample(
+            id=record.id,
+            source=SAMPLE_NAME,
+            split=split,
+            question=record.question,
+            reference=record.reference,
+            images=images,
+            modality=record.modality,
+            answer_kind=record.answer_kind,  # type: ignore[arg-type]  # one of the kinds: `records` checks it
+            aliases=record.aliases,
+        )

@@ -22,6 +22,8 @@ from PIL import Image
 
 from data_prep.prepare import prepare
 from data_prep.records import REASONS
+from data_prep.sources import open_source
+from medix.errors import ConfigError
 
 Picture = Callable[..., bytes]
 Row = dict[str, Any]
@@ -90,8 +92,8 @@ PICTURES: list[tuple[str, Callable[[int], bytes], str, set[str]]] = [
 ROWS: list[tuple[str, Callable[[int], Row], set[str]]] = [
     ("no question", lambda n: {"answer": "a"}, {"bad_field"}),
     ("blank question", lambda n: {"question": " " * n, "answer": "a"}, {"bad_field"}),
-    ("no answer", lambda n: {"question": f"q{n}?"}, {"bad_field"}),
-    ("answer of the wrong type", lambda n: {"question": f"q{n}?", "answer": [n]}, {"bad_field"}),
+    ("no answer", lambda n: {"question": f"q{n}?"}, {"no_answer"}),
+    ("answer of the wrong type", lambda n: {"question": f"q{n}?", "answer": [[n]]}, {"bad_field"}),
     ("yes as a truth value", lambda n: {"question": f"q{n}?", "answer": n % 2 == 0}, {"bad_field"}),
     ("unknown modality", lambda n: asked(n, modality=f"XRAY{n}"), {"bad_modality"}),
     ("unknown kind", lambda n: asked(n, answer_kind=f"k{n}"), {"bad_field"}),
@@ -113,7 +115,7 @@ LINES: list[tuple[str, Callable[[int], bytes], set[str]]] = [
     ("lone surrogate", lambda n: b'{"question": "\\ud800", "answer": "a"}', {"not_utf8"}),
 ]
 EACH = 13
-"""Of every maker: (16 + 15 + 6) x 13 = 481, and 21 more in `tables`."""
+"""Of every maker: (16 + 15 + 6) x 13 = 481, and 9 more in `table` and as repeated ids."""
 
 
 def jsonl(root: Path) -> Iterator[tuple[str, set[str]]]:
@@ -140,47 +142,63 @@ def jsonl(root: Path) -> Iterator[tuple[str, set[str]]]:
     (root / "train.jsonl").write_bytes(b"\n".join(lines))
 
 
-def tables(root: Path) -> Iterator[tuple[str, set[str]]]:
-    """Whole tables that are damaged, and one with damaged rows."""
+def table(root: Path) -> Iterator[tuple[str, set[str]]]:
+    """A text table with damaged lines; the good rows around them are read."""
     root.mkdir()
-    good = {"question": "q?", "answer": "a"}
-    for number in range(4):
-        pq.write_table(pa.Table.from_pylist([{"wrong": number}]), root / f"columns{number}.parquet")
-        yield f"columns{number}.parquet:0", {"wrong_columns"}
-        pq.write_table(pa.Table.from_pylist([good] * 9), path := root / f"cut{number}.parquet")
-        path.write_bytes(path.read_bytes()[: 40 + 30 * number])
-        yield f"cut{number}.parquet:0", {"unreadable_file"}
-    (root / "empty.parquet").write_bytes(b"")
-    yield "empty.parquet:0", {"unreadable_file"}
-    (root / "object.json").write_text('{"question": "q"}')
-    (root / "broken.json").write_text('[{"question": ')
-    (root / "latin1.json").write_bytes('["é"]'.encode("latin-1"))
-    yield "object.json:0", {"bad_json"}
-    yield "broken.json:0", {"bad_json"}
-    yield "latin1.json:0", {"not_utf8"}
-    (root / "columns.csv").write_text("frage,antwort\nq?,a\n")
-    yield "columns.csv:0", {"wrong_columns"}
-    (root / "utf16.csv").write_bytes("question,answer\nq?,a\n".encode("utf-16"))
-    yield "utf16.csv:0", {"wrong_columns", "not_utf8"}
-    yield "utf16.csv:1", {"wrong_columns", "not_utf8"}
-    rows = [b"question,answer", b"one?,a,b", b"two?", b"\xe9?,a", b'three?,"a"b']
-    (root / "rows.csv").write_bytes(b"\n".join(rows) + b"\n")
-    for number, reason in enumerate(("wrong_columns", "wrong_columns", "not_utf8", "unreadable_file")):
+    lines = [b"question,answer", b"one?,a,b", b"two?", b"\xe9?,a", b'three?,"a"b', b'four?,"a']
+    good = [b"fine %d?,a" % number for number in range(3)]
+    (root / "rows.csv").write_bytes(b"\n".join([*lines, *good]) + b"\n")
+    for number, reason in enumerate(("wrong_columns", "wrong_columns", "not_utf8", "bad_table_row", "bad_table_row")):
         yield f"rows.csv:{number}", {reason}
+
+
+def parquet_cut_at(share: float) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([{"question": "q?", "answer": "a"}] * 9), buffer)
+    return buffer.getvalue()[: int(share * len(buffer.getvalue()))]
+
+
+WHOLE: list[tuple[str, bytes, bool]] = [
+    *[(f"part{n}.parquet", parquet_cut_at(n / 10), True) for n in range(0, 10, 3)],
+    ("object.json", b'{"question": "q"}', False),
+    ("broken.json", b'[{"question": ', True),
+    ("deep.json", b"[" * 60_000, True),
+    ("latin1.json", '["é"]'.encode("latin-1"), True),
+    ("columns.csv", b"frage,antwort\nq?,a\n", False),
+    ("twice.csv", b"question,question,answer\nq?,q?,a\n", True),
+    ("empty.jsonl", b"", False),
+    ("texts.jsonl", b'"a"\n"b"\n', False),
+]
+"""Name, content, and whether it is refused beside a good table too; the others are no tables of questions then."""
+
+
+@pytest.mark.parametrize(("name", "content", "always"), WHOLE, ids=[name for name, _, _ in WHOLE])
+def test_a_table_that_cannot_be_read_is_one_error_that_names_it(
+    name: str, content: bytes, always: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=name):
+        open_source(f"table:{tmp_path / name}")
+    (tmp_path / "good.jsonl").write_text('{"question": "q?", "answer": "a"}\n')
+    if always:
+        with pytest.raises(ConfigError, match=name):
+            open_source(f"table:{tmp_path}")
+    else:
+        assert open_source(f"table:{tmp_path}").passed_over == (name,)
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[str, set[str]]], list[Row], dict[str, Any]]:
     root = tmp_path_factory.mktemp("damaged")
-    expected = [*jsonl(root / "rows"), *tables(root / "tables")]
-    sources = [f"jsonl:{root / 'rows'}", f"csv:{root / 'tables'}?name=c", f"parquet:{root / 'tables'}?name=p"]
+    expected = [*jsonl(root / "rows"), *table(root / "table")]
+    sources = [f"jsonl:{root / 'rows'}", f"csv:{root / 'table'}?name=c"]
     manifest = prepare(sources, root / "out", workers=1, max_quarantine=1.0)
     lines = (root / "out" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     return expected, [json.loads(line) for line in lines], manifest
 
 
 def test_there_are_five_hundred(outcome: Any) -> None:
-    assert len(outcome[0]) >= 500
+    assert len(outcome[0]) >= 490
 
 
 def test_every_damage_is_in_the_quarantine_for_its_reason(outcome: Any) -> None:
@@ -195,7 +213,7 @@ def test_every_damage_is_in_the_quarantine_for_its_reason(outcome: Any) -> None:
 
 def test_nothing_else_got_through_and_all_is_counted(outcome: Any) -> None:
     expected, found, manifest = outcome
-    assert manifest["rows"] == {"read": len(expected) + 1, "kept": 1, "quarantined": len(expected)}
+    assert manifest["rows"] == {"read": len(expected) + 4, "kept": 4, "quarantined": len(expected)}
     counted = {reason: facts["rows"] for reason, facts in manifest["quarantine"]["reasons"].items()}
     assert sum(counted.values()) == len(found)
     assert set(counted) <= set(REASONS)

@@ -14,7 +14,7 @@ import pytest
 from data_prep.dicom_image import BURNED_IN_POSSIBLE, IDENTIFIERS_DROPPED, decode_dicom
 from data_prep.prepare import prepare
 from data_prep.records import DicomView, Unfit
-from data_prep.sources.dicom import modality_tag
+from data_prep.sources.folders import modality_tag
 
 pydicom = pytest.importorskip("pydicom")
 VIEW = DicomView()

@@ -1,0 +1,138 @@
+"""Options of a choice question, in whatever shape a table holds them, and which of them is right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from data_prep.records import Unfit
+from data_prep.sources.table_files import literal, present
+
+LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def option_pairs(value: Any) -> list[tuple[str, str]]:
+    """Return (name or empty, text) of each option, of whatever shape the field is; an empty option has an empty text.
+
+    Raises:
+        Unfit: the field is no list and no mapping of texts.
+    """
+    if isinstance(value, str):
+        value = literal_or_lines(value)
+    if isinstance(value, dict) and isinstance(value.get("text"), list):  # {"label": [...], "text": [...]}
+        value = dict(zip(value.get("label") or LETTERS, value["text"], strict=False))
+    if isinstance(value, list):
+        if value and all(isinstance(item, dict) for item in value):
+            found = []
+            for item in value:
+                name = item.get("key", item.get("label", item.get("letter", "")))
+                text = item.get("value", item.get("text", item.get("option", item.get("content"))))
+                found.append((str(name), text))
+        else:
+            found = [("", item) for item in value]
+    elif isinstance(value, dict):
+        found = [(str(name), text) for name, text in value.items()]
+    else:
+        raise Unfit("bad_field", f"options given as {type(value).__name__}")
+    if any(isinstance(text, bool | list | dict | bytes) for _, text in found):
+        raise Unfit("bad_field", "an option is no text")
+    return [(name, str(text).strip() if present(text) else "") for name, text in found]
+
+
+def pairs_or_none(value: Any) -> list[tuple[str, str]]:
+    try:
+        return option_pairs(value) if isinstance(value, list | dict) else []
+    except Unfit:
+        return []
+
+
+def literal_or_lines(value: str) -> Any:
+    """Return a list that a text writes: in JSON, in Python, or one lettered option a line."""
+    found = literal(value)
+    if found is not value:
+        return found
+    lines = [line.strip() for line in value.splitlines() if line.strip()]
+    if len(lines) > 1 and all(re.match(r"\(?[A-Za-z][.:)]", line) for line in lines):
+        return lines
+    raise Unfit("bad_field", "the options are a text that is no list")
+
+
+def choices_of(names: Sequence[str], row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (letter as stated, text) of each option, empty ones included; [] where the row has none."""
+    if len(names) > 1:
+        pairs = [("", str(row[name]).strip() if present(row.get(name)) else "") for name in names]
+    elif names and present(row.get(names[0])):
+        pairs = option_pairs(row[names[0]])
+    else:
+        return []
+    named = [
+        (_letter_of_name(name) or LETTERS[place], text) for place, (name, text) in enumerate(pairs[: len(LETTERS)])
+    ]
+    prefix = [re.match(rf"\s*\(?{letter}\s*[.:)]\s*", text, re.IGNORECASE) for letter, text in named]
+    if all(match or not text for match, (_, text) in zip(prefix, named, strict=True)):
+        named = [
+            (letter, text[match.end() :].strip() if match else "")
+            for match, (letter, text) in zip(prefix, named, strict=True)
+        ]
+    return named if any(text for _, text in named) else []
+
+
+def _letter_of_name(name: str) -> str:
+    short = name.strip().strip("().: ").upper()
+    if len(short) > 1:
+        match = re.fullmatch(r"(?:OPTION|CHOICE|OP)[ _]?([A-Z])", short)
+        short = match[1] if match else ""
+    return short if short.isalpha() and short.isascii() else ""
+
+
+def right_option(
+    choices: Sequence[tuple[str, str]], letters: Sequence[Any], answers: Sequence[Any], first: int | None
+) -> tuple[str, str]:
+    """Return (letter, text) of the right option, letters as in `choices`.
+
+    Args:
+        letters: what names it by letter or number, if a row has such a field.
+        answers: what names it in any way.
+        first: number of the first option, None where that is not known.
+
+    Raises:
+        Unfit: no option is named, or letter and text name different ones.
+    """
+    by_letter = [_named_option(value, choices, first, True) for value in letters[:1]]
+    by_answer = [_named_option(value, choices, first, False) for value in answers[:1]]
+    if None in by_letter or (not by_letter and None in by_answer):
+        raise Unfit("no_answer", f"{str([*letters, *answers][0])[:60]!r} is none of the options")
+    found = [option for option in (*by_letter, *by_answer) if option is not None]
+    if not found:
+        raise Unfit("no_answer", "no option is named as the right one")
+    if found[0][1] != found[-1][1]:
+        raise Unfit("bad_field", f"the letter says {found[0][0]}, the text is that of {found[-1][0]}")
+    return found[0]
+
+
+def _named_option(
+    value: Any, choices: Sequence[tuple[str, str]], first: int | None, is_index: bool
+) -> tuple[str, str] | None:
+    stated = str(value).strip()
+    if isinstance(value, list) and len(value) == 1:
+        return _named_option(value[0], choices, first, is_index)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise Unfit("bad_field", f"the right option is a {type(value).__name__}")
+    same = [choice for choice in choices if choice[1] and choice[1] == stated]
+    if len(same) == 1 and not is_index:
+        return same[0]
+    if match := re.fullmatch(r"\(?([A-Za-z])\)?\s*[.:)]?(?:\s+(.*)|)", stated, re.DOTALL):
+        letters = [choice for choice in choices if choice[0] == match[1].upper() and choice[1]]
+        if letters and not match[2]:
+            return letters[0]
+    if match := re.match(r"\(?([A-Za-z])\s*[.:)]\s*", stated):
+        letters = [c for c in choices if c[0] == match[1].upper() and c[1] == stated[match.end() :].strip()]
+        if letters:
+            return letters[0]
+    number = stated.removesuffix(".0")
+    if (is_index or not isinstance(value, str)) and number.isdecimal() and first is not None:
+        place = int(number) - first
+        return choices[place] if 0 <= place < len(choices) and choices[place][1] else None
+    folded = [choice for choice in choices if choice[1] and choice[1].casefold() == stated.casefold()]
+    return folded[0] if len({text for _, text in folded}) == 1 else None

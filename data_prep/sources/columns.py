@@ -1,0 +1,435 @@
+"""Which column of a table is what: by the source's own statement, by the user's mapping, by name, by content."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from data_prep.images import EXTENSIONS
+from data_prep.records import Unfit
+from data_prep.sources import table_files
+from data_prep.sources.choices import choices_of, pairs_or_none
+from data_prep.sources.splits import TRAIN, split_of_word
+from data_prep.sources.table_files import present
+from medix.errors import ConfigError
+from medix.modality import MODALITIES
+from medix.options import suggest
+from medix.sample import ANSWER_KINDS
+
+ROLES: Final[dict[str, tuple[str, ...]]] = {
+    "question": ("question", "questiontext", "problem", "query", "prompt", "sent1", "instruction", "text"),
+    "answer": (
+        "answer", "answers", "answertext", "solution", "output", "reference", "groundtruth", "correctanswer",
+        "finaldecision", "target", "response", "caption", "label", "text",
+    ),
+    "letter": (
+        "answeridx", "answerindex", "answerlabel", "answerletter", "cop", "correctoption", "correctchoice",
+        "correctidx", "correctindex", "correctletter", "label",
+    ),
+    "options": ("options", "choices", "answerchoices"),
+    "image": (
+        "images", "image", "imagename", "imgname", "imagepath", "imgpath", "imagefile", "imgfile", "filename",
+        "figurepath", "filepath", "img", "picture", "pictures", "imagebytes",
+    ),
+    "id": ("id", "qid", "uid", "questionid", "sampleid", "rowid", "pubid", "pmid", "realidx"),
+    "split": ("split", "datasplit", "partition", "subset", "phase", "part", "set"),
+    "modality": ("modality", "imagemodality", "imagingmodality"),
+    "answer_kind": ("answerkind", "answertype", "questiontype"),
+    "aliases": ("aliases", "synonyms"),
+    "passage": ("passage", "context", "contexts", "abstract"),
+    "headings": ("labels",),
+    "group": ("patientid", "patient", "subjectid", "studyid", "caseid"),
+    "source": ("source",),
+    "language": ("qlang", "language", "lang"),
+}  # fmt: skip
+"""Role -> names that mean it, letters and digits only, the likeliest first."""
+_SECOND: Final = {"instruction": "input", "sent1": "sent2"}
+"""A question in two columns."""
+_FAMILIES: Final = {
+    "options": re.compile(r"(choice|options?|op|opt|ending|)([a-j0-9])"),
+    "image": re.compile(r"(image|img|imagepath|picture)([0-9]{1,2})"),
+}
+KINDS: Final = {
+    "open": "open", "freeform": "open", "closed": "closed", "close": "closed", "yesno": "closed", "binary": "closed",
+    "choice": "choice", "multiplechoice": "choice", "mcq": "choice", "singlechoice": "choice", "report": "report",
+}  # fmt: skip
+MODALITY_WORDS: Final = {
+    "ct": "CT_SCAN", "computedtomography": "CT_SCAN", "ctscan": "CT_SCAN", "mri": "MRI_SCAN", "mr": "MRI_SCAN",
+    "mriscan": "MRI_SCAN", "magneticresonanceimaging": "MRI_SCAN", "xray": "X_RAY", "radiograph": "X_RAY",
+    "cxr": "X_RAY", "chestxray": "X_RAY", "us": "ULTRASOUND", "pet": "PET_SCAN", "oct": "OCT_SCAN",
+    "fundus": "FUNDUS_PHOTOGRAPHY", "histopathology": "MICROSCOPY", "pathology": "MICROSCOPY",
+    "dermoscopy": "CLINICAL_PHOTOGRAPHY",
+} | {re.sub("[^a-z]", "", tag.lower()): tag for tag in MODALITIES}  # fmt: skip
+"""Common words for a modality, letters and digits only -> its tag."""
+_NONE: Final = "none"
+MAPPED: Final = (*ROLES, "extra")
+"""Options of a specification that name a column."""
+
+
+def plain(name: str) -> str:
+    """Return the letters and digits of a column's name in lower case."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What was taken for what in one table."""
+
+    roles: Mapping[str, tuple[str, ...]]
+    fixed: Mapping[str, str]
+    """Roles with the same text in every row, such as a question for a set of captions."""
+    extra: tuple[str, ...]
+    unread: tuple[str, ...]
+    first_option: int | None = None
+    """Number of the first option where options are named by number."""
+
+    def used(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([name for names in self.roles.values() for name in names] + list(self.extra)))
+
+    def values(self, row: Mapping[str, Any], role: str) -> list[Any]:
+        """Return the fields of a role that hold something."""
+        return [row[name] for name in self.roles.get(role, ()) if present(row.get(name))]
+
+    def text(self, row: Mapping[str, Any], role: str, default: str | None = None) -> str:
+        """Return the text of a role. Numbers are text too (an answer may be 5); lists and booleans are refused."""
+        if role in self.fixed:
+            return self.fixed[role]
+        parts = [text_of(row[name], name) for name in self.roles.get(role, ()) if present(row.get(name))]
+        if parts:
+            return "\n".join(parts)
+        if default is not None:
+            return default
+        raise Unfit("no_answer" if role == "answer" else "bad_field", f"{role!r} is missing or empty")
+
+    def as_json(self) -> dict[str, Any]:
+        taken = {role: list(names) for role, names in self.roles.items()} | {
+            k: [f"={v}"] for k, v in self.fixed.items()
+        }
+        return {"taken": taken, "extra": list(self.extra), "not_read": list(self.unread)}
+
+
+def text_of(value: Any, name: str) -> str:
+    """Return a field as text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise Unfit("bad_field", f"{name!r} is a {type(value).__name__}, not text")
+    return str(value).strip()
+
+
+def recognise(
+    where: str,
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    mapping: Mapping[str, str],
+    declared: Mapping[str, tuple[str, ...]],
+    words: Mapping[str, str],
+    first_option: int | None = None,
+) -> Columns | None:
+    """Decide which column is what, from the names and the first rows; None if it is no table of questions.
+
+    Args:
+        where: the table's name, for messages.
+        mapping: role -> column, as the user says; `none` for no column.
+        declared: role -> columns, as the source's own description says.
+        words: further names of splits.
+
+    Raises:
+        ConfigError: a column that the user names is missing, or what a column means cannot be told.
+    """
+    finder = _Finder(where, tuple(names), rows, mapping)
+    for role, columns in declared.items():
+        finder.take(role, [name for name in columns if name in finder.names])
+    for role in ROLES:
+        finder.by_user(role)
+    finder.families()
+    for role in (
+        "letter",
+        "options",
+        "image",
+        "id",
+        "split",
+        "modality",
+        "answer_kind",
+        "aliases",
+        "source",
+        "language",
+    ):
+        finder.by_name(role, words)
+    finder.question_and_answer()
+    if "question" not in finder.all_roles() or not finder.has_answer():
+        return None
+    for role in ("passage", "group"):
+        finder.by_name(role, words)
+    if "passage" in finder.roles:
+        finder.by_name("headings", words)
+    finder.by_content(words)
+    finder.check_letters()
+    return finder.finish(first_option)
+
+
+class _Finder:
+    """Roles found so far, and the columns that are still free."""
+
+    def __init__(
+        self, where: str, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]], mapping: Mapping[str, str]
+    ) -> None:
+        self.where, self.names, self.rows, self.mapping = where, names, rows, mapping
+        self.roles: dict[str, tuple[str, ...]] = {}
+        self.fixed: dict[str, str] = {}
+        self.refused = {role for role, column in mapping.items() if column == _NONE}
+        self.extra = tuple(name for name in mapping.get("extra", "").split(",") if name)
+        for name in self.extra:
+            self._known("extra", name)
+
+    def all_roles(self) -> set[str]:
+        return {*self.roles, *self.fixed}
+
+    def free(self) -> list[str]:
+        taken = {name for names in self.roles.values() for name in names}
+        return [name for name in self.names if name not in taken]
+
+    def values(self, name: str) -> list[Any]:
+        return [row[name] for row in self.rows if present(row.get(name))]
+
+    def take(self, role: str, names: Iterable[str]) -> None:
+        names = tuple(names)
+        if names and role not in self.all_roles() and role not in self.refused and role not in self.mapping:
+            self.roles[role] = names
+
+    def _known(self, role: str, name: str) -> None:
+        if name not in self.names:
+            raise ConfigError(
+                f"{self.where} has no column {name!r}, which ?{role}= names. {suggest(name, self.names)}",
+                f"It has: {', '.join(self.names)}. Correct ?{role}=, or write ?{role}=none.",
+            )
+
+    def by_user(self, role: str) -> None:
+        stated = self.mapping.get(role)
+        if stated is None or stated == _NONE:
+            return
+        if (role == "question" and stated not in self.names and re.search(r"\s", stated)) or (
+            role == "modality" and stated not in self.names and modality_of(stated) in MODALITIES
+        ):
+            self.fixed[role] = stated
+        else:
+            columns = (stated,) if stated in self.names else tuple(stated.split("+"))
+            for name in columns:
+                self._known(role, name)
+            self.roles[role] = columns
+
+    def by_name(self, role: str, words: Mapping[str, str]) -> None:
+        if role in self.all_roles() or role in self.refused:
+            return
+        for wanted in ROLES[role]:
+            for name in self.free():
+                if plain(name) == wanted and self._fits(role, name, words):
+                    self.take(role, (name,))
+                    return
+
+    def _fits(self, role: str, name: str, words: Mapping[str, str]) -> bool:
+        """Return whether the first rows speak for a name that means something else in other sets."""
+        values = self.values(name)
+        if role == "id":
+            # Rows about one image often share its id; a few repeated ids are duplicates, and are reported as such.
+            return len({str(value) for value in values}) >= (0.5 if plain(name) == "id" else 1.0) * len(values)
+        if role == "split" and plain(name) != "split":
+            return bool(values) and all(isinstance(v, str) and split_of_word(v, words) for v in values)
+        if role == "letter" and plain(name) == "label":
+            return "options" in self.roles
+        if role == "headings":
+            return all(isinstance(value, list) for value in values)
+        if role == "answer_kind" and plain(name) != "answerkind":
+            return any(plain(str(value)) in KINDS for value in values)
+        if role == "source":
+            return len({str(value) for value in values}) <= 20
+        return True
+
+    def families(self) -> None:
+        """Take columns that are numbered or lettered together: `opa`..`opd`, `Choice A`.., `image_1`.."""
+        for role, pattern in _FAMILIES.items():
+            found: dict[str, list[tuple[str, str]]] = {}
+            for name in self.free():
+                if match := pattern.fullmatch(plain(name)):
+                    found.setdefault(match[1], []).append((match[2].zfill(2), name))
+            for prefix, members in found.items():
+                members.sort()
+                first = members[0][0].lstrip("0") or "0"
+                lettered = prefix or all(len(name.strip()) == 1 for _, name in members)
+                if first in ("a", "0", "1") and lettered and (len(members) > 1 or role == "image"):
+                    self.take(role, [name for _, name in members])
+
+    def question_and_answer(self) -> None:
+        """Take both; a name that may be either, such as `text`, is what the other is not."""
+        for role in ("question", "answer"):
+            other = "answer" if role == "question" else "question"
+            for wanted in ROLES[role]:
+                name = next((name for name in self.free() if plain(name) == wanted), None)
+                if name is None or role in self.all_roles() or role in self.refused:
+                    continue
+                elsewhere = other in self.all_roles() or any(
+                    plain(free) in ROLES[other] for free in self.free() if free != name
+                )
+                if wanted != "text" or elsewhere:
+                    second = next((n for n in self.free() if plain(n) == _SECOND.get(wanted)), None)
+                    self.take(role, (name,) if second is None else (name, second))
+
+    def has_answer(self) -> bool:
+        return "answer" in self.all_roles() or {"letter", "options"} <= self.all_roles()
+
+    def by_content(self, words: Mapping[str, str]) -> None:
+        """Take a free column for what its values are, if they can be only one thing."""
+        tests = {
+            "split": lambda v: isinstance(v, str) and split_of_word(v, words) is not None,
+            "image": _looks_like_image,
+            "options": lambda v: len(pairs_or_none(v)) > 1,
+        }
+        for role, test in tests.items():
+            if role in self.all_roles() or role in self.refused:
+                continue
+            found = []
+            for name in self.free():
+                values = self.values(name)
+                if values and sum(map(test, values)) >= 0.8 * len(values):
+                    found.append(name)
+            if role == "split":
+                found = [name for name in found if {split_of_word(v, words) for v in self.values(name)} != {TRAIN}]
+            if role == "options":
+                found = [name for name in found if self._holds_answers(name)]
+            if len(found) > 1:
+                raise ConfigError(
+                    f"In {self.where} each of the columns {', '.join(found)} looks like the {role} column.",
+                    f"Name the right one, e.g. ?{role}={found[0]}, or write ?{role}=none.",
+                )
+            self.take(role, found)
+
+    def _holds_answers(self, name: str) -> bool:
+        """Return whether most answers are an option of a column, by letter, number or text."""
+        answers = self.roles.get("answer") or self.roles.get("letter") or ()
+        pairs = [
+            (row[name], row.get(answers[0])) for row in self.rows if answers and isinstance(row.get(name), list | dict)
+        ]
+        hits = 0
+        for value, answer in pairs:
+            options = pairs_or_none(value)
+            stated = str(answer).strip().lower()
+            hits += stated in {text.strip().lower() for _, text in options} or stated in {n.lower() for n, _ in options}
+        return bool(pairs) and hits >= 0.8 * len(pairs)
+
+    def check_letters(self) -> None:
+        """Refuse a table whose answers are letters of options that were not found."""
+        if "options" in self.all_roles() or "answer" not in self.roles or "options" in self.refused:
+            return
+        answers = [str(value).strip() for value in self.values(self.roles["answer"][0])]
+        bare = [a for a in answers if re.fullmatch(r"[A-H][.):]?", a)]
+        question = self.roles.get("question", ("",))[0]
+        inline = [v for v in self.values(question) if re.search(r"(?m)\bA\s*[.:)]", str(v))]
+        if len(bare) > 0.5 * len(answers) and len(inline) < 0.5 * len(answers):
+            raise ConfigError(
+                f"The answers of {self.where} are letters, but no column was taken for the options.",
+                f"Name the column with ?options=, several with +, out of: {', '.join(self.free())}.",
+            )
+
+    def finish(self, first_option: int | None) -> Columns:
+        unread = tuple(name for name in self.free() if name not in self.extra)
+        columns = Columns(dict(self.roles), dict(self.fixed), self.extra, unread)
+        if "options" not in self.roles:
+            return columns
+        stated = self.mapping.get("first_option")
+        base = int(stated) if stated in ("0", "1") else self._first_option(columns, first_option)
+        return Columns(columns.roles, columns.fixed, columns.extra, columns.unread, base)
+
+    def _first_option(self, columns: Columns, declared: int | None) -> int | None:
+        """Tell whether numbers of options begin at 0 or at 1."""
+        role = "letter" if "letter" in self.roles else "answer"
+        numbers: set[int] = set()
+        most = 0
+        for row in self.rows:
+            for value in columns.values(row, role)[:1]:
+                if isinstance(value, int) or (role == "letter" and str(value).strip().isdecimal()):
+                    numbers.add(int(value))
+            try:
+                most = max(most, len(choices_of(columns.roles["options"], row)))
+            except Unfit:
+                continue
+        numbers = {number for number in numbers if number >= 0}
+        if not numbers or 0 in numbers:
+            return 0
+        if most in numbers:
+            return 1
+        if declared is None and not (role == "letter" and "answer" in self.roles):
+            raise ConfigError(
+                f"Whether {self.roles[role][0]} of {self.where} counts options from 0 or from 1 cannot be told.",
+                "Say it: ?first_option=0 or ?first_option=1.",
+            )
+        return declared
+
+
+def _looks_like_image(value: Any) -> bool:
+    if isinstance(value, bytes):
+        return True
+    if isinstance(value, list):
+        return bool(value) and all(_looks_like_image(item) for item in value)
+    if isinstance(value, dict):
+        return isinstance(value.get("bytes"), bytes)
+    return isinstance(value, str) and (
+        value.startswith("data:image/")
+        or ("\n" not in value and value.rsplit(".", 1)[-1].lower() in {*EXTENSIONS, "gz", "nii"} and "." in value)
+    )
+
+
+def modality_of(stated: str) -> str:
+    """Return the tag for a common word, or the text as it is."""
+    return stated if stated in MODALITIES else MODALITY_WORDS.get(plain(stated), stated)
+
+
+def kind_of(columns: Columns, row: Mapping[str, Any], reference: str, question: str, choices: bool) -> str:
+    """Return `open`, `closed`, `choice` or `report`."""
+    if choices:
+        return "choice"
+    for name in columns.roles.get("answer_kind", ()):
+        stated = str(row.get(name) or "").strip()
+        if stated in ANSWER_KINDS or plain(stated) in KINDS:
+            return KINDS.get(plain(stated), stated)
+        if stated and plain(name) == "answerkind":
+            return stated
+    if re.fullmatch(r"[A-H]", reference) and re.search(r"(?m)\bA\s*[.:)]", question):
+        return "choice"
+    return "closed" if reference.lower().rstrip(".") in ("yes", "no") else "open"
+
+
+def texts(value: Any, name: str) -> tuple[str, ...]:
+    """Return a field that holds a list of texts, or several texts between `|` or `#`."""
+    if isinstance(value, str):
+        found = table_files.literal(value)
+        value = re.split(r"[|#]", value) if found is value else found
+    if not isinstance(value, list) or not all(isinstance(item, str | int | float) and present(item) for item in value):
+        raise Unfit("bad_field", f"{name!r} is not a list of texts")
+    return tuple(str(item).strip() for item in value if str(item).strip())
+
+
+def passage_of(columns: Columns, row: Mapping[str, Any]) -> str:
+    """Return the passage that a question is about; sections of an abstract keep their headings."""
+    for name in columns.roles.get("passage", ()):
+        value: Any = row.get(name)
+        headings: Any = next(iter(columns.values(row, "headings")), None)
+        if isinstance(value, dict):
+            headings = value.get("labels")
+            value = value.get("contexts", value.get("text"))
+        if isinstance(value, list):
+            parts = [text_of(part, name) for part in value]
+            titles = list(headings or []) if len(headings or []) == len(parts) else [""] * len(parts)
+            return "\n".join(f"{title}: {part}" if title else part for title, part in zip(titles, parts, strict=True))
+        if present(value):
+            return text_of(value, name)
+    return ""
+
+
+def extra_of(columns: Columns, row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns that were asked for beside the known ones; lists and mappings as JSON."""
+    found = {}
+    for name in columns.extra:
+        if present(value := row.get(name)):
+            found[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return found

@@ -1,0 +1,318 @@
+"""Open a data set by its specification: find its tables and tell what their columns, parts and images are."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from data_prep.records import DicomView, Record, Refusal, Unfit
+from data_prep.sources import columns as cols
+from data_prep.sources import folders, image_places, table_files
+from data_prep.sources.catalogue import CATALOGUE, DataSet
+from data_prep.sources.columns import Columns
+from data_prep.sources.image_places import ImagePlace
+from data_prep.sources.reader import Source, Table, own_words
+from data_prep.sources.splits import SPLITS, TEST, TRAIN, VAL, split_of_path, split_of_word
+from medix.errors import ConfigError
+from medix.options import suggest
+
+MIRROR: Final = "MEDIX_DATA_MIRROR"
+"""Environment variable: a folder that holds `OWNER/NAME` folders, as `hf download --repo-type dataset` writes them."""
+SAMPLED: Final = 200
+"""Rows of each table that are looked at to tell what its columns are."""
+COMMON: Final = (
+    "name", "revision", "splits", TRAIN, VAL, TEST, "skip", "columns", "files", "image_root", "text_only", "language",
+    "first_option", "frame", "window", *(role for role in cols.MAPPED if role not in ("language", "source")),
+)  # fmt: skip
+"""Options that every source has."""
+
+
+def records(
+    specification: str, splits: Sequence[str] | None = None, limit: int | None = None
+) -> Iterator[Record | Refusal]:
+    """Yield the rows of a data set in its own order, each a record or the reason why it is none.
+
+    Args:
+        specification: as for `medix prepare`, e.g. `slake`, `jsonl:my/rows.jsonl?image=scan`.
+        splits: wanted parts, by any of their names (`test`, `validation`); None for the set's evaluation parts.
+        limit: most records; refusals are not counted.
+
+    Raises:
+        ConfigError: there is no such source, or its columns or parts cannot be told.
+
+    Example:
+        >>> rows = list(records("sample", ["test"], limit=2))
+        >>> rows[0].split, len(rows)
+        ('test', 2)
+    """
+    source = open_source(specification)
+    if splits is None:
+        wanted = [split for split in (TRAIN, VAL, TEST) if source.prepared_split(split, evaluation=True)]
+    else:
+        wanted = [split_of_word(word, source.words()) or word for word in splits]
+    left = limit
+    for chunk in source.chunks(256, None):
+        for item in source.read(chunk):
+            if isinstance(item, Record):
+                if item.split not in wanted:
+                    continue
+                if left is not None:
+                    left -= 1
+            elif chunk.table.split not in wanted and not chunk.table.columns.roles.get("split"):
+                continue
+            if left is not None and left < 0:
+                return
+            yield item
+    return
+
+
+def open_source(specification: str) -> Source:
+    """Bind a source to its files: `NAME`, `NAME:PATH`, `NAME:PATH?option=value&option=value`.
+
+    Raises:
+        ConfigError: there is no such source or option, nothing at its path, or what a column or a part means cannot
+            be told.
+    """
+    head, _, query = specification.partition("?")
+    name, _, path = head.partition(":")
+    if name not in CATALOGUE:
+        raise ConfigError(
+            f"There is no data source {name!r}. {suggest(name, CATALOGUE)}",
+            f"For local files write e.g. table:{name}. Known are: {', '.join(CATALOGUE)}.",
+        )
+    data_set = CATALOGUE[name]
+    known = (*COMMON, *data_set.options)
+    options = dict(data_set.defaults)
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in known:
+            raise ConfigError(f"Source {name} has no option ?{key}=. {suggest(key, known)}", "Correct the option.")
+        options[key] = value
+    if set(options.get("splits", TRAIN).split(",")) - {*SPLITS, *own_words(data_set, options)}:
+        raise ConfigError(
+            f"?splits={options['splits']} names an unknown part.", f"Known names are: {', '.join(SPLITS)}."
+        )
+    revision = options.pop("revision", data_set.revision)
+    root = Path(path).expanduser() if path and name != "hub" else _default_root(name, data_set, path, revision, options)
+    if not root.exists():
+        raise ConfigError(f"Source {name!r} has no files at {root}.", f"Correct the path: {name}:PATH.")
+    source = Source(name, root, revision, options)
+    if name in ("image_folder", "dicom") and not folders.has_metadata(root):
+        roles = {role: (name,) for role, name in _FOLDER_ROLES.items()}
+        fixed = {"modality": options["modality"]} if "modality" in options else {}
+        columns = Columns({role: name for role, name in roles.items() if role not in fixed}, fixed, (), ())
+        place = ImagePlace(root, view=_view(options))
+        return dataclasses.replace(source, tables=(Table(root, TRAIN, table_files.Form("folder"), columns, place),))
+    return _with_tables(source)
+
+
+_FOLDER_ROLES: Final = {"group": "patient_id"} | {name: name for name in folders.COLUMNS if name != "patient_id"}
+
+
+def _view(options: Mapping[str, str]) -> DicomView:
+    """Return which picture of a DICOM file `?frame=` and `?window=` ask for.
+
+    Raises:
+        ConfigError: the window is no pair of finite numbers, with a width of 1 or more.
+    """
+    stated = options.get("window", "")
+    try:
+        window = tuple(float(part) for part in stated.split(",")) if stated else None
+        if window is not None and not (len(window) == 2 and all(map(math.isfinite, window)) and window[1] >= 1):
+            raise ValueError(stated)
+    except ValueError as error:
+        raise ConfigError(f"?window={stated} is no window.", "Write centre and width, e.g. ?window=40,400.") from error
+    return DicomView(options.get("frame", "middle"), (window[0], window[1]) if window else None)
+
+
+def _default_root(name: str, data_set: DataSet, path: str, revision: str, options: Mapping[str, str]) -> Path:
+    """Return the folder of a set that its specification names no path for: a mirror, the hub's cache, or the hub."""
+    if data_set.root is not None:
+        return data_set.root
+    repository = path if name == "hub" else data_set.repository
+    if not repository:
+        raise ConfigError(f"Source {name!r} has no path.", f"Write {name}:PATH.")
+    mirror = os.environ.get(MIRROR)
+    if mirror and (folder := Path(mirror).expanduser() / repository).is_dir():
+        return folder
+    fix = f"Copy it and write {name}:PATH, or set {MIRROR} to the folder that holds {repository}."
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ConfigError("huggingface_hub is not installed.", f"pip install 'medix[cpu]' or [gpu]. {fix}") from error
+    wanted = [f"{config}/*" for config in options.get("config", "").split(",") if config]
+    wanted += [pattern for pattern in options.get("files", "").split(",") if pattern]
+    wanted = (wanted and [*wanted, "*.zip"]) or list(data_set.fetch)
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                repo_type="dataset",
+                revision=revision or None,
+                allow_patterns=wanted or None,
+                local_files_only=os.environ.get("HF_HUB_OFFLINE") == "1",
+            )
+        )
+    except Exception as error:
+        # The hub's client has its own errors, and those of two HTTP libraries: offline, gated, not found.
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"The data set {repository} cannot be fetched: {reason}", fix) from error
+
+
+def _with_tables(source: Source) -> Source:
+    """Find the tables of a source and tell what their columns, parts and images are."""
+    data_set, options = source.set, source.options
+    words = source.words()
+    paths = _table_paths(source)
+    mapping = {role: options[role] for role in cols.MAPPED if role in options and role != "language"}
+    header = [name.strip() for name in options.get("columns", "").split(",") if name.strip()]
+    found: list[Table] = []
+    passed_over: list[tuple[Path, tuple[str, ...]]] = []
+    for path in paths:
+        try:
+            form = table_files.form_of(path, header)
+            names, rows = table_files.sample(path, form, SAMPLED)
+        except Unfit as unfit:
+            raise ConfigError(
+                f"{path} cannot be read: {unfit.detail}.",
+                "Restore the file, or name the tables to read with ?files=.",
+            ) from unfit
+        rows, names = _adapted(source, path, rows, names)
+        columns = cols.recognise(path.name, names, rows, mapping, data_set.columns, words, data_set.first_option)
+        if columns is None:
+            passed_over.append((path, names))
+            continue
+        place = image_places.find_place(
+            (value for row in rows for value in columns.values(row, "image")), path, source.root,
+            data_set.image_folders, options.get("image_root", ""),
+        )  # fmt: skip
+        found.append(Table(path, "", form, columns, dataclasses.replace(place, view=_view(options))))
+    _check_passed_over(source, found, passed_over, words)
+    found = _with_splits(source, found, words)
+    stems = [table.path.stem for table in found]
+    for number, table in enumerate(found):
+        alone = stems.count(table.path.stem) == 1
+        whole = "" if alone else "-".join(table.path.relative_to(source.root).with_suffix("").parts)
+        found[number] = dataclasses.replace(table, name=whole or table.path.stem)
+    _check_images(source, found)
+    counts = {table.split: sum(other.split == table.split for other in found) for table in found}
+    for number, table in enumerate(found):
+        if counts[table.split] > 1 and _counted_ids(table):
+            found[number] = dataclasses.replace(table, counted_ids=True)
+    return dataclasses.replace(
+        source, tables=tuple(found), passed_over=tuple(str(path.name) for path, _ in passed_over)
+    )
+
+
+def _counted_ids(table: Table) -> bool:
+    """Return whether the ids of a table are numbers, which the next file will count from its own start."""
+    try:
+        _, rows = table_files.sample(table.path, table.form, SAMPLED)
+    except Unfit:
+        return False
+    ids = [value for row in rows for value in table.columns.values(row, "id")]
+    return bool(ids) and all(str(value).isdecimal() for value in ids)
+
+
+def _adapted(
+    source: Source, path: Path, rows: list[Mapping[str, Any]], names: tuple[str, ...]
+) -> tuple[list[Mapping[str, Any]], tuple[str, ...]]:
+    if source.set.adapt is None:
+        return rows, names
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            if (adapted := source.set.adapt(row, path, number, source.options)) is not None:
+                found.append(adapted)
+        except (Unfit, KeyError, TypeError, AttributeError):
+            continue
+    return found, tuple(dict.fromkeys([key for row in found for key in row])) or names
+
+
+def _table_paths(source: Source) -> list[Path]:
+    root, data_set = source.root, source.set
+    if root.is_file():
+        return [root]
+    suffixes = data_set.suffixes or (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".psv", ".parquet", ".pq")
+    tiers = list(data_set.tables)
+    if source.name in ("image_folder", "dicom"):
+        tiers = [",".join(folders.METADATA)]
+    if files := source.options.get("files"):
+        tiers = [files]
+    elif config := source.options.get("config"):
+        tiers = [",".join(f"{name}/*" for name in config.split(",")), "*.parquet", "*.jsonl", "*.json"]
+    every = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix.lower() in table_files.FORMS)
+    every = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    paths = [path for path in every if path.suffix.lower() in suffixes] if not tiers else []
+    for tier in tiers:
+        patterns = tier.split(",")
+        paths = [p for p in every if any(fnmatch.fnmatch(_tail(p, root, pattern), pattern) for pattern in patterns)]
+        if paths:
+            break
+    if not paths:
+        others = sorted({"".join(path.suffixes[-2:]) for path in root.rglob("*") if path.is_file()})[:12]
+        raise ConfigError(
+            f"There is no table of source {source.name} under {root}; looked for {', '.join(tiers or suffixes)}.",
+            f"Correct the path, or name the files with ?files=. Found there: {', '.join(others) or 'nothing'}.",
+        )
+    return paths
+
+
+def _tail(path: Path, root: Path, pattern: str) -> str:
+    """Return as many of the last parts of a path as a pattern has."""
+    return "/".join(path.relative_to(root).parts[-(pattern.count("/") + 1) :])
+
+
+def _check_passed_over(
+    source: Source,
+    found: Sequence[Table],
+    passed_over: Sequence[tuple[Path, tuple[str, ...]]],
+    words: Mapping[str, str],
+) -> None:
+    """Refuse a table without question and answer if it is the only one, or named after a part of the set."""
+    named = [one for one in passed_over if split_of_path(one[0], source.root, words)]
+    for path, names in [*named, *passed_over]:
+        if found and not split_of_path(path, source.root, words):
+            continue
+        raise ConfigError(
+            f"{path.name} has no known question and answer columns; it has: {', '.join(map(str, names)) or 'none'}.",
+            "Name them, e.g. ?question=COLUMN&answer=COLUMN, or the columns of a file without a header with "
+            "?columns=image,question,answer.",
+        )
+    if not found:
+        raise ConfigError(f"There is no table of questions under {source.root}.", "Correct the path.")
+
+
+def _with_splits(source: Source, found: list[Table], words: Mapping[str, str]) -> list[Table]:
+    """Give each table its split; a file that names none beside files that do is refused."""
+    named = [split_of_path(table.path, source.root, words) for table in found]
+    result = []
+    for table, splits in zip(found, named, strict=True):
+        in_column = "split" in table.columns.roles
+        if len(splits) > 1 or (not splits and any(named) and not in_column):
+            what = f"names several parts ({', '.join(sorted(splits))})" if splits else "names no part of the set"
+            raise ConfigError(
+                f"{table.path.relative_to(source.root) if table.path != source.root else table.path.name} {what}.",
+                f"Say which it is, e.g. ?train={table.path.stem} (or val, test, skip). "
+                f"Known names are: {', '.join(SPLITS)}.",
+            )
+        result.append(dataclasses.replace(table, split=next(iter(splits), TRAIN)))
+    return [table for table in result if table.split != "skip"]
+
+
+def _check_images(source: Source, found: Sequence[Table]) -> None:
+    """Refuse a source whose rows have no image while images lie beside them."""
+    if source.options.get("text_only", "") == "true" or any(t.columns.roles.get("image") for t in found):
+        return
+    beside = image_places.any_image(source.root if source.root.is_dir() else source.root.parent)
+    if beside:
+        names = sorted({name for table in found for name in table.columns.unread})
+        raise ConfigError(
+            f"No column of {source.root} was taken for images, but there are images beside it, such as {beside}.",
+            f"Name it with ?image=COLUMN out of: {', '.join(names)}; or write ?text_only=true.",
+        )
