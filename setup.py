@@ -9,6 +9,7 @@ CORE = [
     "filelock>=3.12",
     "httptools>=0.6",  # parses replies for the scorers' own HTTP client
     "httpx>=0.27",
+    "hydra-core>=1.3,<1.4",  # reads the overrides of `medix score` with the grammar of training
     "jinja2>=3.1",
     "numpy>=2.0",  # bitwise_count, which compares perceptual hashes
     "pillow>=11",

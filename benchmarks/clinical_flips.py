@@ -24,7 +24,7 @@ from benchmarks.terminologies import SOURCES, Pair
 from medix.response import format_response
 from reward_fns import ScoringInput, build_composite
 from reward_fns.clinical_rules.contradiction import find_contradiction
-from reward_fns.clinical_rules.verdict import RuleJudge
+from reward_fns.clinical_rules.rule_judge import RuleJudge
 from reward_fns.scorers.encoders import LocalEncoder
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 

@@ -20,8 +20,8 @@ from medix.errors import ConfigError, MedixError
 class JsonLines:
     """Read the objects of a JSONL file in order.
 
-    After iteration `unreadable` counts the lines that hold no JSON object, and `half_written` tells whether the last
-    line lacks its line end and can not be read.
+    After iteration `unreadable` counts the lines that hold no JSON object, `first_unreadable` is the number of the
+    first, and `half_written` tells whether the last line lacks its line end and can not be read.
 
     Example:
         >>> import pathlib, tempfile
@@ -34,6 +34,7 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path, self.unreadable, self.half_written = path, 0, False
+        self.first_unreadable: int | None = None
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (line number from 1, object). A missing file has no lines."""
@@ -42,7 +43,7 @@ class JsonLines:
 
     def with_offsets(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Yield (line number from 1, offset of the line in bytes, object)."""
-        self.unreadable, self.half_written = 0, False
+        self.unreadable, self.half_written, self.first_unreadable = 0, False, None
         if not self.path.is_file():
             return
         offset = 0
@@ -54,6 +55,7 @@ class JsonLines:
                         yield number, offset, row
                     elif line.endswith(b"\n"):
                         self.unreadable += 1
+                        self.first_unreadable = self.first_unreadable or number
                     else:
                         self.half_written = True
                 offset += len(line)
@@ -71,7 +73,7 @@ class JsonLines:
 def parse_object(line: bytes) -> dict[str, Any] | None:
     """Return the JSON object on a line, or None if the line holds anything else."""
     try:
-        row = json.loads(line.decode("utf-8", errors="replace"))
+        row = json.loads(line.decode("utf-8-sig", errors="replace"))  # some editors start a file with a mark
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from medix.modality import is_modality
 
@@ -49,6 +50,7 @@ class ParsedResponse:
         return None if AMBIGUOUS_PROBLEMS & set(self.problems) else self.answer
 
 
+@lru_cache(maxsize=1024)  # reading, duplicates and log ask for the same response
 def parse_response(text: str) -> ParsedResponse:
     """Split a decoded response into modality, thinking and answer. Never raises; linear in `len(text)`."""
     problems: list[str] = []

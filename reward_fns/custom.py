@@ -14,27 +14,68 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from medix.errors import ConfigError, MedixError, ScorerError
-from reward_fns.contracts import ComponentScore, Scorers, ScoringInput
+from reward_fns.component import ComponentScore, ScoringInput
+from reward_fns.scorers.types import Scorers
+
+_ASKS = frozenset(("judge", "similarity"))
+
+
+class CustomComponent:
+    """A user's function or class in the shape of a `Component`.
+
+    Raises:
+        ConfigError: the path names no function or class, or the options do not fit its signature.
+    """
+
+    def __init__(self, name: str, path: str, options: Mapping[str, Any]) -> None:
+        where = f"medix.reward.components.{name}"
+        target = load_attribute(path, where)
+        self.name = name
+        self._call = _bind(target, options, path, where)
+        self._wants_scorers = "scorers" in inspect.signature(self._call).parameters
+        needs = getattr(target, "needs", ())
+        self.needs: frozenset[str] = frozenset((needs,) if isinstance(needs, str) else needs)
+        if self.needs - _ASKS:
+            raise ConfigError(f"{path}.needs is {needs!r}.", "Name judge, similarity, or both: needs = ('judge',)")
+
+    async def __call__(self, item: ScoringInput, scorers: Scorers) -> ComponentScore:
+        try:
+            found = self._call(item, scorers=scorers) if self._wants_scorers else self._call(item)
+            found = await found if inspect.isawaitable(found) else found
+            found = found if isinstance(found, ComponentScore) else ComponentScore(found)
+            return replace(found, value=float(found.value))
+        except MedixError:  # a scorer's fault, or a scorer that is missing: both say what to do
+            raise
+        except Exception as error:
+            # A bug in a component is not the policy's fault, so it must not become a score.
+            fault = f"{type(error).__name__}: {error}"
+            raise ScorerError(
+                f"The component {self.name!r} failed on {item.sample_id!r}: {fault}", "Correct the component."
+            ) from error
 
 
 def load_attribute(path: str, where: str) -> Any:
-    """What `path` names: `file.py:name` (relative to the working directory) or `package.module:name`.
+    """Return what `path` names: `file.py:name` (relative to the working directory) or `package.module:name`.
 
     Raises:
         ConfigError: no such file, module or name, or the file fails to import.
     """
-    source, colon, name = path.rpartition(":")
-    if not colon or not source or not name:
-        raise ConfigError(f"{where}.path as FILE.py:NAME", repr(path), f"e.g. {where}.path=my_rewards.py:brevity")
+    source, _, name = path.rpartition(":")
+    if not source or not name:
+        raise ConfigError(
+            f"{where}.path is {path!r}, not FILE.py:NAME.", f"Write, e.g., {where}.path=my_rewards.py:brevity"
+        )
     try:
         module = _load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
         return getattr(module, name)
     except (Exception, SystemExit) as error:  # the user's file may raise anything at import
-        found = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{name!r} in {source} for {where}", found, "correct the path or the file") from error
+        raise ConfigError(
+            f"{name!r} of {where} can not be loaded from {source}: {type(error).__name__}: {error}",
+            "Correct the path or the file.",
+        ) from error
 
 
 def _load_file(path: Path) -> Any:
@@ -50,61 +91,20 @@ def _load_file(path: Path) -> Any:
     return module
 
 
-class CustomComponent:
-    """A user's function or class in the shape of a `Component`."""
-
-    def __init__(self, name: str, path: str, options: Mapping[str, Any]) -> None:
-        where = f"medix.reward.components.{name}"
-        target = load_attribute(path, where)
+def _bind(target: Any, options: Mapping[str, Any], path: str, where: str) -> Callable[..., Any]:
+    """Return the function with its options, or the class made with them, after the call has been tried on paper."""
+    try:
         if not callable(target):
-            raise ConfigError(f"a function or a class at {path}", type(target).__name__, "name one of them")
-        self.name = name
-        self._call = _bind(target, options, where)
-        self._wants_scorers = _check_call(self._call, path, where)
-        needs = getattr(target, "needs", ())
-        self.needs: frozenset[str] = frozenset((needs,) if isinstance(needs, str) else needs)
-        unknown = self.needs - {"judge", "similarity"}
-        if unknown:
-            raise ConfigError(f"{path}.needs out of judge, similarity", repr(sorted(unknown)), "correct it")
-
-    async def __call__(self, item: ScoringInput, scorers: Scorers) -> ComponentScore:
-        try:
-            found = self._call(item, scorers=scorers) if self._wants_scorers else self._call(item)
-            found = await found if inspect.isawaitable(found) else found
-            found = found if isinstance(found, ComponentScore) else ComponentScore(found)
-            return replace(found, value=float(found.value))
-        except MedixError:  # a scorer's fault, or a scorer that is not there: both say what to do
-            raise
-        except Exception as error:
-            # A bug in a component is not the policy's fault, so it must not become a score.
-            fault = f"{type(error).__name__}: {error}"
-            raise ScorerError(f"component {self.name!r} to score {item.sample_id!r}", fault, "correct it") from error
-
-
-def _bind(target: Any, options: Mapping[str, Any], where: str) -> Callable[..., Any]:
-    fix = "give it the options that its signature names"
-    if not inspect.isclass(target):
-        return functools.partial(target, **options)
-    try:
-        return cast("Callable[..., Any]", target(**options))
-    except Exception as error:
-        raise ConfigError(f"options that fit {where}", f"{type(error).__name__}: {error}", fix) from error
-
-
-def _check_call(call: Callable[..., Any], path: str, where: str) -> bool:
-    """Whether the scorers are wanted; the call as it will be made has to fit the signature.
-
-    Raises:
-        ConfigError: an option is missing or unknown, or there is no place for the ScoringInput.
-    """
-    shape = f"{path} to take (item) or (item, scorers), and every option of {where}"
-    fix = "correct the signature, or the options; an option without a default has to be set"
-    if not callable(call):
-        raise ConfigError(shape, f"{type(call).__name__} without __call__", "give the class a __call__(self, item)")
-    try:
+            raise TypeError(f"{type(target).__name__} is no function and no class")
+        call = target(**options) if inspect.isclass(target) else functools.partial(target, **options)
+        if not callable(call):
+            raise TypeError(f"{type(call).__name__} has no __call__(self, item)")
         signature = inspect.signature(call)
-        wants_scorers = "scorers" in signature.parameters
-        signature.bind(None, **({"scorers": None} if wants_scorers else {}))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(shape, str(error), fix) from error
-    return wants_scorers
+        signature.bind(None, **({"scorers": None} if "scorers" in signature.parameters else {}))
+    except Exception as error:  # the user's class may raise anything when it is made
+        raise ConfigError(
+            f"{path} does not fit {where}: {error}",
+            "It takes (item) or (item, scorers) and every option; an option without a default has to be set.",
+        ) from error
+    bound: Callable[..., Any] = call
+    return bound

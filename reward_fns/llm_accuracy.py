@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reward_fns.contracts import ComponentScore, Scorers, ScoringInput
-from reward_fns.guard import contradiction
+from reward_fns.clinical_rules.contradiction import find_contradiction
+from reward_fns.component import ComponentScore, ScoringInput
 from reward_fns.reading import READINGS, Reading, ReadingName
-from reward_fns.scorers.types import JudgeRequest, VerdictParse
+from reward_fns.scorers.types import JudgeRequest, Scorers, VerdictParse
 
 
 @dataclass(frozen=True)
 class LlmAccuracy:
-    """1 for a judge's YES, else 0. An exact match is 1 without a call; no answer that may be paid is 0 without one."""
+    """1 for a judge's YES, else 0. The same answer is 1 without a call; no answer that may be paid is 0 without one."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
     reading: ReadingName = "strict"
@@ -27,20 +27,26 @@ class LlmAccuracy:
 
     async def __call__(self, item: ScoringInput, scorers: Scorers) -> ComponentScore:
         reading = READINGS[self.reading](item)
-        if reading.candidate is None:
-            return ComponentScore(0.0, details={"why": "no_answer", "problems": list(reading.problems)})
-        if reading.exact:
-            return ComponentScore(1.0, details={"why": "exact"})
-        clash = contradiction(reading.reference, reading.candidate) if self.guard else None
-        if clash:
-            return ComponentScore(0.0, details={"why": "guard", "guard": clash})
+        decided = decide_without_judge(reading, self.guard)
+        if decided is not None:
+            return decided
         verdict = await scorers.judge(judge_request(item, reading, self.question, self.aliases, self.verdict))
         return ComponentScore(float(verdict.correct), details={"why": "judge"})
+
+
+def decide_without_judge(reading: Reading, guard: bool) -> ComponentScore | None:
+    """Return the score of an answer that no scorer has to weigh: none, the reference itself, a plain contradiction."""
+    if reading.candidate is None:
+        return ComponentScore(0.0, details={"why": "no_answer", "problems": list(reading.problems)})
+    if reading.exact:
+        return ComponentScore(1.0, details={"why": "exact"})
+    clash = find_contradiction(reading.reference, reading.candidate) if guard else None
+    return ComponentScore(0.0, details={"why": "guard", "guard": clash}) if clash else None
 
 
 def judge_request(
     item: ScoringInput, reading: Reading, question: bool, aliases: bool, parse: VerdictParse
 ) -> JudgeRequest:
-    """What a judge is asked about a response whose answer is not None."""
+    """Return what a judge is asked about a response whose answer is not None."""
     shown = item.question if question and item.question else None
     return JudgeRequest(reading.reference, reading.candidate or "", shown, item.aliases if aliases else (), parse)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reward_fns.contracts import ComponentScore, Scorers, ScoringInput
+from reward_fns.component import ComponentScore, ScoringInput
 from reward_fns.reading import READINGS, ReadingName
+from reward_fns.scorers.types import Scorers
 
 
 @dataclass(frozen=True)

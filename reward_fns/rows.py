@@ -1,121 +1,171 @@
-"""Rows of `medix score --jsonl`: checked, and turned into scoring inputs."""
+"""Rows of `medix score`: read from a file, checked, and turned into scoring inputs with their recorded findings."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from medix.errors import DataError
+from pydantic import Field
+
+from medix.errors import ConfigError, DataError
+from medix.files import open_inside
+from medix.jsonl import JsonLines
 from medix.modality import MODALITIES, is_modality
-from reward_fns.contracts import ScoringInput
+from medix.options import read_options
+from medix.same_answer import answer_key
+from medix.sample import NOT_APPLICABLE
+from reward_fns.component import ScoringInput
+from reward_fns.scorers.types import JudgeRequest, Scorers, Similarity, Verdict
 
-_KEYS = (
-    *("response", "answer", "question", "modality", "aliases", "answer_kind", "sample_id", "id"),
-    *("assume_judge", "assume_similarity"),
-)
-_YES_NO = {"yes": True, "no": False, True: True, False: False}
+_Cosine = Annotated[float, Field(ge=-1, le=1)]
+
+
+@dataclass(frozen=True)
+class AssumedScorers:
+    """Implements `Scorers` with given findings; what is None is asked of `otherwise`.
+
+    Raises:
+        ConfigError: on a question that neither answers.
+    """
+
+    judge_says: bool | None = None
+    cosine: float | None = None
+    otherwise: Scorers | None = None
+    has_judge: bool = True
+    """Whether `otherwise` has a judge to ask."""
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        if self.judge_says is not None and request.template is None:
+            return Verdict(self.judge_says, raw="assumed", attempts=0)
+        if self.otherwise is not None and self.has_judge:
+            return await self.otherwise.judge(request)
+        raise ConfigError(
+            "An answer that is not the reference itself needs a judge, and none is named.",
+            'Give --judge-url, or "assume_judge": "yes" or "no" in the row.',
+        )
+
+    async def similarity(self, reference: str, candidate: str) -> Similarity:
+        if self.cosine is not None:
+            return Similarity(self.cosine)
+        if self.otherwise is not None:
+            return await self.otherwise.similarity(reference, candidate)
+        raise ConfigError(
+            "An answer that is not the reference itself needs an embedder, and none is named.",
+            'Give --embedder, or "assume_similarity": 0.83 in the row.',
+        )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A response to score, and the findings its author wants assumed (None: to be asked of the scorers)."""
+    """A response to score, and the findings to assume for it (None: to be asked of the scorers)."""
 
     item: ScoringInput
     assume_judge: bool | None = None
     assume_similarity: float | None = None
+    group: str | None = None
+    """The group of a run's rollouts that the response was compared in."""
+    run_score: float | None = None
+    """The score that the run gave it."""
 
 
-def read_rows(path: Path, defaults: Mapping[str, Any] | None = None) -> Iterator[Row]:
-    """The rows of a JSONL file one by one, blank lines left out; `defaults` are the fields that a row does not state.
+@dataclass(frozen=True)
+class _Fields:
+    """What a row may state; every other column goes into `ScoringInput.extra`."""
+
+    response: str
+    reference: str
+    question: str = ""
+    modality: str | None = None
+    aliases: tuple[str, ...] = ()
+    answer_kind: str = "open"
+    sample_id: str = ""
+    images: tuple[str, ...] = ()
+    """Paths, relative to the file."""
+    assume_judge: bool | None = None
+    assume_similarity: _Cosine | None = None
+
+
+_NAMES = tuple(field.name for field in fields(_Fields))
+
+
+def read_rows(path: Path, defaults: Mapping[str, Any], recorded: frozenset[str] = frozenset()) -> Iterator[Row]:
+    """Yield the rows of a JSONL file one by one, also of a run's own `rollouts/scored.jsonl`.
+
+    Args:
+        defaults: fields for rows that do not state them.
+        recorded: `judge`, `similarity`: which findings that a run recorded stand in for a scorer.
 
     Raises:
-        DataError: the file or a line is wrong (the message names the line), or there is no row in it.
+        DataError: a row is wrong (the message names the line); or, after all readable rows, there was none or a line
+            that holds no JSON object.
     """
-    found = 0
-    try:
-        with path.open(encoding="utf-8-sig") as lines:  # some editors start a file with a byte order mark
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    found += 1
-                    yield _parse(line, defaults or {}, f"{path}:{number}", f"line {number}")
-        if not found:
-            raise DataError(f"at least one row in {path}", "none", "write one JSON object a line")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"a readable JSONL file at {path}", f"{type(error).__name__}: {error}", "correct it") from error
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.", "Name a JSONL file with --jsonl.")
+    lines, found = JsonLines(path), False
+    for number, data in lines:
+        found = True
+        stated = {"sample_id": str(data.get("id", f"line {number}")), **defaults, **_of_run(data, recorded), **data}
+        yield make_row(stated, f"{path}:{number}", path.parent)
+    if lines.first_unreadable is not None or (lines.half_written and not found):
+        line = lines.first_unreadable or 1
+        count = f", and {lines.unreadable - 1} further lines do not" if lines.unreadable > 1 else ""
+        raise DataError(f"{path}:{line} holds no JSON object{count}.", "Correct or delete it; all others were read.")
+    if not found:
+        raise DataError(f"{path} holds no row.", "Write one JSON object a line.")
 
 
-def _parse(line: str, defaults: Mapping[str, Any], where: str, name: str) -> Row:
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"JSON on line {where}", str(error), "write one JSON object a line") from error
-    if not isinstance(data, dict):
-        raise DataError(f"a JSON object on line {where}", type(data).__name__, "write one JSON object a line")
-    return make_row({"id": name, **defaults, **data}, where)
+def _of_run(data: Mapping[str, Any], recorded: frozenset[str]) -> dict[str, Any]:
+    """Return the verdict and the cosine that a run recorded with a response, as assumptions."""
+    scores, detail = data.get("scores"), data.get("detail")
+    verdict = detail.get("judge") if isinstance(detail, dict) else None
+    cosine = scores.get("embed_similarity") if isinstance(scores, dict) else None
+    found = {
+        "assume_judge": verdict.get("correct") if isinstance(verdict, dict) and "judge" in recorded else None,
+        "assume_similarity": cosine if cosine != NOT_APPLICABLE and "similarity" in recorded else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def make_row(data: Mapping[str, Any], where: str) -> Row:
-    """A row from its fields `response`, `answer` and, where given, the others. What is none of ours is left alone.
+def make_row(data: Mapping[str, Any], where: str, folder: Path | None = None) -> Row:
+    """Return the row that the fields make. Unknown ones are kept as `extra`, unless they look like a misspelt one.
+
+    Args:
+        where: file and line, for messages.
+        folder: where the row's `images` lie.
 
     Raises:
         DataError: a field is missing, of the wrong type, or misspelt.
     """
-    # `question_id` beside `question`, or `idx`, is no slip: only what the row does not state is looked for.
-    missing = [key for key in _KEYS if key != "id" and data.get(key) is None]
-    for key in data.keys() - set(_KEYS):
-        near = difflib.get_close_matches(key, missing, n=1, cutoff=0.75)
+    stated = {name: data[name] for name in _NAMES if data.get(name) is not None}
+    extra = {name: value for name, value in data.items() if name not in _NAMES}
+    # `question_id` beside `question`, or `idx`, is no slip: only for what the row does not state is a slip looked for.
+    for name in extra:
+        near = difflib.get_close_matches(name, set(_NAMES) - set(stated), n=1, cutoff=0.75)
         if near:
-            raise DataError(f"{near[0]!r} on line {where}", repr(key), f"did you mean {near[0]!r}?")
-    aliases = data.get("aliases") or ()
-    if isinstance(aliases, str) or not all(isinstance(alias, str) for alias in aliases):
-        raise DataError(f"a list of texts in 'aliases' on line {where}", repr(aliases), 'write ["..."]')
-    answer = _text(data, "answer", where)
-    if not answer.strip():
-        raise DataError(f"a non-empty 'answer' on line {where}", repr(answer), "fill it in")
+            raise DataError(f"{where} has an unknown field {name!r}.", f"Did you mean {near[0]!r}?")
+    for name in ("response", "reference"):
+        if name not in stated:
+            raise DataError(f"{where} has no {name!r}.", f"Write the {name} of each row as text.")
+    try:
+        row = read_options(_Fields, stated, where)
+    except ConfigError as error:
+        raise DataError(error.problem, error.fix) from None
+    if answer_key(row.reference) is None:
+        raise DataError(f"{where}.reference is {row.reference!r}: there is no letter or digit in it.", "Fill it in.")
+    tag = (row.modality or "").strip().removeprefix("<").removesuffix(">").upper()
+    if tag and not is_modality(tag):
+        raise DataError(f"{where}.modality is {row.modality!r}.", f"Use one of: {', '.join(MODALITIES)}.")
+    names, place = row.images, folder or Path()
     item = ScoringInput(
-        response=_text(data, "response", where),
-        reference=answer,
-        question=_text(data, "question", where, ""),
-        modality=_modality(data.get("modality"), where),
-        aliases=tuple(aliases),
-        answer_kind=_text(data, "answer_kind", where, "open"),
-        sample_id=str(data.get("sample_id") or data.get("id") or "response"),
+        *(row.response, row.reference, row.question, tag or None, row.aliases, row.answer_kind, row.sample_id),
+        extra=extra,
+        load_images=lambda: [open_inside(place, name).read() for name in names],
     )
-    return Row(item, _assumed_verdict(data.get("assume_judge"), where), _cosine(data.get("assume_similarity"), where))
-
-
-def _text(data: Mapping[str, Any], name: str, where: str, default: str | None = None) -> str:
-    value = data.get(name)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, str):
-        raise DataError(f"a text in {name!r} on line {where}", repr(value), f"fill in {name!r}")
-    return value
-
-
-def _modality(value: Any, where: str) -> str | None:
-    if value is None or value == "":
-        return None
-    tag = str(value).strip().removeprefix("<").removesuffix(">").upper()
-    if not is_modality(tag):
-        raise DataError(f"a modality out of {', '.join(MODALITIES)} on line {where}", repr(value), "correct 'modality'")
-    return tag
-
-
-def _assumed_verdict(value: Any, where: str) -> bool | None:
-    key = value.strip().lower() if isinstance(value, str) else value
-    if key is None or (isinstance(key, (bool, str)) and key in _YES_NO):
-        return None if key is None else _YES_NO[key]
-    raise DataError(f"'assume_judge' yes or no on line {where}", repr(value), 'write "yes" or "no"')
-
-
-def _cosine(value: Any, where: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1 <= value <= 1:
-        raise DataError(f"'assume_similarity' in [-1, 1] on line {where}", repr(value), "write, e.g., 0.83")
-    return float(value)
+    scores = data.get("scores")
+    score = scores.get("score") if isinstance(scores, dict) else None
+    group = f"{data.get('step')} {data['group']}" if data.get("group") else None
+    run_score = float(score) if isinstance(score, (int, float)) else None
+    return Row(item, row.assume_judge, row.assume_similarity, group, run_score)

@@ -6,26 +6,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from reward_fns.scorers.types import Similarity, Verdict  # the service imports this module
-
-NOT_OFFERED = -1.0
-"""Value of what was not given: a component that did not apply, a judge without log-probabilities."""
-
-ANSWER_HASH = "answer_hash"
-JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED = "judge_asked", "judge_cached", "judge_shared"
-"""1 or 0 a response: the judge was needed; its verdict came from the cache; it came from another response's call."""
-
-JUDGE_FAULTS = "judge_faults"
-"""Requests to the judge that failed since the response before this one was scored."""
-
-DISAGREE = "judge_embedder_disagree"
-"""1 or 0 a response that both were asked about: the judge's verdict is not what the cosine says at its threshold."""
-
-FLAGS: Final = frozenset((ANSWER_HASH, JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED, JUDGE_FAULTS, DISAGREE))
-"""What the reward manager adds to the flat record: neither scores nor components."""
+from medix.sample import NOT_APPLICABLE
+from reward_fns.composite import ANSWER_HASH, DISAGREE, FLAGS, JUDGE_ASKED, JUDGE_CACHED, JUDGE_FAULTS, JUDGE_SHARED
 
 _LATENCIES = ("judge_seconds", "embed_seconds")
 _JUDGE_FLAGS = (JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED)
@@ -46,7 +29,7 @@ def reward_metrics(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]
         return {}
     metrics: dict[str, float] = {}
     for key in rewards[0]:
-        values = [row[key] for row in rewards if row[key] != NOT_OFFERED]
+        values = [row[key] for row in rewards if row[key] != NOT_APPLICABLE]
         if key in _LATENCIES:
             values = [row[key] for row in rewards if _was_called(key, row)]
         if key in FLAGS or not values:
@@ -65,14 +48,14 @@ def _was_called(key: str, row: Mapping[str, float]) -> bool:
     """Whether the scorer was asked for this response, the judge not from the cache: else its time is no latency."""
     if key == "judge_seconds":
         return row.get(JUDGE_ASKED, 1.0) == 1.0 and row.get(JUDGE_CACHED, 0.0) == 0.0
-    return row.get("embed_similarity", 0.0) != NOT_OFFERED
+    return row.get("embed_similarity", 0.0) != NOT_APPLICABLE
 
 
 def _zero_spread_share(groups: Sequence[str], values: Sequence[float]) -> float:
     """Of the groups with a value, the share in which all values are one."""
     by_group: dict[str, set[float]] = defaultdict(set)
     for group, value in zip(groups, values, strict=True):
-        if value != NOT_OFFERED:
+        if value != NOT_APPLICABLE:
             by_group[group].add(value)
     return fmean(len(distinct) == 1 for distinct in by_group.values())
 
@@ -83,17 +66,10 @@ def _shares(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> di
         counts = Counter((group, row[ANSWER_HASH]) for group, row in zip(groups, rewards, strict=True))
         # A response is a duplicate when a sibling of its group gave the same answer before it.
         shares["reward/duplicate_answer_fraction"] = 1 - len(counts) / len(rewards)
-    disagree = [row[DISAGREE] for row in rewards if row.get(DISAGREE, NOT_OFFERED) != NOT_OFFERED]
+    disagree = [row[DISAGREE] for row in rewards if row.get(DISAGREE, NOT_APPLICABLE) != NOT_APPLICABLE]
     if disagree:
         shares["reward/judge_embedder_disagreement"] = fmean(disagree)
     return shares
-
-
-def disagreement(verdict: Verdict | None, near: Similarity | None, threshold: float | None) -> float:
-    """1 or 0 for `DISAGREE`; -1 where one of the two was not asked. Not from what they pay: a NO vetoes the other."""
-    if verdict is None or near is None or threshold is None:
-        return NOT_OFFERED
-    return float(verdict.correct != (near.cosine >= threshold))
 
 
 def _judge_counts(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """A reward component of your own: short answers are worth more.
 
-    medix score "<X_RAY><thinking>..</thinking><answer>pneumonia</answer>" --answer pneumonia --modality X_RAY \
+    medix score "<X_RAY><thinking>..</thinking><answer>pneumonia</answer>" --reference pneumonia --modality X_RAY \
         '+medix.reward.components.brevity={path: examples/rewards/brevity.py:brevity, weight: 0.1, words: 20}'
 
 The same override works on the training command line. Nothing has to be registered: name the file and the function.

@@ -23,7 +23,7 @@ def rule_judge(
     """
     from examples.rule_judge.server import RuleJudgeApp, serve
     from medix.errors import ConfigError
-    from reward_fns.clinical_rules.verdict import load_synonyms
+    from reward_fns.clinical_rules.rule_judge import load_synonyms
 
     app = RuleJudgeApp(load_synonyms(synonyms) if synonyms else (), latency_ms / 1000)
     try:

@@ -8,7 +8,6 @@ cache, one connection pool and one concurrency limit. Named in YAML as
 from __future__ import annotations
 
 import asyncio
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,10 @@ from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from medix.errors import ConfigError
-from medix.response import parse_response
 from medix_verl.plugins.colocated_judge import ask_fixed_verdicts
 from medix_verl.preflight.colocated import read_judge_check
 from medix_verl.scored_log import ScoredLog
 from reward_fns import ScoringInput, build_composite
-from reward_fns.embed_accuracy import EmbedAccuracy
-from reward_fns.telemetry import (
-    ANSWER_HASH,
-    DISAGREE,
-    JUDGE_ASKED,
-    JUDGE_CACHED,
-    JUDGE_FAULTS,
-    JUDGE_SHARED,
-    disagreement,
-)
 
 
 @register("medix")
@@ -64,11 +52,9 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
 
         settings = OmegaConf.to_container(config.medix, resolve=True)
         scorer_settings = with_colocated_judge(settings["scorer"], config, reward_router_address)
-        self.scorers, self._faults_seen = ScorerService(scorer_settings), 0
+        self.scorers = ScorerService(scorer_settings)
         self.composite = build_composite(settings["reward"], self.scorers, self.scorers.at_once)
         self.scorers.open(self.composite.needs)
-        embedders = [part.component for part in self.composite.parts if isinstance(part.component, EmbedAccuracy)]
-        self._threshold = embedders[0].threshold if embedders else None
         self._asks_judge = config.reward.reward_model.enable and "judge" in self.composite.needs
         self._judge_check = read_judge_check(config)
         self._judge_asked: asyncio.Future[None] | None = None
@@ -82,14 +68,6 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         scoring_input = scoring_input_of(item, self._decode(item))
         score = await self.composite.score(scoring_input)
         flat = score.flat()
-        record = score.record()
-        flat[ANSWER_HASH] = answer_hash(scoring_input.response)
-        flat[JUDGE_ASKED] = float(score.verdict is not None)
-        flat[JUDGE_CACHED] = float(score.verdict is not None and score.verdict.cached)
-        flat[JUDGE_SHARED] = float(score.verdict is not None and score.verdict.coalesced)
-        flat[DISAGREE] = disagreement(score.verdict, score.similarity, self._threshold)
-        flat[JUDGE_FAULTS] = float(self.scorers.judge_faults - self._faults_seen)
-        self._faults_seen = self.scorers.judge_faults
         row = item.non_tensor_batch
         self.log.write(
             {
@@ -103,7 +81,7 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
                 "modality": scoring_input.modality,
                 "response": scoring_input.response,
                 "scores": flat,
-                "detail": record,
+                "detail": score.record(),
             }
         )
         return {"reward_score": flat["score"], "reward_extra_info": flat}
@@ -120,12 +98,6 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         response_ids = item.batch["responses"]
         length = int(item.batch["attention_mask"][-response_ids.shape[-1] :].sum())
         return str(self.tokenizer.decode(response_ids[:length], skip_special_tokens=True))
-
-
-def answer_hash(response: str) -> float:
-    """Equal for responses with the same answer up to case; of the whole response where no answer can be read."""
-    said = parse_response(response).answer or response.strip()
-    return float(zlib.crc32(said.casefold().encode()))
 
 
 def scoring_input_of(item: Any, response: str) -> ScoringInput:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medix_verl.training.metrics_file import read_metrics
-from reward_fns.telemetry import FLAGS
+from reward_fns.composite import FLAGS
 
 SCORE: Final = "score"
 UNWEIGHTED: Final = -1.0

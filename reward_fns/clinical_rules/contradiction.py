@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from reward_fns.clinical_rules.lexicon import lexicon
 from reward_fns.clinical_rules.statement import Statement, read_statement
 
 
+@lru_cache(maxsize=8192)
 def find_contradiction(reference: str, candidate: str) -> str | None:
     """The first flip found, as `kind: in the reference / in the candidate`; None where none is plain.
 

@@ -17,7 +17,7 @@ from reward_fns.scorers.breaker import BreakerOptions, CircuitBreaker
 from reward_fns.scorers.cache import VerdictCache
 from reward_fns.scorers.chat import ChatClient, Sampling, user_message
 from reward_fns.scorers.endpoints import CONTENT_STATUSES, Deadline, EndpointError, EndpointOptions
-from reward_fns.scorers.judge_prompt import JUDGE_PROMPT, load_judge_prompt
+from reward_fns.scorers.judge_prompt import JUDGE_PROMPT, load_judge_prompt, own_prompt
 from reward_fns.scorers.patience import Patience
 from reward_fns.scorers.types import JudgeRequest, Verdict
 from reward_fns.scorers.verdict import CHOICES, VERDICT_SCHEMA, Constraint, parse_verdict, yes_probability
@@ -72,6 +72,8 @@ class Judge:
     def key(self, request: JudgeRequest) -> bytes:
         """Content address: prompt version, model, sampling, and all of the request."""
         asked = [request.question, request.reference, list(request.aliases), request.candidate, request.parse]
+        if request.template is not None:
+            asked.append(request.template)
         return hashlib.sha256(self._settings_key + _encode(asked).encode()).digest()
 
     async def judge(self, request: JudgeRequest) -> Verdict:
@@ -103,7 +105,8 @@ class Judge:
             task.exception()  # read, so that a fault whose callers are gone is not reported as never retrieved
 
     async def _ask(self, key: bytes, request: JudgeRequest) -> Verdict:
-        text = self.prompt.fill(request)
+        prompt = self.prompt if request.template is None else own_prompt(request.template, self.prompt.max_field_chars)
+        text = prompt.fill(request)
         verdict = await self.patience.get(lambda deadline: self._call(text, request, deadline))
         self.cache.put(key, verdict)
         return verdict

@@ -10,6 +10,7 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +90,24 @@ def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) ->
         block = f"[[{name}]]\n{{{field}}}\n[[/{name}]]"
         if template.count(block) != 1 or template.count(f"{{{field}}}") != 1:
             raise ConfigError(f"{block!r} exactly once in {path}", "something else", f"edit {path}")
+    return JudgePrompt(template, max_field_chars)
+
+
+@lru_cache(maxsize=64)
+def own_prompt(template: str, max_field_chars: int) -> JudgePrompt:
+    """Return a component's own prompt (`JudgeRequest.template`).
+
+    Raises:
+        ConfigError: it shows no candidate, or a placeholder stands outside its delimiters or twice.
+    """
+    for field, name in FIELDS.items():
+        block = f"[[{name}]]\n{{{field}}}\n[[/{name}]]"
+        count = template.count(f"{{{field}}}")
+        if template.count(block) != count or count > 1 or (field == "candidate" and not count):
+            raise ConfigError(
+                f"A component's own judge prompt does not show {{{field}}} once between its delimiters.",
+                f"Write [[{name}]], {{{field}}} and [[/{name}]] on three lines of the template.",
+            )
     return JudgePrompt(template, max_field_chars)
 
 

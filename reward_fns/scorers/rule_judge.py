@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from reward_fns.clinical_rules import MODEL
-from reward_fns.clinical_rules.verdict import RuleJudge
+from reward_fns.clinical_rules.rule_judge import RuleJudge
 from reward_fns.scorers.judge_prompt import NOTHING_ELSE, read_fields
 
 RULE_JUDGE_URL: Final = "rule-judge"

@@ -28,6 +28,11 @@ class JudgeRequest:
     only: a free reply of 4 tokens, YES anywhere in it, and a prompt file that need not have our delimited fields."""
     seed: int | None = None
     """The sampling seed of the request. None sends none."""
+    template: str | None = None
+    """A prompt of the component's own in place of `medix.scorer.judge.prompt`, for a question that is not "does the
+    candidate state the reference?". It asks for YES or NO, and shows `{candidate}` and any of `{question}`,
+    `{reference}`, `{accepted}` inside their delimiters, e.g. `[[CANDIDATE]]`, `{candidate}` and `[[/CANDIDATE]]` on
+    three lines. The verdict is cached, shared and held like any other."""
 
 
 @dataclass(frozen=True)

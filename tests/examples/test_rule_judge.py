@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from examples.rule_judge.server import start_rule_judge
 from medix.errors import ConfigError, ScorerError
 from reward_fns.clinical_rules.contradiction import find_contradiction
-from reward_fns.clinical_rules.verdict import RuleJudge, load_synonyms
+from reward_fns.clinical_rules.rule_judge import RuleJudge, load_synonyms
 from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest
 

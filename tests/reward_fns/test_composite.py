@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from medix.errors import ConfigError, ScorerError
 from medix.modality import MODALITIES
 from medix.response import format_response
+from medix.same_answer import answer_key
 from reward_fns import AssumedScorers, ComponentScore, ScoringInput, build_composite
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 
@@ -58,7 +59,8 @@ async def test_every_response_has_the_same_float_keys() -> None:
     flats = [(await composite.score(item)).flat() for item in items]
     expected = ["score", "acc", "llm_accuracy", "embed_accuracy", "modality", "format"]
     expected += ["llm_accuracy_ok", "embed_accuracy_ok", "judge_seconds", "embed_seconds"]
-    expected += ["judge_yes_probability", "embed_similarity"]
+    expected += ["judge_yes_probability", "embed_similarity", "answer_hash", "judge_asked", "judge_cached"]
+    expected += ["judge_shared", "judge_embedder_disagree", "judge_faults"]
     assert all(list(flat) == expected for flat in flats)
     assert all(type(value) is float for flat in flats for value in flat.values())
 
@@ -66,7 +68,7 @@ async def test_every_response_has_the_same_float_keys() -> None:
 async def test_the_record_is_json_with_verdict_reply_and_reasons() -> None:
     record = json.loads(json.dumps((await build_composite({}, ASSUMED).score(RIGHT)).record()))
     assert record["judge"]["raw"] == "assumed"
-    assert record["details"]["embed_accuracy"] == {"why": "synonym", "cosine": 0.9}
+    assert record["details"]["embed_accuracy"] == {"why": "synonym", "cosine": 0.9, "near": True}
 
 
 @pytest.mark.parametrize(
@@ -78,12 +80,12 @@ async def test_the_record_is_json_with_verdict_reply_and_reasons() -> None:
         (components(llm_accuracy={"weigth": 1}), "[Dd]id you mean 'weight'"),
         (components(embed_accuracy={"treshold": 0.5}), "[Dd]id you mean 'threshold'"),
         (components(embed_accuracy={"threshold": "high"}), "threshold"),
-        (components(embed_accuracy={"threshold": 1.5}), r"\[-1, 1\]"),
+        (components(embed_accuracy={"threshold": 1.5}), "less than or equal to 1"),
         (components(embed_accuracy={"veto": "jugde"}), "'judge' or 'none'"),
-        (components(format={"weight": -0.1}), "finite number >= 0"),
-        (components(format={"weight": float("nan")}), "finite number >= 0"),
-        (components(format={"weight": float("inf")}), "finite number >= 0"),
-        (components(format={"weight": True}), "finite number >= 0"),
+        (components(format={"weight": -0.1}), "finite number of at least 0"),
+        (components(format={"weight": float("nan")}), "finite number of at least 0"),
+        (components(format={"weight": float("inf")}), "finite number of at least 0"),
+        (components(format={"weight": True}), "finite number of at least 0"),
         (components(format=0.1), "a mapping"),
         (components(brevity={"path": "none.py:brevity", "weight": 1}), "none.py"),
         (components(brevity={"path": "brevity", "weight": 1}), "FILE.py:NAME"),
@@ -94,7 +96,7 @@ async def test_the_record_is_json_with_verdict_reply_and_reasons() -> None:
         ({"components": {1: {"weight": 1}}}, "name"),
         ({"preset": "paper", "components_of": "strict"}, "reward_preset=paper"),
         *((components(**{name: {"path": f"{EXAMPLE}:brevity", "weight": 1}}), f"'{name}'") for name in TAKEN),
-        (components(llm_accuracy=None, embed_accuracy=None, modality=None, format=None), "at least one weight"),
+        (components(llm_accuracy=None, embed_accuracy=None, modality=None, format=None), "weight above 0"),
     ],
 )
 def test_a_wrong_configuration_fails_at_the_start(config: dict[str, Any], says: str) -> None:
@@ -140,11 +142,10 @@ async def test_strict_pays_gold_answers_of_any_shape_in_full(answer: str) -> Non
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.text(min_size=1).filter(lambda t: t.strip() and "<" not in t and ">" not in t), st.sampled_from([*MODALITIES])
+    st.text(min_size=1).filter(lambda t: answer_key(t) and "<" not in t and ">" not in t),
+    st.sampled_from([*MODALITIES]),
 )
 def test_strict_pays_any_gold_answer_in_full(answer: str, tag: str) -> None:
-    import asyncio
-
     item = ScoringInput(format_response(tag, "t", answer), answer, "q", tag)
     assert asyncio.run(build_composite({}, AssumedScorers()).score(item)).total == 1.0
 
@@ -169,7 +170,7 @@ def test_a_preset_named_over_the_groups_components_is_refused_and_the_group_itse
         reward = compose_config("medix_cpu", [override]).medix.reward
         return build_composite(omegaconf.OmegaConf.to_container(reward, resolve=True), ASSUMED)
 
-    with pytest.raises(ConfigError, match="override reward_preset=paper"):
+    with pytest.raises(ConfigError, match="reward_preset=paper"):
         composite("medix.reward.preset=paper")
     paper = composite("reward_preset=paper")
     assert paper.table() == build_composite({"preset": "paper"}, ASSUMED).table()
@@ -189,6 +190,29 @@ async def test_a_scorer_that_fails_is_raised_through() -> None:
 
 def test_component_scores_are_plain_data() -> None:
     assert ComponentScore(0.5) == ComponentScore(0.5, True, {})
+
+
+@pytest.mark.parametrize(
+    ("judge_says", "cosine", "differs"),
+    # A NO vetoes the embedder's pay: both components are 0 at 0.9, and yet they differ in what they say.
+    [(True, 0.9, 0.0), (False, 0.1, 0.0), (True, 0.1, 1.0), (False, 0.9, 1.0)],
+)
+async def test_judge_and_embedder_differ_by_what_they_say(judge_says: bool, cosine: float, differs: float) -> None:
+    flat = (await build_composite({}, AssumedScorers(judge_says, cosine)).score(RIGHT)).flat()
+    assert flat["judge_embedder_disagree"] == differs
+    exact = ScoringInput(format_response("X_RAY", "t", "pneumonia"), "pneumonia", "Diagnosis?", "X_RAY")
+    unasked = (await build_composite({}, AssumedScorers()).score(exact)).flat()
+    assert (unasked["judge_embedder_disagree"], unasked["judge_asked"], flat["judge_asked"]) == (-1.0, 0.0, 1.0)
+
+
+async def test_faults_of_the_judge_are_those_since_the_response_before() -> None:
+    scorers = AssumedScorers(True, 0.9)
+    composite = build_composite({}, scorers)
+    found = []
+    for faults in (2, 2, 5):
+        object.__setattr__(scorers, "judge_faults", faults)
+        found.append((await composite.score(RIGHT)).flat()["judge_faults"])
+    assert found == [2.0, 0.0, 3.0]
 
 
 async def test_only_so_many_responses_are_worked_on_at_once() -> None:

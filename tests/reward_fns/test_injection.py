@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_fns import AssumedScorers, ScoringInput, build_composite
-from reward_fns.clinical_rules.verdict import RuleJudge
+from reward_fns.clinical_rules.rule_judge import RuleJudge
 from reward_fns.scorers.judge_prompt import FIELDS, load_judge_prompt, neutralise, read_fields
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_fns.scorers.types import Similarity, Verdict
-from reward_fns.telemetry import ANSWER_HASH, DISAGREE, NOT_OFFERED, disagreement, percentile, reward_metrics
+from medix.sample import NOT_APPLICABLE
+from reward_fns.composite import ANSWER_HASH, DISAGREE
+from reward_fns.telemetry import percentile, reward_metrics
 
 GROUPS = ["a", "a", "b", "b"]
 
@@ -30,18 +31,18 @@ def test_mean_spread_and_the_share_of_groups_without_spread() -> None:
 
 
 def test_responses_without_a_value_are_left_out_of_the_mean() -> None:
-    found = reward_metrics(GROUPS, rows(modality=[1.0, 0.0, NOT_OFFERED, NOT_OFFERED]))
+    found = reward_metrics(GROUPS, rows(modality=[1.0, 0.0, NOT_APPLICABLE, NOT_APPLICABLE]))
     assert found["reward/modality/mean"] == 0.5
     assert found["reward/modality/zero_std_group_fraction"] == 0.0  # of group a: group b has no modality
 
 
 def test_groups_without_the_component_are_no_groups_without_spread() -> None:
-    found = reward_metrics(["a", "a", "b", "b", "c", "c"], rows(modality=[1.0, 0.0, 1.0, 1.0, *[NOT_OFFERED] * 2]))
+    found = reward_metrics(["a", "a", "b", "b", "c", "c"], rows(modality=[1.0, 0.0, 1.0, 1.0, *[NOT_APPLICABLE] * 2]))
     assert found["reward/modality/zero_std_group_fraction"] == 0.5  # b of a and b
 
 
 def test_a_column_that_nobody_has_is_left_out() -> None:
-    assert reward_metrics(GROUPS, rows(judge_yes_probability=[NOT_OFFERED] * 4)) == {}
+    assert reward_metrics(GROUPS, rows(judge_yes_probability=[NOT_APPLICABLE] * 4)) == {}
 
 
 def test_latencies_are_percentiles() -> None:
@@ -60,7 +61,7 @@ def test_only_responses_that_waited_for_a_scorer_have_a_latency() -> None:
             judge_cached=[0.0, 1.0, 0.0, 0.0],
             judge_shared=[0.0] * 4,
             embed_seconds=[0.5, 0.3, 0.0, 0.0],
-            embed_similarity=[0.9, 0.1, NOT_OFFERED, NOT_OFFERED],
+            embed_similarity=[0.9, 0.1, NOT_APPLICABLE, NOT_APPLICABLE],
         ),
     )
     assert found["reward/judge_seconds/p50"] == found["reward/judge_seconds/p95"] == 0.2
@@ -72,27 +73,10 @@ def test_a_repeated_answer_counts_within_its_group_only() -> None:
     assert found == {"reward/duplicate_answer_fraction": 0.25}  # the second 7 of group a
 
 
-@pytest.mark.parametrize(
-    ("judge_says", "cosine", "expected"),
-    [
-        (True, 0.8, 0.0), (False, 0.79, 0.0), (True, 0.79, 1.0),
-        (False, 0.8, 1.0),  # the NO vetoes the embedder's pay: both components are 0, and yet they differ
-        (None, 0.9, NOT_OFFERED), (True, None, NOT_OFFERED),
-    ],
-)  # fmt: skip
-def test_judge_and_embedder_differ_by_what_they_say(
-    judge_says: bool | None, cosine: float | None, expected: float
-) -> None:
-    verdict = None if judge_says is None else Verdict(judge_says)
-    near = None if cosine is None else Similarity(cosine)
-    assert disagreement(verdict, near, threshold=0.8) == expected
-    assert disagreement(verdict, near, threshold=None) == NOT_OFFERED  # no embedder among the components
-
-
 def test_disagreement_is_a_share_of_the_responses_that_both_were_asked_about() -> None:
-    found = reward_metrics(GROUPS, rows(**{DISAGREE: [1.0, 0.0, 0.0, NOT_OFFERED]}))
+    found = reward_metrics(GROUPS, rows(**{DISAGREE: [1.0, 0.0, 0.0, NOT_APPLICABLE]}))
     assert found == {"reward/judge_embedder_disagreement": pytest.approx(1 / 3)}
-    assert reward_metrics(GROUPS, rows(**{DISAGREE: [NOT_OFFERED] * 4})) == {}
+    assert reward_metrics(GROUPS, rows(**{DISAGREE: [NOT_APPLICABLE] * 4})) == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError, TrainingGuardError
-from reward_fns.telemetry import ANSWER_HASH
+from reward_fns.composite import ANSWER_HASH
 
 pytestmark = pytest.mark.slow  # imports torch, veRL and Ray
 

@@ -16,8 +16,8 @@ from medix_verl.preflight.scorers import FIXED_VERDICTS
 from medix_verl.report.series import is_component
 from medix_verl.run_config import compose_config
 from reward_fns import AssumedScorers
-from reward_fns.contracts import JudgeRequest, Similarity, Verdict
-from reward_fns.telemetry import ANSWER_HASH, DISAGREE, JUDGE_FAULTS
+from reward_fns.composite import ANSWER_HASH, DISAGREE, JUDGE_FAULTS
+from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 
 pytestmark = [
     pytest.mark.slow,  # imports torch, veRL and Ray

@@ -7,26 +7,12 @@ A component states nothing about weights, never loads a model, and raises instea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
-from reward_fns.scorers.types import NOT_OFFERED, JudgeRequest, Scorers, Similarity, Verdict
-
-__all__ = [
-    "NOT_APPLICABLE",
-    "NOT_OFFERED",
-    "Component",
-    "ComponentScore",
-    "JudgeRequest",
-    "Scorers",
-    "ScoringInput",
-    "Similarity",
-    "Verdict",
-]
-
-NOT_APPLICABLE = -1.0
-"""Stands for the value of a component that does not apply, or is switched off, in the flat record of floats."""
+from reward_fns.scorers.types import Scorers
 
 
 @dataclass(frozen=True)
@@ -39,11 +25,20 @@ class ScoringInput:
     """What the answer is held against."""
     question: str = ""
     modality: str | None = None
-    """Tag without brackets, or None where the sample has none (text only)."""
+    """Tag without brackets, or None if the sample has none (text only)."""
     aliases: tuple[str, ...] = ()
     """Other accepted wordings of `reference`."""
     answer_kind: str = "open"
     sample_id: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """The row's other columns by name: what else `extra_info` of a prepared file, or a row of `medix score`, holds."""
+    load_images: Callable[[], Sequence[bytes]] = field(default=tuple, compare=False, repr=False)
+    """Reads the sample's images; called once, when a component first asks for `images`."""
+
+    @cached_property
+    def images(self) -> tuple[bytes, ...]:
+        """The sample's images in order, as PNG or JPEG bytes; read at first use."""
+        return tuple(self.load_images())
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class ComponentScore:
     value: float
     """In [0, 1]."""
     applicable: bool = True
-    """Where False, the component drops out for this response and the other weights are renormalised."""
+    """If False, the component drops out for this response and the other weights are scaled up."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able reasons, for the log of scored responses."""
 

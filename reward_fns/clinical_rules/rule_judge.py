@@ -129,3 +129,14 @@ def load_synonyms(path: Path) -> list[list[str]]:
             f"a list of lists of texts in {path}", "something else", 'write [["mi", "heart attack"], ...]'
         )
     return [list(group) for group in groups]
+
+
+@lru_cache(maxsize=8192)
+def states_the_same(reference: str, candidate: str) -> bool:
+    """Return whether the shipped table of synonyms, and rules of spelling, order and units, call both the same."""
+    return _shipped_rules().same(reference, candidate)
+
+
+@lru_cache(maxsize=1)
+def _shipped_rules() -> RuleJudge:
+    return RuleJudge()
