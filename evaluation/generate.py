@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from data_prep.records import Refusal
 from evaluation.backends import Answered, Backend, Decoding, Question
-from evaluation.bounded import GiveUp
+from evaluation.concurrency import Watch
 from evaluation.item import Item, content_hash
-from evaluation.loaders import load_items
-from evaluation.progress import Progress
 from evaluation.prompting import PromptStyle, render
-from evaluation.row_file import RowWriter
 from evaluation.run_folder import RunFolder
-from evaluation.task import Task
-from evaluation.thumbnail import keep_thumbnail
-from medix.errors import DataError
+from evaluation.task import Task, load_items
+from medix.errors import DataError, EvaluationError
+from medix.files import write_atomically
+from medix.jsonl import JsonlWriter
+
+MAX_PIXELS = 200_000_000
+"""An image of more is refused before it is decoded."""
+THUMBNAIL_SIDE = 384
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,28 @@ class GenerateOptions:
     """What is asked, and how."""
 
     tasks: tuple[Task, ...]
-    prompt: PromptStyle
-    decoding: Decoding
+    decoding: Decoding = Decoding()
+    """`max_tokens` of None leaves the length of a response to each task."""
+    template: str | None = None
+    """Text of a training prompt; None puts the bare question."""
     limit: int | None = None
     """Items of each task."""
     local: dict[str, Path] = field(default_factory=dict)
     """Task name -> folder with its files."""
     width: int = 16
     """Questions in flight; only the rule for giving up looks at it here."""
+    released: bool = False
+    """Put the questions as the released harness does."""
+
+    @property
+    def style(self) -> PromptStyle:
+        return "bare" if self.template is None else "training"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides how a question is put, for `run.json`."""
+        template = {} if self.template is None else {"template": self.template}
+        protocol = {"protocol": "released"} if self.released else {}
+        return {"prompt": self.style, "decoding": asdict(self.decoding), **template, **protocol}
 
 
 @dataclass
@@ -46,97 +65,126 @@ class GenerateCounts:
     already: int = 0
     failed: int = 0
     refused: int = 0
-    """Rows of the source that are no question; `refused.jsonl` says why."""
+    """Rows of the sources that are no question; `refused.jsonl` says why."""
 
 
 async def generate(folder: RunFolder, backend: Backend, options: GenerateOptions) -> GenerateCounts:
     """Ask all questions that have no response yet.
 
     Raises:
-        EvaluationError: the endpoint is gone, the disk is full, or another process writes the same folder.
+        EvaluationError: a task has no question, the endpoint is gone, or the disk is full.
+        ConfigError: another process writes the same folder.
     """
-    started, counts = time.time(), GenerateCounts()
-    identity = backend.identity()
-    run = content_hash(identity, options.prompt, asdict(options.decoding))
-    settings = _settings(folder, options, identity, run)
-    folder.update_settings("generate", settings | {"complete": False})
-    asked: dict[str, list[str]] = {task.name: [] for task in options.tasks}
-    done = _answered_keys(folder)
-    give_up = GiveUp("the model", options.width)
+    started = time.time()
+    stage = _Stage(folder, backend.identity(), options)
+    for task in options.tasks:
+        stage.check(task)
     with (
-        RowWriter(folder.generations.path) as writer,
-        RowWriter(folder.refusals.path) as refusals,
-        Progress("generate") as progress,
+        folder.generations.writer() as writer,
+        JsonlWriter(folder.refusals) as refusals,
+        Watch("generate", "the model", options.width) as watch,
     ):
+        folder.update_settings("generate", stage.settings() | {"complete": False})
         try:
-            fresh = _fresh(_questions(options, identity, counts, refusals), done, counts, asked)
-            async for answered in backend.answer(_keep_images(fresh, folder, writer, counts, options.prompt, run)):
-                writer.append(_row(answered, options.prompt, run))
-                counts.answered += answered.error is None
-                counts.failed += answered.error is not None
-                progress.advance(counts.answered + counts.failed)
-                give_up.note(answered.fatal, (answered.error or {}).get("detail", ""))
-            for task, keys in asked.items():
-                folder.note_asked(task, keys)
-            folder.update_settings("generate", settings | {"complete": True})
+            questions = _keep_images(stage.questions(refusals), folder, stage, writer)
+            async for answered in backend.answer(questions):
+                writer.append(stage.row(answered))
+                stage.counts.answered += answered.error is None
+                stage.counts.failed += answered.error is not None
+                watch.note(answered.fatal, (answered.error or {}).get("detail", ""))
+            for task_name, keys in stage.asked.items():
+                folder.note_asked(task_name, keys)
+            folder.update_settings("generate", stage.settings() | {"complete": True})
         finally:
             await backend.aclose()
-            folder.log_stage("generate", started, asdict(counts))
-    return counts
+            folder.log_stage("generate", started, asdict(stage.counts))
+    return stage.counts
 
 
-def _settings(folder: RunFolder, options: GenerateOptions, identity: dict[str, Any], run: str) -> dict[str, Any]:
-    """Tasks add up over calls with the same model, prompt and decoding; with others the folder starts anew."""
-    earlier = folder.settings_or_empty().get("generate", {})
-    tasks = dict(earlier["tasks"]) if earlier.get("run") == run else {}
-    tasks |= {
-        task.name: {"version": task.version, "group": task.group, "judging": task.judging, "revision": task.revision}
-        for task in options.tasks
-    }
-    return {
-        "run": run,
-        "model": identity,
-        "prompt": options.prompt,
-        "decoding": asdict(options.decoding),
-        "limit": options.limit,
-        "tasks": tasks,
-    }
+class _Stage:
+    """What one call of the stage asks, and what it has counted so far."""
 
+    def __init__(self, folder: RunFolder, identity: dict[str, Any], options: GenerateOptions) -> None:
+        self.options, self.identity, self.counts = options, identity, GenerateCounts()
+        self.asked: dict[str, list[str]] = {task.name: [] for task in options.tasks}
+        self.refused: dict[str, Counter[str]] = {task.name: Counter() for task in options.tasks}
+        self.run = content_hash(identity, options.describe())
+        self._done = {str(row["key"]) for row in folder.generations.latest() if row["error"] is None}
+        earlier = dict(folder.settings()["generate"]) if (folder.path / "run.json").is_file() else {}
+        # Tasks add up over calls with the same model, prompt and decoding; with others the folder starts anew.
+        self._earlier_tasks = dict(earlier["tasks"]) if earlier.get("run") == self.run else {}
 
-def _answered_keys(folder: RunFolder) -> set[str]:
-    return {str(row["key"]) for row in folder.generations.latest() if row["error"] is None}
+    def settings(self) -> dict[str, Any]:
+        tasks = {
+            task.name: task.describe()
+            | {"items": len(self.asked[task.name]), "refused": dict(self.refused[task.name])}
+            for task in self.options.tasks
+        }
+        described = {"run": self.run, "model": self.identity, **self.options.describe(), "limit": self.options.limit}
+        return described | {"tasks": self._earlier_tasks | tasks}
 
+    def _items(self, task: Task) -> Iterator[Item | Refusal]:
+        options = self.options
+        return load_items(task, options.local.get(task.name), options.limit, options.released)
 
-def _questions(
-    options: GenerateOptions, identity: dict[str, Any], counts: GenerateCounts, refusals: RowWriter
-) -> Iterator[Question]:
-    decoding = asdict(options.decoding)
-    for task in options.tasks:
-        for item in load_items(task, options.local.get(task.name), options.limit):
-            if isinstance(item, Refusal):
-                counts.refused += 1
-                refusals.append({"key": content_hash(task.name, item.id, item.reason), **item.as_json()})
-                continue
-            prompt = render(item, options.prompt)
-            # The task's name and the item's id are in it, so that equal questions of two tasks are two rows.
-            key = content_hash(task.name, item.id, prompt, item.image_hashes, item.reference, identity, decoding)
-            yield Question(key, item, prompt)
+    def check(self, task: Task) -> None:
+        """Find out before the first question whether the task has one: its files may be missing.
 
+        Raises:
+            EvaluationError: the task has no row, or all its rows are refused.
+        """
+        reasons: Counter[str] = Counter()
+        for item in self._items(task):
+            if isinstance(item, Item):
+                return
+            reasons[item.reason] += item.rows
+        found = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+        raise EvaluationError(
+            f"Task {task.name} has no question: "
+            + (f"all {reasons.total()} rows are refused ({found})." if reasons else "its source has no rows."),
+            f"Check the files that it reads (--data {task.name}=FOLDER).",
+        )
 
-def _fresh(
-    questions: Iterable[Question], done: set[str], counts: GenerateCounts, asked: dict[str, list[str]]
-) -> Iterator[Question]:
-    for question in questions:
-        counts.items += 1
-        asked[question.item.task].append(question.key)
-        if question.key in done:
-            counts.already += 1
-        else:
-            yield question
+    def questions(self, refusals: JsonlWriter) -> Iterator[Question]:
+        """Yield the questions that have no response yet, and note all that are asked and refused."""
+        for task in self.options.tasks:
+            max_tokens = self.options.decoding.max_tokens or task.max_tokens
+            decoding = {**asdict(self.options.decoding), "max_tokens": max_tokens}
+            for item in self._items(task):
+                if isinstance(item, Refusal):
+                    self.counts.refused += item.rows
+                    self.refused[task.name][item.reason] += item.rows
+                    refusals.append({"task": task.name, **item.as_json()})
+                    continue
+                prompt = render(item, self.options.template)
+                # The task's name and the item's id are in it, so that equal questions of two tasks are two rows.
+                key = content_hash(
+                    task.name, item.id, prompt, item.image_hashes, item.reference, self.identity, decoding
+                )
+                self.counts.items += 1
+                self.asked[task.name].append(key)
+                if key in self._done:
+                    self.counts.already += 1
+                else:
+                    yield Question(key, item, prompt, max_tokens)
+
+    def row(self, answered: Answered) -> dict[str, Any]:
+        return {
+            "key": answered.question.key,
+            "run": self.run,
+            **answered.question.item.as_row(),
+            "prompt": self.options.style,
+            "response": answered.text,
+            "finish": answered.finish,
+            "usage": answered.usage,
+            "latency_s": round(answered.latency_s, 4),
+            "error": answered.error,
+            "time": round(time.time(), 3),
+        }
 
 
 def _keep_images(
-    questions: Iterable[Question], folder: RunFolder, writer: RowWriter, counts: GenerateCounts, style: str, run: str
+    questions: Iterable[Question], folder: RunFolder, stage: _Stage, writer: JsonlWriter
 ) -> Iterator[Question]:
     """Pass questions on once their thumbnails are kept; one with a bad image becomes a failed row and is not asked."""
     for question in questions:
@@ -144,24 +192,34 @@ def _keep_images(
             for name, image in zip(question.item.image_hashes, question.item.images, strict=True):
                 keep_thumbnail(folder.images, name, image)
         except DataError as error:
-            counts.failed += 1
-            failure = {"kind": "bad_image", "detail": error.found}
-            writer.append(_row(Answered(question, None, error=failure), style, run))
+            stage.counts.failed += 1
+            writer.append(stage.row(Answered(question, None, error={"kind": "bad_image", "detail": error.problem})))
             continue
         yield question
 
 
-def _row(answered: Answered, style: str, run: str) -> dict[str, Any]:
-    item: Item = answered.question.item
-    return {
-        "key": answered.question.key,
-        "run": run,
-        **item.as_row(),
-        "prompt": style,
-        "response": answered.text,
-        "finish": answered.finish,
-        "usage": answered.usage,
-        "latency_s": round(answered.latency_s, 4),
-        "error": answered.error,
-        "time": round(time.time(), 3),
-    }
+def keep_thumbnail(folder: Path, name: str, image: bytes) -> None:
+    """Write `NAME.jpg` below `folder`, at most 384 px a side, for the report and for a judge that sees.
+
+    Raises:
+        DataError: the bytes are no image, or one too large to decode.
+    """
+    target = folder / f"{name}.jpg"
+    if target.exists():
+        return
+    from PIL import Image
+
+    fix = "Leave the item out of the task's files."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(BytesIO(image))
+        if picture.width * picture.height > MAX_PIXELS:
+            raise DataError(f"Image {name} has {picture.width} x {picture.height} pixels, over {MAX_PIXELS}.", fix)
+        picture.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        small = picture.convert("RGB")
+        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"Image {name} can not be decoded ({type(error).__name__}).", fix) from error
+    write_atomically(target, lambda part: small.save(part, "JPEG", quality=80))
+

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from data_prep.records import Refusal
 from medix.errors import DataError
 
-ItemKind = Literal["open", "closed", "choice", "report"]
+ItemKind = Literal["open", "closed", "choice", "report", "points"]
 ITEM_KINDS: tuple[str, ...] = get_args(ItemKind)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -25,32 +23,36 @@ class Item:
     """Stable: the source's own, or made of the content; never the position in a file."""
     question: str
     reference: str
-    """Reference answer: the text, for choice questions the text of the right option."""
+    """What the answer is held against; for choice questions the text of the right option."""
     kind: ItemKind = "open"
+    """`closed` is answered by yes or no, `report` is graded 0 to 5, `points` is graded criterion by criterion."""
     images: tuple[bytes, ...] = field(default=(), repr=False)
     choices: tuple[str, ...] = ()
     letter: str = ""
-    """Of the right option; empty unless `kind` is choice."""
+    """Of the right option; several letters where several are right; empty unless `kind` is choice."""
     passage: str = ""
     modality: str | None = None
     aliases: tuple[str, ...] = ()
     group: str = ""
     """Items with the same group are not independent of each other; empty: the images, or the passage, decide."""
+    points: tuple[tuple[str, float], ...] = ()
+    """Criteria of a `points` item, each with what it adds (or, below 0, takes away)."""
+    asked: str = ""
+    """The whole wording of the question where a protocol has its own."""
+    place: int = 0
+    """Number of the row in its source, from 0, refused rows counted."""
 
     def __post_init__(self) -> None:
-        if not self.question.strip() or not self.reference.strip():
-            raise DataError("a question and a reference answer", f"an empty one in {self.task}:{self.id}", "drop it")
+        where, fix = f"{self.task}:{self.id}", "Leave the row out of the source, or complete it."
+        if not self.question.strip() or not (self.reference.strip() or self.points):
+            raise DataError(f"{where} lacks a question or a reference answer.", fix)
         if self.kind not in ITEM_KINDS:
-            raise DataError(f"a kind out of {', '.join(ITEM_KINDS)}", repr(self.kind), "correct the loader")
-        if self.kind == "choice" and (
-            self.letter not in LETTERS[: len(self.choices)]
-            or self.choices[LETTERS.index(self.letter)] != self.reference
-        ):
-            raise DataError(
-                f"a letter out of {LETTERS[: len(self.choices)]} whose option is the reference answer",
-                f"{self.letter!r} in {self.task}:{self.id}",
-                "correct the loader",
-            )
+            raise DataError(f"{where} is of the unknown kind {self.kind!r}.", f"Use one of {', '.join(ITEM_KINDS)}.")
+        letters = LETTERS[: len(self.choices)]
+        if self.kind == "choice" and not (self.letter and set(self.letter) <= set(letters)):
+            raise DataError(f"{where}: the right letter {self.letter!r} is not one of {letters}.", fix)
+        if self.kind == "points" and not any(points > 0 for _, points in self.points):
+            raise DataError(f"{where} has no criterion that adds points.", fix)
 
     @property
     def image_hashes(self) -> tuple[str, ...]:
@@ -66,42 +68,20 @@ class Item:
         return sha(self.passage.encode()) if self.passage else sha(f"{self.task}\n{self.id}".encode())
 
     def as_row(self) -> dict[str, Any]:
-        """All but the image bytes, as it is written beside the response."""
-        return {
-            "task": self.task,
-            "id": self.id,
-            "kind": self.kind,
-            "question": self.question,
-            "reference": self.reference,
-            "aliases": list(self.aliases),
-            "choices": list(self.choices),
-            "letter": self.letter,
-            "passage": self.passage,
-            "modality": self.modality,
-            "cluster": self.cluster,
-            "images": list(self.image_hashes),
-        }
+        """Return all but the image bytes, as it is written beside the response."""
+        names = ("task", "id", "place", "kind", "question", "reference", "letter", "passage", "modality")
+        row = {name: getattr(self, name) for name in names}
+        row |= {"aliases": list(self.aliases), "choices": list(self.choices), "cluster": self.cluster}
+        row |= {"points": [list(point) for point in self.points]} if self.points else {}
+        row |= {"asked": self.asked} if self.asked else {}
+        return row | {"images": list(self.image_hashes)}
 
 
 def sha(data: bytes) -> str:
-    """Sixteen hexadecimal digits of SHA-256."""
+    """Return sixteen hexadecimal digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def content_hash(*parts: Any) -> str:
-    """Content address of JSON-able parts."""
+    """Return the content address of JSON-able parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:24]
-
-
-def with_stable_ids(items: Iterable[Item | Refusal]) -> Iterator[Item | Refusal]:
-    """Give items without an id one made of their content; true duplicates are told apart by a counter."""
-    seen: dict[str, int] = {}
-    for item in items:
-        if isinstance(item, Refusal):
-            yield item
-            continue
-        base = (
-            item.id or content_hash(item.question, item.reference, item.choices, item.passage, item.image_hashes)[:16]
-        )
-        seen[base] = seen.get(base, 0) + 1
-        yield replace(item, id=base if seen[base] == 1 else f"{base}-{seen[base]}")

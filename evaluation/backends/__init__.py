@@ -13,7 +13,8 @@ from evaluation.item import Item
 class Decoding:
     """How responses are decoded. Greedy unless a temperature is given."""
 
-    max_tokens: int = 2048
+    max_tokens: int | None = None
+    """Of a response; None leaves it to each task."""
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
@@ -26,6 +27,7 @@ class Question:
     key: str
     item: Item
     prompt: str
+    max_tokens: int = 2048
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,12 @@ class Backend(Protocol):
     """Asks questions, with a bounded number of them in memory."""
 
     def identity(self) -> dict[str, Any]:
-        """What the model is; part of every key."""
+        """Return what the model is; part of every key."""
+
+    async def check(self) -> None:
+        """Raise a MedixError if the model can not be asked, before anything is read or started that takes long."""
 
     def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
-        """One `Answered` for each question, in any order."""
+        """Yield one `Answered` for each question, in any order."""
 
     async def aclose(self) -> None: ...

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from evaluation.backends import Answered, Decoding, Question
-from evaluation.bounded import run_bounded
+from evaluation.concurrency import run_bounded
 from evaluation.prompting import content_parts
-from reward_fns.scorers.chat import ChatClient, Message, Sampling
+from medix.errors import EvaluationError
+from reward_fns.scorers.chat import ChatClient, Message, Sampling, user_message
 from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
 
 OVERFLOW_WORDS = ("context length", "maximum context", "max_model_len", "too long", "input length", "context window")
@@ -29,45 +30,57 @@ class EndpointBackend:
         self.model, self.decoding, self.deadline_s = model, decoding, deadline_s
         self.width = options.max_in_flight
         self.client = ChatClient(options, model, where="--model-url")
-        self._sampling = Sampling(
-            max_tokens=decoding.max_tokens,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            seed=decoding.seed,
-        )
 
     def identity(self) -> dict[str, Any]:
         # Not the address: the same model behind another one gives the same answers.
         return {"backend": "endpoint", "model": self.model}
 
+    async def check(self) -> None:
+        await check_client(self.client, "--model-url and --model")
+
     def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
         return run_bounded(questions, self._ask, self.width)
 
     async def _ask(self, question: Question) -> Answered:
-        messages = chat_messages(question)
+        d = self.decoding
+        sampling = Sampling(question.max_tokens, d.temperature, d.top_p, d.seed)
         try:
-            reply = await self.client.complete(messages, self._sampling, self.deadline_s)
+            reply = await self.client.complete(chat_messages(question), sampling, self.deadline_s)
         except EndpointError as error:
-            kind = failure_kind(error)
-            detail = {"kind": kind, "detail": error.found[:300]}
-            return Answered(question, None, error=detail, fatal=kind in FATAL_KINDS)
+            failure = describe_failure(error)
+            return Answered(question, None, error=failure, fatal=failure["kind"] in FATAL_KINDS)
         return Answered(question, reply.text, reply.finish_reason, dict(reply.usage), reply.latency_s)
 
     async def aclose(self) -> None:
         await self.client.aclose()
 
 
-def failure_kind(error: EndpointError) -> str:
-    """The client's kind, with a prompt over the model's limit and a refused key told apart from other refusals."""
+async def check_client(client: ChatClient, options: str) -> None:
+    """Ask for one token, so that a wrong address, model name or key is told before hours of work.
+
+    Raises:
+        EvaluationError: the endpoint refuses, or is not there.
+    """
+    try:
+        await client.complete(user_message("Hello"), Sampling(max_tokens=1), 60)
+    except EndpointError as error:
+        if error.kind not in ("malformed", "oversized"):  # one token of a model that thinks may be no text at all
+            raise EvaluationError(f"Model {client.model!r} can not be asked: {error.problem}", f"Check {options}.") from error
+
+
+def describe_failure(error: EndpointError) -> dict[str, str]:
+    """Return kind and detail; a prompt over the model's limit and a refused key are told apart from other refusals."""
+    detail = error.problem
+    kind: str = error.kind
     if error.status in (401, 403):
-        return "unauthorised"
-    if error.status in (400, 413, 422) and any(word in error.found.lower() for word in OVERFLOW_WORDS):
-        return "context_overflow"
-    return error.kind
+        kind = "unauthorised"
+    elif error.status in (400, 413, 422) and any(word in detail.lower() for word in OVERFLOW_WORDS):
+        kind = "context_overflow"
+    return {"kind": kind, "detail": detail[:300]}
 
 
 def chat_messages(question: Question) -> list[Message]:
-    """The user's one turn in the protocol's form, images at their slots."""
+    """Return the user's one turn in the protocol's form, images at their slots."""
     images = iter(question.item.images)
     parts = [part if part["type"] == "text" else _image_part(next(images)) for part in content_parts(question.prompt)]
     if not question.item.images:

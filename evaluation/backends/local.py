@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
 from io import BytesIO
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,76 +21,63 @@ class LocalBackend:
     """A Hugging Face folder on the CPU or a GPU. No code of the folder is run.
 
     Raises:
-        ConfigError: no such folder, or nothing in it that transformers knows.
+        ConfigError: the folder is missing, or holds no model.
     """
 
     def __init__(self, folder: Path, decoding: Decoding, batch_size: int = 16) -> None:
-        if not (folder / "config.json").is_file():
-            raise ConfigError("a model folder with a config.json", f"none at {folder}", "correct --model")
+        check_folder(folder)
         self.folder, self.decoding, self.batch_size = folder, decoding, batch_size
         self._loaded: tuple[Any, Any, bool] | None = None
 
     def identity(self) -> dict[str, Any]:
         return {"backend": "transformers", "model": self.folder.name, "fingerprint": folder_fingerprint(self.folder)}
 
+    async def check(self) -> None:
+        """Load the model now, so that a folder that can not be loaded is told first."""
+        await asyncio.to_thread(self._load)
+
     async def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
-        source = iter(questions)
-        while batch := list(islice(source, self.batch_size)):
-            for answered in await asyncio.to_thread(self._answer_batch, batch):
-                yield answered
+        for _, alike in groupby(questions, key=lambda question: question.max_tokens):
+            while batch := list(islice(alike, self.batch_size)):
+                for answered in await asyncio.to_thread(self._answer_batch, batch):
+                    yield answered
 
     async def aclose(self) -> None:
         self._loaded = None
 
     def _answer_batch(self, batch: list[Question]) -> list[Answered]:
         import torch
+        from PIL import Image
 
         processor, model, sees_images = self._load()
+        if any(question.item.images for question in batch) and not sees_images:
+            raise ConfigError(f"{self.folder} takes no images.", "Choose text tasks, e.g. --tasks llm.")
         start = time.monotonic()
-        inputs = self._inputs(processor, batch, sees_images).to(model.device)
+        texts = [_chat_text(processor, question, sees_images) for question in batch]
+        images = [
+            Image.open(BytesIO(image)).convert("RGB") for question in batch for image in question.item.images
+        ]
+        pictures = {"images": images or None} if sees_images else {}
+        inputs = processor(text=texts, return_tensors="pt", padding=True, **pictures).to(model.device)
         tokenizer = getattr(processor, "tokenizer", processor)
+        d = self.decoding
+        how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if d.temperature > 0:
+            how = {"do_sample": True, "temperature": d.temperature, "top_p": d.top_p, "top_k": 0}
         with torch.inference_mode():
-            output = model.generate(**inputs, **self._generate_arguments(tokenizer))
-        width = inputs["input_ids"].shape[1]
+            output = model.generate(
+                **inputs, max_new_tokens=batch[0].max_tokens, pad_token_id=tokenizer.pad_token_id, **how
+            )
+        new = output[:, inputs["input_ids"].shape[1] :].tolist()
         latency_s = (time.monotonic() - start) / len(batch)
         stops = _stop_ids(model, tokenizer)
-        return [
-            self._answered(question, tokenizer, output[row, width:].tolist(), int(prompt_tokens), stops, latency_s)
-            for row, (question, prompt_tokens) in enumerate(zip(batch, inputs["attention_mask"].sum(1), strict=True))
-        ]
-
-    def _answered(
-        self,
-        question: Question,
-        tokenizer: Any,
-        tokens: list[int],
-        prompt_tokens: int,
-        stops: set[int],
-        latency_s: float,
-    ) -> Answered:
-        end = next((place for place, token in enumerate(tokens) if token in stops), None)
-        kept = tokens if end is None else tokens[:end]
-        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(kept)}
-        text = str(tokenizer.decode(kept, skip_special_tokens=True))
-        return Answered(question, text, "length" if end is None else "stop", usage, latency_s)
-
-    def _inputs(self, processor: Any, batch: list[Question], sees_images: bool) -> Any:
-        texts = [_chat_text(processor, question, sees_images) for question in batch]
-        images = [_decode(image) for question in batch for image in question.item.images]
-        if not sees_images:
-            return processor(texts, return_tensors="pt", padding=True)
-        return processor(text=texts, images=images or None, return_tensors="pt", padding=True)
-
-    def _generate_arguments(self, tokenizer: Any) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"max_new_tokens": self.decoding.max_tokens, "pad_token_id": tokenizer.pad_token_id}
-        if self.decoding.temperature == 0:
-            return arguments | {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        return arguments | {
-            "do_sample": True,
-            "temperature": self.decoding.temperature,
-            "top_p": self.decoding.top_p,
-            "top_k": 0,
-        }
+        answers = []
+        for question, tokens, prompt_tokens in zip(batch, new, inputs["attention_mask"].sum(1).tolist(), strict=True):
+            end = next((place for place, token in enumerate(tokens) if token in stops), None)
+            usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(tokens[:end])}
+            text = str(tokenizer.decode(tokens[:end], skip_special_tokens=True))
+            answers.append(Answered(question, text, "length" if end is None else "stop", usage, latency_s))
+        return answers
 
     def _load(self) -> tuple[Any, Any, bool]:
         if self._loaded is None:
@@ -103,25 +89,31 @@ class LocalBackend:
         return self._loaded
 
 
+def check_folder(folder: Path) -> None:
+    """Raise a ConfigError unless the folder holds a model; a checkpoint of a run has to be exported first."""
+    if not (folder / "config.json").is_file():
+        run = any(folder.glob("global_step_*")) or (folder / "checkpoints").is_dir() or (folder / "actor").is_dir()
+        fix = f"Export it first: medix export {folder} --out my-model" if run else "Correct --model."
+        raise ConfigError(f"There is no model (config.json) in {folder}.", fix)
+
+
 def _load_folder(folder: Path) -> tuple[Any, Any, bool]:
-    """Processor (or tokenizer), model, and whether the model takes images."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    """Return processor (or tokenizer), model, and whether the model takes images."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
-    config = AutoConfig.from_pretrained(folder)
-    sees_images = hasattr(config, "vision_config")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        sees_images = hasattr(AutoConfig.from_pretrained(folder), "vision_config")
         auto = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         model = auto.from_pretrained(folder, dtype="auto").to(device).eval()
         processor = (AutoProcessor if sees_images else AutoTokenizer).from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            "a model folder that transformers can load", f"{folder}: {error}", "use --backend vllm, or re-export it"
+            f"transformers can not load {folder}: {error}", "Use --backend vllm, or export the model again."
         ) from error
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"
@@ -132,17 +124,9 @@ def _load_folder(folder: Path) -> tuple[Any, Any, bool]:
 
 def _chat_text(processor: Any, question: Question, sees_images: bool) -> str:
     parts = content_parts(question.prompt)
-    if not sees_images and question.item.images:
-        raise ConfigError("a model that takes images", "a text-only one", "choose text tasks, e.g. --tasks llm")
     content = parts if sees_images else "".join(part["text"] for part in parts)
     messages = [{"role": "user", "content": content}]
     return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-
-
-def _decode(image: bytes) -> Any:
-    from PIL import Image
-
-    return Image.open(BytesIO(image)).convert("RGB")
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -152,7 +136,7 @@ def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Changes with the weights: a model that was trained on keeps none of its old answers.
+    """Return a hash that changes with the weights: a model that was trained on keeps none of its old answers.
 
     Names, sizes, and the first and last megabyte of each weight, tokenizer and configuration file are hashed.
     """
