@@ -1,15 +1,19 @@
-"""`medix eval`: the stages `generate`, `judge`, `score` and `report`, all of them as `run`, and `compare`."""
+"""`medix eval`: the stages `generate`, `judge`, `score` and `report`, all of them as `run`, and what else is made."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluation import arguments as a
-from evaluation.calibrate.command import calibrate
+from evaluation.options import Asking, Calibrating, Calls, Folder, Judging, Scoring, takes
+from evaluation.run_folder import Prices, RunFolder
+
+if TYPE_CHECKING:
+    from evaluation.judging.judge import JudgeOptions
 
 eval_app = typer.Typer(
     no_args_is_help=True, help="Evaluate models on medical benchmarks with a judge that can be checked."
@@ -17,33 +21,22 @@ eval_app = typer.Typer(
 
 
 @eval_app.command()
-def generate(
-    model: a.Model,
-    tasks: a.Tasks,
-    out: a.Out,
-    backend: a.BackendOption = a.BackendName.auto,
-    model_url: a.ModelUrl = None,
-    model_key_env: a.ModelKey = "",
-    prompt: a.Prompt = a.PromptName.bare,
-    max_tokens: a.MaxTokens = None,
-    temperature: a.Temperature = 0.0,
-    seed: a.Seed = None,
-    limit: a.Limit = None,
-    data: a.Data = None,
-    in_flight: a.InFlight = 64,
-    timeout_s: a.Timeout = 180.0,
-    retries: a.Retries = 4,
-    batch_size: a.Batch = 16,
-) -> None:
+@takes(Folder, Asking, Calls)
+def generate(folder: Folder, asking: Asking, calls: Calls) -> None:
     """Stage 1: ask the questions that have no response yet."""
-    from evaluation.generate import generate as stage
-    from evaluation.run_folder import RunFolder
+    asyncio.run(_generate(folder, asking, calls, []))
 
-    options = a.generate_options(tasks, prompt.value, max_tokens, temperature, seed, limit, data or [], in_flight)
-    opened = a.open_backend(
-        backend, model, model_url or [], model_key_env, options.decoding, in_flight, timeout_s, retries, batch_size, out
-    )
-    counts = asyncio.run(stage(RunFolder(out), opened, options))
+
+async def _generate(folder: Folder, asking: Asking, calls: Calls, judges: Sequence[JudgeOptions]) -> None:
+    """Ask, after all that could make the answers worthless was looked at."""
+    from evaluation.generate import generate as stage
+
+    options = asking.options(calls)
+    backend = asking.open_backend(options, calls, folder.out)
+    for judge in judges:
+        await judge.check()
+    await backend.check()
+    counts = await stage(RunFolder(folder.out), backend, options)
     typer.echo(
         f"generate: {counts.items} items, {counts.already} already answered, "
         f"{counts.answered} answered, {counts.failed} without a response, {counts.refused} rows of the sources refused"
@@ -51,36 +44,18 @@ def generate(
 
 
 @eval_app.command()
-def judge(
-    out: a.Out,
-    judge_url: a.JudgeUrl = None,
-    judge_model: a.JudgeModel = None,
-    judge_key_env: a.JudgeKey = "",
-    votes: a.Votes = 1,
-    judge_temperature: a.JudgeTemperature = None,
-    judge_sees_images: a.JudgeImages = False,
-    rubric: a.RubricOption = None,
-    judge_failed_only: a.FailedOnly = False,
-    in_flight: a.InFlight = 64,
-    timeout_s: a.Timeout = 180.0,
-    retries: a.Retries = 4,
-) -> None:
+@takes(Folder, Judging, Calls)
+def judge(folder: Folder, judging: Judging, calls: Calls) -> None:
     """Stage 2: have the responses judged that no rule is certain of."""
-    from evaluation.judging.stage import judge as stage
-    from evaluation.run_folder import RunFolder
+    _judge(folder, judging, calls)
 
-    judges = a.judge_options(
-        judge_model or [],
-        judge_url or [],
-        judge_key_env,
-        votes,
-        judge_temperature,
-        judge_sees_images,
-        in_flight,
-        timeout_s,
-        retries,
+
+def _judge(folder: Folder, judging: Judging, calls: Calls) -> None:
+    from evaluation.judging.stage import judge as stage
+
+    counts = asyncio.run(
+        stage(RunFolder(folder.out), judging.judges(calls), judging.rubric_name, judging.judge_failed_only)
     )
-    counts = asyncio.run(stage(RunFolder(out), judges, rubric.value if rubric else None, judge_failed_only))
     typer.echo(
         f"judge: {counts.wanted} needed, {counts.already} already judged, "
         f"{counts.judged} judged, {counts.failed} failed"
@@ -88,75 +63,52 @@ def judge(
 
 
 @eval_app.command()
-def score(
-    out: a.Out,
-    max_unscored: a.MaxUnscored = 0.02,
-    prices: a.PriceOption = "",
-    calibration: a.Calibration = None,
-) -> None:
+@takes(Folder, Scoring)
+def score(folder: Folder, scoring: Scoring) -> None:
     """Stage 3: figures with intervals, as scores.json, scores.csv and scores.md."""
-    from evaluation.ledger import read_prices
-    from evaluation.run_folder import RunFolder
+    _score(folder, scoring)
+
+
+def _score(folder: Folder, scoring: Scoring) -> None:
     from evaluation.score import markdown
     from evaluation.score import score as stage
 
-    typer.echo(markdown(stage(RunFolder(out), read_prices(prices), max_unscored, calibration)))
+    prices = Prices.read(scoring.prices)
+    typer.echo(markdown(stage(RunFolder(folder.out), prices, scoring.budget(), scoring.calibration)))
 
 
 @eval_app.command()
-def report(out: a.Out) -> None:
+@takes(Folder)
+def report(folder: Folder) -> None:
     """Stage 4: report.html with every item, its image, response, verdicts and reasons."""
     from evaluation.report import write_report
-    from evaluation.run_folder import RunFolder
 
-    typer.echo(f"report: {write_report(RunFolder(out))}")
+    typer.echo(f"report: {write_report(RunFolder(folder.out))}")
 
 
 @eval_app.command()
-def run(
-    model: a.Model,
-    tasks: a.Tasks,
-    out: a.Out,
-    backend: a.BackendOption = a.BackendName.auto,
-    model_url: a.ModelUrl = None,
-    model_key_env: a.ModelKey = "",
-    prompt: a.Prompt = a.PromptName.bare,
-    max_tokens: a.MaxTokens = None,
-    temperature: a.Temperature = 0.0,
-    seed: a.Seed = None,
-    limit: a.Limit = None,
-    data: a.Data = None,
-    judge_url: a.JudgeUrl = None,
-    judge_model: a.JudgeModel = None,
-    judge_key_env: a.JudgeKey = "",
-    votes: a.Votes = 1,
-    judge_temperature: a.JudgeTemperature = None,
-    judge_sees_images: a.JudgeImages = False,
-    rubric: a.RubricOption = None,
-    judge_failed_only: a.FailedOnly = False,
-    max_unscored: a.MaxUnscored = 0.02,
-    prices: a.PriceOption = "",
-    calibration: a.Calibration = None,
-    in_flight: a.InFlight = 64,
-    timeout_s: a.Timeout = 180.0,
-    retries: a.Retries = 4,
-    batch_size: a.Batch = 16,
-) -> None:
-    """All four stages. Run again to resume: what is done is not done twice."""
-    if not judge_failed_only:
-        generate(
-            model, tasks, out, backend, model_url, model_key_env, prompt, max_tokens, temperature, seed, limit, data,
-            in_flight, timeout_s, retries, batch_size,
-        )  # fmt: skip
-    judge(
-        out, judge_url, judge_model, judge_key_env, votes, judge_temperature, judge_sees_images, rubric,
-        judge_failed_only, in_flight, timeout_s, retries,
-    )  # fmt: skip
+@takes(Folder, Asking, Judging, Scoring, Calls)
+def run(folder: Folder, asking: Asking, judging: Judging, scoring: Scoring, calls: Calls) -> None:
+    """All four stages. Run again to resume: what is done is not done twice.
+
+    The judge, the model and the tasks are looked at before the first question is asked.
+    """
+    from evaluation.judging.stage import rubrics_of
+    from evaluation.report import write_report
+
+    judges = judging.judges(calls)
+    if not judging.judge_failed_only:
+        tasks = {task.name: task.describe() for task in asking.options(calls).tasks}
+        for options in judges:
+            options.refuse(rubrics_of(tasks, judges, judging.rubric_name).values())
+        asyncio.run(_generate(folder, asking, calls, judges))
+    _judge(folder, judging, calls)
     try:
-        score(out, max_unscored, prices, calibration)
+        _score(folder, scoring)
     finally:
         # Over the budget for unscored items the report is what shows why.
-        report(out)
+        if (folder.out / "scores.json").is_file():
+            typer.echo(f"report: {write_report(RunFolder(folder.out))}")
 
 
 @eval_app.command()
@@ -166,30 +118,44 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="also write the comparison as JSON")] = None,
 ) -> None:
     """Paired difference B - A with its interval, and what the items could have shown."""
-    import json
-
     from evaluation.compare import compare as compare_runs
     from evaluation.compare import describe
-    from evaluation.run_folder import RunFolder
 
     result = compare_runs(RunFolder(first), RunFolder(second))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        RunFolder(out.parent).write_json(out.name, result)
     typer.echo(describe(result))
 
 
 @eval_app.command()
 def leaderboard(
-    out: a.Out,
+    out: Annotated[Path, typer.Option(help="run folder")],
     name: Annotated[str, typer.Option(help="the model's name on the leaderboard")],
     into: Annotated[Path, typer.Option(help="folder for the zip")] = Path(),
 ) -> None:
     """A zip of a finished run in the layout of the released harness."""
     from evaluation.leaderboard import write_leaderboard_zip
-    from evaluation.run_folder import RunFolder
 
     typer.echo(f"leaderboard: {write_leaderboard_zip(RunFolder(out), name, into)}")
 
 
-eval_app.command()(calibrate)
+@eval_app.command()
+@takes(Folder, Judging, Calibrating, Calls)
+def calibrate(folder: Folder, judging: Judging, calibrating: Calibrating, calls: Calls) -> None:
+    """How far a judge can be believed: its verdicts on labelled pairs, by kind of error."""
+    from evaluation.calibrate.ontology import hpo_terms, mesh_terms, ontology_pairs
+    from evaluation.calibrate.pairs import OURS, read_pairs
+    from evaluation.calibrate.stage import calibrate as stage
+    from evaluation.calibrate.stage import describe
+
+    if calibrating.ontology:
+        file = None if calibrating.ontology == "hpo" else Path(calibrating.ontology)
+        terms = mesh_terms(file) if file is not None and file.suffix == ".bin" else hpo_terms(file)
+        labelled = list(ontology_pairs(terms, calibrating.limit, calibrating.seed))
+    else:
+        labelled = list(read_pairs(calibrating.pairs or OURS))
+    judges = judging.judges(calls)
+    for options in judges:
+        into = folder.out if len(judges) == 1 else folder.out / options.model.replace("/", "_")
+        rubric = judging.rubric_name or "verdict"
+        typer.echo(describe(asyncio.run(stage(into, options, rubric, labelled, calibrating.max_unscored))))

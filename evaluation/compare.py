@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from evaluation.item import content_hash
 from evaluation.run_folder import RunFolder
 from evaluation.score import percent
 from evaluation.scored import scored_items
-from evaluation.statistics.bootstrap import bootstrap_average
-from evaluation.statistics.paired import compare_paired
-from evaluation.summary import estimate_json
+from evaluation.statistics import average_of_means, compare_paired
 from medix.errors import EvaluationError
 
 Scores = dict[tuple[str, str], tuple[float | None, str, str]]
-"""(task, id) -> score, cluster, question with its reference."""
+"""(task, id) -> score, cluster, hash of the question with its reference."""
 
 
 def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
-    """B minus A, task by task, on the items that both have a score for.
+    """Return B minus A, task by task, on the items that both have a score for.
 
     Raises:
         EvaluationError: they have no item in common, or an item of the same id asks something else.
@@ -28,8 +27,11 @@ def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
     shared = [uid for uid in first if uid in second]
     changed = [uid for uid in shared if first[uid][2] != second[uid][2]]
     if not shared or changed:
-        found = f"{changed[0][0]}:{changed[0][1]} asking something else" if changed else "none"
-        raise EvaluationError(f"the same items in {a.path} and {b.path}", found, "evaluate both on the same tasks")
+        task, item = changed[0] if changed else ("", "")
+        found = f"item {item} of {task} asks something else" if changed else "no item is in both"
+        raise EvaluationError(
+            f"{a.path} and {b.path} can not be compared: {found}.", "Evaluate both on the same tasks and data."
+        )
     by_task: dict[str, tuple[list[float], list[float], list[str]]] = {}
     left_out = 0
     for uid in shared:
@@ -41,22 +43,22 @@ def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
         scores_a.append(score_a)
         scores_b.append(score_b)
         clusters.append(cluster)
+    differences = [([y - x for x, y in zip(xs, ys, strict=True)], c) for xs, ys, c in by_task.values()]
     return {
         "a": _who(a),
         "b": _who(b),
         "differing_settings": _differing_settings(a, b),
-        "only_in_one": len(first) + len(second) - 2 * len(shared),
+        "only_in_a": len(first) - len(shared),
+        "only_in_b": len(second) - len(shared),
         "unscored_in_either": left_out,
         "tasks": {name: _task(*lists) for name, lists in by_task.items()},
-        "average": estimate_json(
-            bootstrap_average([([y - x for x, y in zip(xs, ys, strict=True)], c) for xs, ys, c in by_task.values()])
-        ),
+        "average": average_of_means(differences).as_json(),
     }
 
 
 def _scores(folder: RunFolder) -> Scores:
     return {
-        item.uid: (item.score, item.row["cluster"], f"{item.row['question']}\n{item.row['reference']}")
+        item.uid: (item.score, item.row["cluster"], content_hash(item.row["question"], item.row["reference"]))
         for item in scored_items(folder)
     }
 
@@ -64,8 +66,7 @@ def _scores(folder: RunFolder) -> Scores:
 def _task(a: list[float], b: list[float], clusters: list[str]) -> dict[str, Any]:
     paired = compare_paired(a, b, clusters)
     rest = {name: value for name, value in asdict(paired).items() if name != "difference"}
-    means = {"mean_a": sum(a) / len(a), "mean_b": sum(b) / len(b)}
-    return means | {"difference": estimate_json(paired.difference)} | rest
+    return {"mean_a": sum(a) / len(a), "mean_b": sum(b) / len(b), "difference": paired.difference.as_json()} | rest
 
 
 def _who(folder: RunFolder) -> dict[str, Any]:
@@ -74,43 +75,52 @@ def _who(folder: RunFolder) -> dict[str, Any]:
     return {"folder": str(folder.path), **settings["generate"]["model"], "judges": judges}
 
 
-def _differing_settings(a: RunFolder, b: RunFolder) -> list[str]:
-    """Names of the settings that differ and so stand beside the models as a cause of the difference."""
-    x, y = a.settings(), b.settings()
-    differing = [name for name in ("prompt", "decoding") if x["generate"][name] != y["generate"][name]]
-    return differing + (["judge"] if x.get("judge", {}).get("judges") != y.get("judge", {}).get("judges") else [])
+def _differing_settings(a: RunFolder, b: RunFolder) -> dict[str, list[Any]]:
+    """Return the settings that differ, beside the models a cause of the difference: name -> [A's, B's]."""
+    x, y = (_settings(folder) for folder in (a, b))
+    return {name: [x.get(name), y.get(name)] for name in {**x, **y} if x.get(name) != y.get(name)}
+
+
+def _settings(folder: RunFolder) -> dict[str, Any]:
+    settings = folder.settings()
+    generate, judging = dict(settings["generate"]), settings.get("judge", {})
+    asked = {name: generate.get(name) for name in ("prompt", "template", "protocol", "limit")}
+    decoding = {f"decoding.{name}": value for name, value in generate["decoding"].items()}
+    return asked | decoding | {"judges": judging.get("judges"), "rubrics": judging.get("rubrics")}
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """The comparison as a few lines of text."""
-    lines = [f"A {result['a']['folder']}    B {result['b']['folder']}"]
+    """Return the comparison as a few lines of text."""
+    text = [f"A: {result['a']['folder']}", f"B: {result['b']['folder']}"]
     if result["differing_settings"]:
-        lines.append(f"Caution: they also differ in {', '.join(result['same_settings'])}.")
+        text.append("The runs also differ in what follows, so the difference is not the models' alone:")
+        text += [f"  {name}: A {_short(x)}, B {_short(y)}" for name, (x, y) in result["differing_settings"].items()]
     for name, task in result["tasks"].items():
-        d = task["difference"]
-        lines.append(
-            f"{name}: A {percent(task['mean_a'])}, B {percent(task['mean_b'])}, "
-            f"B - A {_points(d['mean'])} points, 95 % interval {_range(d['low'], d['high'])} "
-            f"({d['n']} items, {d['clusters']} clusters; only A right {task['only_a']}, only B right {task['only_b']}; "
-            f"sign-flip p {_p(task['p_value'])}, McNemar p {_p(task['mcnemar_p'])}; "
-            f"detectable at 80 % power: {percent(task['detectable'])})"
-        )
+        e = task["difference"]
+        text += [
+            f"{name}: A {percent(task['mean_a'])}, B {percent(task['mean_b'])}, {_difference(e)}",
+            f"  {e['n']} items in {e['clusters']} clusters; A alone better on {task['only_a']}, B on {task['only_b']}",
+            f"  sign-flip p {_p(task['p_value'])}, McNemar p {_p(task['mcnemar_p'])};"
+            f" detectable at 80 % power: {percent(task['detectable'])}",
+        ]
     if len(result["tasks"]) > 1:
-        e = result["average"]
-        lines.append(f"average over tasks: B - A {_points(e['mean'])} points, {_range(e['low'], e['high'])}")
-    if result["unscored_in_either"] or result["only_in_one"]:
-        lines.append(
-            f"left out: {result['unscored_in_either']} unscored in either, {result['only_in_one']} in one run only"
-        )
-    return "\n".join(lines)
+        text.append(f"average over {len(result['tasks'])} tasks: {_difference(result['average'])}")
+    left_out = {"unscored in either": result["unscored_in_either"]}
+    left_out |= {"only in A": result["only_in_a"], "only in B": result["only_in_b"]}
+    if any(left_out.values()):
+        text.append("left out: " + ", ".join(f"{count} items {why}" for why, count in left_out.items() if count))
+    return "\n".join(text)
 
 
-def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.1f}"
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 160 else f"{text[:140]} ... ({content_hash(text)[:8]})"
 
 
-def _range(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{_points(low)} to {_points(high)}"
+def _difference(e: Mapping[str, Any]) -> str:
+    if e["low"] is None or e["high"] is None:
+        return f"B - A {100 * e['mean']:+.1f} points" if e["mean"] is not None else "no difference"
+    return f"B - A {100 * e['mean']:+.1f} points (95 %: {100 * e['low']:+.1f} to {100 * e['high']:+.1f})"
 
 
 def _p(value: float | None) -> str:

@@ -32,7 +32,7 @@ class GenerateOptions:
     """What is asked, and how."""
 
     tasks: tuple[Task, ...]
-    decoding: Decoding = Decoding()
+    decoding: Decoding = field(default_factory=Decoding)
     """`max_tokens` of None leaves the length of a response to each task."""
     template: str | None = None
     """Text of a training prompt; None puts the bare question."""
@@ -116,8 +116,7 @@ class _Stage:
 
     def settings(self) -> dict[str, Any]:
         tasks = {
-            task.name: task.describe()
-            | {"items": len(self.asked[task.name]), "refused": dict(self.refused[task.name])}
+            task.name: task.describe() | {"items": len(self.asked[task.name]), "refused": dict(self.refused[task.name])}
             for task in self.options.tasks
         }
         described = {"run": self.run, "model": self.identity, **self.options.describe(), "limit": self.options.limit}
@@ -222,4 +221,3 @@ def keep_thumbnail(folder: Path, name: str, image: bytes) -> None:
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"Image {name} can not be decoded ({type(error).__name__}).", fix) from error
     write_atomically(target, lambda part: small.save(part, "JPEG", quality=80))
-

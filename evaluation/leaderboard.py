@@ -1,9 +1,11 @@
 """A zip in the layout of the released harness, for its leaderboard.
 
 HASH_NAME_submission.zip
-    NAME/NAME.jsonl         id, question, answer, response, answer_idx
+    NAME/NAME.jsonl         id, question (with its passage and choices), answer, response, answer_idx
     NAME/NAME_eval.jsonl    the same with evaluation{score, ...}
-    NAME/NAME_score.txt     one line a task, and the unweighted mean
+    NAME/NAME_score.txt     a line a task, and the unweighted mean
+
+MMMU's medical subjects are not in these files: the released harness takes another tool's folders for them.
 """
 
 from __future__ import annotations
@@ -12,75 +14,88 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from evaluation.prompting import with_options
 from evaluation.run_folder import RunFolder
 from evaluation.scored import ScoredItem, scored_items
 from medix.errors import EvaluationError
+from medix.files import write_atomically
 
 
 def write_leaderboard_zip(folder: RunFolder, name: str, out: Path) -> Path:
-    """Write the zip anew into `out`; only tasks of the paper are in it, and only if all their items are scored.
+    """Write the zip into `out`, with the paper's 17 tasks as far as they were run.
+
+    Args:
+        name: the model's; other characters than letters, digits and underscores become underscores.
 
     Raises:
-        EvaluationError: nothing of the leaderboard's tasks was evaluated, or an item is unscored.
+        EvaluationError: a `--limit` was set, no task of the paper was run, or an item is unscored or was refused.
     """
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
-    tasks = folder.settings()["generate"]["tasks"]
-    items = [item for item in scored_items(folder) if tasks[item.row["task"]]["group"] in ("llm", "vlm", "mmmu")]
+    generate = folder.settings()["generate"]
+    tasks = {task: facts for task, facts in generate["tasks"].items() if "released_name" in facts}
+    items = [item for item in scored_items(folder) if item.row["task"] in tasks]
     unscored = sum(item.score is None for item in items)
-    if not items or unscored:
-        found = f"{unscored} of {len(items)} unscored" if items else "none of its tasks"
-        raise EvaluationError("a whole evaluation for the leaderboard", found, "run `medix eval run --tasks all`")
+    refused = sum(sum(facts.get("refused", {}).values()) for facts in tasks.values())
+    faults = {
+        f"it is limited to {generate['limit']} items a task": generate["limit"] is not None,
+        "it is unfinished": not generate["complete"],
+        "none of the paper's 17 tasks is in it": not items,
+        f"{unscored} of {len(items)} items are unscored": unscored > 0,
+        f"{refused} rows were refused": refused > 0,
+    }
+    found = [fault for fault, holds in faults.items() if holds]
+    if found:
+        raise EvaluationError(
+            f"{folder.path} makes no leaderboard entry: {', '.join(found)}.",
+            "Run `medix eval run --tasks paper` to its end, without --limit.",
+        )
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", name)
     digest = hashlib.md5(f"{name}_submission".encode(), usedforsecurity=False).hexdigest()[:8]
     target = out / f"{digest}_{name}_submission.zip"
-    out.mkdir(parents=True, exist_ok=True)
-    numbered = list(_numbered(items))
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{name}/{name}.jsonl", _lines(_generation(row_id, item) for row_id, item in numbered))
-        archive.writestr(f"{name}/{name}_eval.jsonl", _lines(_evaluation(row_id, item) for row_id, item in numbered))
-        archive.writestr(f"{name}/{name}_score.txt", _scores(items))
+
+    def fill(part: Path) -> None:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            rows = [_row(item, tasks[item.row["task"]]["released_name"]) for item in items]
+            judged = [row | _evaluation(item) for row, item in zip(rows, items, strict=True)]
+            archive.writestr(f"{name}/{name}.jsonl", _lines(rows))
+            archive.writestr(f"{name}/{name}_eval.jsonl", _lines(judged))
+            archive.writestr(f"{name}/{name}_score.txt", _scores(name, items))
+
+    write_atomically(target, fill)
     return target
 
 
-def _numbered(items: list[ScoredItem]) -> Iterator[tuple[str, ScoredItem]]:
-    """Ids as the layout has them: the task and the item's number within it."""
-    counts: dict[str, int] = {}
-    for item in items:
-        task = item.row["task"]
-        yield f"{task}_{counts.get(task, 0)}", item
-        counts[task] = counts.get(task, 0) + 1
-
-
-def _generation(row_id: str, item: ScoredItem) -> dict[str, Any]:
+def _row(item: ScoredItem, task: str) -> dict[str, Any]:
     row = item.row
-    answer_idx = row["letter"] or None
+    question = row.get("asked") or with_options(row["question"], row["choices"])
+    passage = "" if row.get("asked") or not row["passage"].strip() else f"{row['passage'].strip()}\n\n"
     return {
-        "id": row_id,
-        "question": row["question"],
+        "id": f"{task}_{row['place']}",
+        "question": passage + question,
         "answer": row["reference"],
         "response": row["response"],
-        "answer_idx": answer_idx,
+        "answer_idx": row["letter"] or None,
     }
 
 
-def _evaluation(row_id: str, item: ScoredItem) -> dict[str, Any]:
+def _evaluation(item: ScoredItem) -> dict[str, Any]:
     # Reports are graded 0 to 5 there, questions 0 or 1.
-    scale = 5 if item.row["kind"] == "report" else 1
-    score = round((item.score or 0.0) * scale, 4)
-    return {**_generation(row_id, item), "evaluation": {"score": score, "decided_by": item.how}}
+    score = (item.score or 0.0) * (5 if item.row["kind"] == "report" else 1)
+    whole = round(score, 4)
+    return {"evaluation": {"score": int(whole) if whole == int(whole) else whole, "decided_by": item.how}}
 
 
-def _scores(items: list[ScoredItem]) -> str:
+def _scores(name: str, items: Iterable[ScoredItem]) -> str:
     by_task: dict[str, list[float]] = {}
     for item in items:
         by_task.setdefault(item.row["task"], []).append(item.score or 0.0)
     means = {task: sum(scores) / len(scores) for task, scores in by_task.items()}
-    lines = [f"{task}: {mean:.4f}" for task, mean in means.items()]
-    return "\n".join([*lines, f"Overall: {sum(means.values()) / len(means):.4f}"]) + "\n"
+    rows = [f"{task}: {100 * mean:.2f} %" for task, mean in means.items()]
+    return "\n".join([f"Model: {name}", *rows, f"Overall: {100 * sum(means.values()) / len(means):.2f} %"]) + "\n"
 
 
-def _lines(rows: Iterator[dict[str, Any]]) -> str:
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

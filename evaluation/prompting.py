@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.item import LETTERS, Item
-from medix.prompts import ESCAPED_IMAGE_SLOT, IMAGE_SLOT, render_prompt
+from medix.prompts import ESCAPED_IMAGE_SLOT, IMAGE_SLOT, TRAINING_PROMPT, load_prompt, render_prompt
 from medix.response import THINKING_CLOSE, parse_response
 
+MODEL_PROMPT = "training_prompt.txt"
+"""The prompt in the folder of an exported model."""
 PromptStyle = Literal["bare", "training"]
 
 
@@ -38,6 +41,19 @@ def render(item: Item, template: str | None) -> str:
     if template is not None:
         return render_prompt(template, text, len(item.images))
     return IMAGE_SLOT * len(item.images) + text.replace(IMAGE_SLOT, ESCAPED_IMAGE_SLOT)
+
+
+def find_template(named: str, model: str) -> str | None:
+    """Return the text of the training prompt that `--prompt` names, or None for the bare question.
+
+    Args:
+        named: `bare`, `training` (the prompt in the model's folder, else the project's own), or a file.
+        model: folder or name of the model.
+    """
+    if named == "bare":
+        return None
+    own = Path(model) / MODEL_PROMPT
+    return load_prompt(Path(named) if named != "training" else own if own.is_file() else TRAINING_PROMPT)
 
 
 def content_parts(prompt: str) -> list[dict[str, Any]]:

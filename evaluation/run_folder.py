@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from evaluation.item import ItemKind
 from medix.errors import ConfigError, EvaluationError
@@ -35,7 +35,7 @@ class TaskSettings(TypedDict):
 
     group: str
     judging: str
-    paper: NotRequired[bool]
+    released_name: NotRequired[str]
     items: NotRequired[int]
     refused: NotRequired[Counts]
 
@@ -57,6 +57,8 @@ class JudgeSettings(TypedDict):
 
     judges: list[dict[str, Any]]
     rubrics: dict[str, str]
+    versions: dict[str, str]
+    """Rubric -> what changes with the wording of its prompt."""
 
 
 class Settings(TypedDict):

@@ -1,126 +1,320 @@
-"""Stage 3: figures from responses and judgements, as JSON, CSV and Markdown. Nothing is asked of anyone."""
+"""Stage 3: figures from responses and judgements, as JSON, CSV and Markdown. No model and no judge is asked."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import time
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from evaluation.correct import corrected_scores, read_calibration
-from evaluation.ledger import Prices, ledger
-from evaluation.run_folder import RunFolder
-from evaluation.scored import scored_items
-from evaluation.summary import summarise
+from evaluation.run_folder import Prices, RunFolder, checked, ledger
+from evaluation.scored import ScoredItem, scored_items
+from evaluation.statistics import JudgeErrors, average_of_means, clustered_mean, corrected_mean, krippendorff_alpha
 from medix.errors import EvaluationError
+from medix.files import read_mapping, write_atomically
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of what was asked may be missing before the figures are no result."""
+
+    unscored: float = 0.02
+    """Share of the items that may stay without a score."""
+    refused: float = 0.02
+    """Share of a task's rows that may be refused as no question."""
+
+
+@dataclass
+class Tally:
+    """Scores of a set of items, kept as plain numbers."""
+
+    scores: list[float] = field(default_factory=list)
+    clusters: list[str] = field(default_factory=list)
+    unscored: Counter[str] = field(default_factory=Counter)
+
+    def add(self, item: ScoredItem) -> None:
+        if item.score is None:
+            self.unscored[item.reason] += 1
+        else:
+            self.scores.append(item.score)
+            self.clusters.append(item.row["cluster"])
+
+    def as_json(self) -> dict[str, Any]:
+        n, missing, right = len(self.scores) + self.unscored.total(), self.unscored.total(), sum(self.scores)
+        return {
+            "items": n,
+            "scored": len(self.scores),
+            "unscored": dict(self.unscored),
+            "estimate": clustered_mean(self.scores, self.clusters).within().as_json(),
+            # What the mean would be if every unscored item were wrong, and if every one were right.
+            "bounds": [right / n, (right + missing) / n] if n else None,
+        }
+
+
+@dataclass
+class TaskTally:
+    """All that is counted of one task."""
+
+    all: Tally = field(default_factory=Tally)
+    kinds: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    modalities: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    how: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
+    letters: Counter[str] = field(default_factory=Counter)
+    dimensions: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    truncated: int = 0
+
+    def add(self, item: ScoredItem) -> None:
+        self.all.add(item)
+        self.kinds[item.row["kind"]].add(item)
+        if item.row["modality"]:
+            self.modalities[item.row["modality"]].add(item)
+        self.how[item.how] += 1
+        self.problems.update(item.decision.problems if item.decision else ())
+        self.truncated += item.row["finish"] == "length"
+        if item.row["kind"] == "choice" and item.decision is not None:
+            self.letters["certain" if item.how in ("letter", "no_answer") else "unsure"] += 1
+            self.letters["right"] += item.how == "letter" and item.score == 1.0
+        for name, grade in item.findings[0].dimensions.items() if item.findings else ():
+            if grade is not None:
+                self.dimensions[name].append(grade)
+
+    def as_json(self) -> dict[str, Any]:
+        result = self.all.as_json() | {
+            "kinds": {kind: tally.as_json() for kind, tally in sorted(self.kinds.items())},
+            "modalities": {name: tally.as_json() for name, tally in sorted(self.modalities.items())},
+            "decided_by": dict(self.how),
+            "format_problems": dict(self.problems),
+            "truncated": self.truncated,
+            "dimensions": {name: sum(grades) / len(grades) for name, grades in self.dimensions.items()},
+        }
+        if read := self.letters["certain"] + self.letters["unsure"]:
+            result["letters"] = dict(self.letters) | {"accuracy_by_letter_alone": self.letters["right"] / read}
+        return result
+
+
+def summarise(items: Iterable[ScoredItem], tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the figures of a run: by task with its kinds and modalities, and the averages over tasks.
+
+    Args:
+        tasks: name -> what `run.json` says of it: its group, and how many of its rows were refused.
+    """
+    tallies = {name: TaskTally() for name in tasks}
+    ratings: dict[str, dict[str, list[float | None]]] = {"questions": {}, "reports": {}}
+    for item in items:
+        tallies[item.row["task"]].add(item)
+        for finding in item.findings:
+            level = "reports" if item.row["kind"] in ("report", "points") else "questions"
+            ratings[level].setdefault(finding.judge, []).append(finding.score)
+    counted = {
+        name: tally.as_json() | {"refused": dict(tasks[name].get("refused", {}))} for name, tally in tallies.items()
+    }
+    return {
+        "tasks": counted,
+        "averages": _averages({name: tally.all for name, tally in tallies.items()}, tasks),
+        "agreement": {level: _agreement(level, by) for level, by in ratings.items() if len(by) > 1},
+        **{name: sum(task["items"] for task in counted.values()) for name in ("items",)},
+        **{name: sum(sum(task[name].values()) for task in counted.values()) for name in ("unscored", "refused")},
+    }
+
+
+def _averages(tallies: Mapping[str, Tally], tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the unweighted means over the tasks of each group; one task's figure is given once, as its own.
+
+    `paper` is the average of the paper's 17 tasks, or of those among them that were run.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, tally in tallies.items():
+        if tally.scores:
+            groups.setdefault(tasks[name]["group"], []).append(name)
+            if "released_name" in tasks[name]:
+                groups.setdefault("paper", []).append(name)
+            groups.setdefault("all", []).append(name)
+    averages: dict[str, Any] = {}
+    for group, names in groups.items():
+        if len(names) > 1 and names not in [averages[other]["of"] for other in averages]:
+            estimate = average_of_means([(tallies[name].scores, tallies[name].clusters) for name in names])
+            averages[group] = estimate.within().as_json() | {"tasks": len(names), "of": names}
+    return averages
+
+
+def _agreement(level: str, by_judge: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """Return Krippendorff's alpha between judges, and on how many items they differ."""
+    ratings = list(by_judge.values())
+    units = [[value for value in unit if value is not None] for unit in zip(*ratings, strict=True)]
+    both = [unit for unit in units if len(unit) > 1]
+    return {
+        "judges": list(by_judge),
+        "compared": len(both),
+        "disagreements": sum(len(set(unit)) > 1 for unit in both),
+        "krippendorff_alpha": krippendorff_alpha(ratings, "interval" if level == "reports" else "nominal"),
+    }
 
 
 def score(
-    folder: RunFolder, prices: Prices | None = None, max_unscored: float = 0.02, calibration: Path | None = None
+    folder: RunFolder,
+    prices: Prices = Prices(),  # noqa: B008
+    budget: Budget = Budget(),
+    calibration: Path | None = None,
 ) -> dict[str, Any]:
-    """Write `scores.json`, `scores.csv` and `scores.md`; returns what is in the first.
+    """Write `scores.json`, `scores.csv` and `scores.md`; return what is in the first.
 
     Args:
-        max_unscored: share of items that may stay without a score.
         calibration: `calibration.json` of the judge, for scores corrected for its errors.
 
     Raises:
-        EvaluationError: more are unscored than that; the files are written all the same, and say so.
+        EvaluationError: more is unscored or refused than the budget allows (the files are written all the same, and
+            say so), or an item that was asked is missing.
     """
-    started = time.time()
-    settings = folder.settings()
+    started, settings = time.time(), folder.settings()
     summary = summarise(scored_items(folder), settings["generate"]["tasks"])
-    share = summary["unscored"] / summary["items"] if summary["items"] else 0.0
-    result = {
-        "settings": settings,
-        **summary,
-        "unscored_share": share,
-        "complete": settings["generate"]["complete"],
-        "within_budget": settings["generate"]["complete"] and share <= max_unscored,
-        "ledger": ledger(folder, prices or Prices()),
-    }
+    faults = _faults(summary, settings["generate"]["complete"], budget)
+    notes = [note for rows in (folder.generations, folder.judgements) if (note := rows.note)]
+    result = {"settings": settings, **summary, "faults": faults, "notes": notes, "ledger": ledger(folder, prices)}
     if calibration is not None:
         result["corrected"] = corrected_scores(scored_items(folder), read_calibration(calibration, settings))
-    folder.write_text("scores.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    folder.write_text("scores.csv", _csv(result))
-    folder.write_text("scores.md", markdown(result))
+    folder.write_json("scores.json", result)
+    write_atomically(folder.path / "scores.csv", _csv(result))
+    write_atomically(folder.path / "scores.md", markdown(result))
     folder.log_stage("score", started, {"items": summary["items"]})
-    if not result["complete"]:
+    if faults:
         raise EvaluationError(
-            "every question asked", "a generate stage that did not come to its end", "run the same command again"
-        )
-    if not result["within_budget"]:
-        reasons = {reason: n for task in summary["tasks"].values() for reason, n in task["unscored"].items()}
-        raise EvaluationError(
-            f"at most {max_unscored:.1%} of the items unscored",
-            f"{summary['unscored']} of {summary['items']} ({', '.join(f'{r}: {n}' for r, n in reasons.items())})",
-            "run the same command again (`--judge-failed-only` for judges), or raise --max-unscored",
+            f"These figures are no result: {' '.join(faults)}",
+            "Run the same command again (`--judge-failed-only` for judges), mend the rows that refused.jsonl names, or"
+            " raise --max-unscored or --max-refused.",
         )
     return result
 
 
-COLUMNS = ("task", "part", "items", "scored", "unscored", "clusters", "mean", "low", "high")
+def _faults(summary: Mapping[str, Any], complete: bool, budget: Budget) -> list[str]:
+    """Return why the figures are no result, as sentences; empty if they are one."""
+    faults = [] if complete else ["Not every question was asked: the generate stage did not come to its end."]
+    if summary["unscored"] > budget.unscored * max(1, summary["items"]):
+        reasons = sum((Counter(task["unscored"]) for task in summary["tasks"].values()), Counter())
+        faults.append(f"{summary['unscored']} of {summary['items']} items are unscored ({_listed(reasons)}).")
+    for name, task in summary["tasks"].items():
+        refused = sum(task["refused"].values())
+        if refused > budget.refused * (refused + task["items"]):
+            faults.append(
+                f"{refused} of {refused + task['items']} rows of {name} are refused ({_listed(task['refused'])})."
+            )
+    return faults
 
 
-def _lines(result: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """(task, part, ...) of every task and its kinds, then of the averages."""
-    for name, task in result["tasks"].items():
-        parts = {"all": task} | (task["kinds"] if len(task["kinds"]) > 1 else {})
-        for part, tally in parts.items():
-            e = tally["estimate"]
-            unscored = tally["items"] - tally["scored"]
-            yield name, part, tally["items"], tally["scored"], unscored, e["clusters"], e["mean"], e["low"], e["high"]
-    for name, e in result["averages"].items():
-        yield (
-            f"average: {name}",
-            f"{e['tasks']} tasks",
-            e["n"],
-            e["n"],
-            0,
-            e["clusters"],
-            e["mean"],
-            e["low"],
-            e["high"],
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in counts.items())
+
+
+class CalibrationFile(TypedDict):
+    """What of a `calibration.json` is read back."""
+
+    judge: dict[str, Any]
+    rubric: str
+    all: dict[str, Any]
+
+
+def read_calibration(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `calibration.json` of the judge that scored the run.
+
+    Raises:
+        EvaluationError: the file is missing, or it is of another judge, of other settings, or of another rubric.
+    """
+    fix = "Run `medix eval calibrate` with the judge and the --rubric of the run."
+    if not path.is_file():
+        raise EvaluationError(f"There is no calibration at {path}.", fix)
+    calibration: dict[str, Any] = checked(CalibrationFile, read_mapping(path), path)
+    judging = settings.get("judge", {"judges": [], "rubrics": {}})
+    judge = {**judging["judges"][0], "sees_images": False} if judging["judges"] else None
+    rubrics = set(judging["rubrics"].values()) - {"report", "points"}
+    if judge != calibration["judge"] or not rubrics <= {calibration["rubric"]}:
+        raise EvaluationError(
+            f"{path} is the calibration of {calibration['judge']} with the rubric {calibration['rubric']}, but the run"
+            f" was judged by {judge} with {', '.join(sorted(rubrics)) or 'none'}.",
+            fix,
         )
+    return calibration
 
 
-def _csv(result: dict[str, Any]) -> str:
+def corrected_scores(items: Iterable[ScoredItem], calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return by task what the share of right answers would be if the judge did not err.
+
+    Only what the judge decided is corrected; what the rules decided is taken as it is. Reports have grades and are
+    left out.
+    """
+    by_task: dict[str, list[ScoredItem]] = defaultdict(list)
+    for item in items:
+        if item.score is not None and item.row["kind"] not in ("report", "points"):
+            by_task[item.row["task"]].append(item)
+    figures = calibration["all"]
+    errors = JudgeErrors(figures["true_yes"], figures["positives"], figures["true_no"], figures["negatives"])
+    result = {}
+    for task, members in by_task.items():
+        judged = [item.how == "judge" for item in members]
+        scores, clusters = [item.score or 0.0 for item in members], [item.row["cluster"] for item in members]
+        corrected = corrected_mean(scores, judged, clusters, errors)
+        result[task] = {"items": len(members), "judged": sum(judged), **asdict(corrected)}
+    return result
+
+
+COLUMNS = ("task", "part", "items", "scored", "unscored", "refused", "clusters", "mean", "low", "high", "interval")
+
+
+def lines(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the table: every task and its kinds, then the averages."""
+    for name, task in result["tasks"].items():
+        for part, tally in {"all": task, **(task["kinds"] if len(task["kinds"]) > 1 else {})}.items():
+            counts = {key: tally[key] for key in ("items", "scored")}
+            counts["unscored"] = tally["items"] - tally["scored"]
+            counts["refused"] = sum(task["refused"].values()) if part == "all" else ""
+            yield {"task": name, "part": part, **counts, **_figure(tally["estimate"])}
+    for name, e in result["averages"].items():
+        counts = {"items": e["n"], "scored": e["n"], "unscored": "", "refused": ""}
+        yield {"task": f"average: {name}", "part": f"{e['tasks']} tasks", **counts, **_figure(e)}
+
+
+def _figure(e: Mapping[str, Any]) -> dict[str, Any]:
+    return {"interval": e["method"], **{name: e[name] for name in ("clusters", "mean", "low", "high")}}
+
+
+def _csv(result: Mapping[str, Any]) -> str:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(["" if value is None else value for value in line] for line in _lines(result))
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if value is None else value for name, value in line.items()} for line in lines(result))
     return buffer.getvalue()
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The table that a person reads first."""
+def markdown(result: Mapping[str, Any]) -> str:
+    """Return the table that a person reads first."""
     generate = result["settings"]["generate"]
     judges = ", ".join(judge["model"] for judge in result["settings"].get("judge", {}).get("judges", [])) or "none"
-    lines = [
-        f"# {generate['model']['model']}",
+    counts = f"Unscored: {result['unscored']} of {result['items']}. Refused rows: {result['refused']}."
+    text = [f"# {generate['model']['model']}", "", f"Prompt: {generate['prompt']}. Judge: {judges}. {counts}"]
+    text += [f"**These figures are no result.** {fault}" for fault in result["faults"]] + result["notes"]
+    text += [
         "",
-        f"Prompt: {generate['prompt']}. Judge: {judges}. Unscored: {result['unscored']} of {result['items']}"
-        + ("." if result["within_budget"] else ", **unfinished or over the budget: these figures are not a result**."),
-        "",
-        "| task | part | items | unscored | score | 95 % interval |",
-        "|---|---|---|---|---|---|",
+        "| task | part | items | unscored | refused | score | 95 % interval | how |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name, part, items, _, unscored, _, mean, low, high in _lines(result):
-        lines.append(f"| {name} | {part} | {items} | {unscored} | {percent(mean)} | {interval(low, high)} |")
+    for line in lines(result):
+        figures = f"{percent(line['mean'])} | {interval(line['low'], line['high'])} | {line['interval']}"
+        cells = (line[name] for name in ("task", "part", "items", "unscored", "refused"))
+        text.append(f"| {' | '.join(map(str, cells))} | {figures} |")
     for name, corrected in result.get("corrected", {}).items():
         value = f"{percent(corrected['value'])}, {interval(corrected['low'], corrected['high'])}"
-        lines += ["", f"{name}, corrected for the judge's errors on {corrected['judged']} items: {value}"]
-    return "\n".join(lines) + "\n"
+        text += ["", f"{name}, corrected for the judge's errors on {corrected['judged']} items: {value}"]
+    return "\n".join(text) + "\n"
 
 
 def percent(value: float | None) -> str:
-    """`12.3 %`, or a dash where there is no figure."""
+    """Return `12.3 %`, or a dash if there is no figure."""
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """`10.0 to 14.6 %`, or a dash."""
+    """Return `10.0 to 14.6 %`, or a dash."""
     return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"

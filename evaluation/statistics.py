@@ -113,7 +113,7 @@ def _variance(successes: int, n: int) -> float:
 
 
 def cohen_kappa(a: Sequence[bool | int], b: Sequence[bool | int]) -> float | None:
-    """Return kappa of two raters on the same [n] cases; None if n is 0 or both only ever give one and the same label."""
+    """Return kappa of two raters on the same [n] cases; None if n is 0 or both only ever give the same one label."""
     n = len(a)
     if n == 0:
         return None

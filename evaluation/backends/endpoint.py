@@ -65,7 +65,9 @@ async def check_client(client: ChatClient, options: str) -> None:
         await client.complete(user_message("Hello"), Sampling(max_tokens=1), 60)
     except EndpointError as error:
         if error.kind not in ("malformed", "oversized"):  # one token of a model that thinks may be no text at all
-            raise EvaluationError(f"Model {client.model!r} can not be asked: {error.problem}", f"Check {options}.") from error
+            raise EvaluationError(
+                f"Model {client.model!r} can not be asked: {error.problem}", f"Check {options}."
+            ) from error
 
 
 def describe_failure(error: EndpointError) -> dict[str, str]:

@@ -33,8 +33,7 @@ class LocalBackend:
         return {"backend": "transformers", "model": self.folder.name, "fingerprint": folder_fingerprint(self.folder)}
 
     async def check(self) -> None:
-        """Load the model now, so that a folder that can not be loaded is told first."""
-        await asyncio.to_thread(self._load)
+        """Do nothing: the folder was looked at, and the model is loaded before the first answer."""
 
     async def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
         for _, alike in groupby(questions, key=lambda question: question.max_tokens):
@@ -54,9 +53,7 @@ class LocalBackend:
             raise ConfigError(f"{self.folder} takes no images.", "Choose text tasks, e.g. --tasks llm.")
         start = time.monotonic()
         texts = [_chat_text(processor, question, sees_images) for question in batch]
-        images = [
-            Image.open(BytesIO(image)).convert("RGB") for question in batch for image in question.item.images
-        ]
+        images = [Image.open(BytesIO(image)).convert("RGB") for question in batch for image in question.item.images]
         pictures = {"images": images or None} if sees_images else {}
         inputs = processor(text=texts, return_tensors="pt", padding=True, **pictures).to(model.device)
         tokenizer = getattr(processor, "tokenizer", processor)

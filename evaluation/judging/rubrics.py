@@ -5,33 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from medix.errors import ConfigError
+from medix.files import read_mapping
+from medix.options import Count, read_options
 from reward_fns.scorers.chat import Sampling
 from reward_fns.scorers.judge_prompt import FILLING, load_judge_prompt, neutralise
 from reward_fns.scorers.types import JudgeRequest
 from reward_fns.scorers.verdict import CHOICES, parse_verdict
 
-RubricName = Literal["verdict", "rubric", "report"]
+RubricName = Literal["verdict", "rubric", "report", "points", "released", "released_report"]
 PROMPTS: Final = Path(__file__).resolve().parent.parent / "prompts"
 DIMENSIONS: Final = ("semantic", "reasoning", "context")
 """Semantic correctness, soundness of the reasoning, fit with the image or passage; 0 to 5 each."""
 MAX_FIELD_CHARS: Final = 6000
 _THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
-_PLACEHOLDER = re.compile(r"\{(question|passage|reference|accepted|reasoning|candidate)\}")
+_PLACEHOLDER = re.compile(r"\{(question|passage|reference|accepted|reasoning|candidate|criterion)\}")
 
 
 @dataclass(frozen=True)
 class Vote:
-    """One independent reading by a judge. `score` is in [0, 1]: 0 or 1 for questions, fifths for reports."""
+    """One reading by a judge. `score` is in [0, 1]: 0 or 1 for questions and criteria, fifths for reports."""
 
     score: float
     raw: str
-    dimensions: Mapping[str, float | None]
+    dimensions: Mapping[str, float | None] = field(default_factory=dict)
     why: str = ""
 
 
@@ -45,14 +49,52 @@ class Case:
     reasoning: str = ""
     passage: str = ""
     aliases: tuple[str, ...] = ()
+    points: tuple[tuple[str, float], ...] = ()
+    """Criteria and what each adds, for the rubric `points`."""
 
 
-def prompt_text(rubric: RubricName, case: Case) -> str:
-    """The judge's prompt; data stays inside fields that it can not close."""
+@dataclass(frozen=True)
+class JudgeWording:
+    """The wording of another protocol's judge, from a YAML file: `--judge-prompts`."""
+
+    question: str
+    """With `{question}`, `{reference}` and `{candidate}`; the reply is JSON with a `score` of 0 or 1."""
+    report: str = ""
+    """The same for reports, with a `score` from 0 to 5."""
+    again: str = ""
+    """Said before each further round of the same conversation."""
+    rounds: Count = 1
+    """Odd; the majority decides a question, the mean a report."""
+
+    @classmethod
+    def read(cls, path: Path) -> JudgeWording:
+        """Read the file.
+
+        Raises:
+            ConfigError: it is missing, lacks a placeholder, or asks for an even number of rounds.
+        """
+        if not path.is_file():
+            raise ConfigError(f"There is no file of judge prompts at {path}.", "Name an existing file.")
+        wording = read_options(cls, read_mapping(path), path.name)
+        for text in filter(None, (wording.question, wording.report)):
+            if set(_PLACEHOLDER.findall(text)) < {"reference", "candidate"}:
+                raise ConfigError(f"A prompt in {path} lacks {{reference}} or {{candidate}}.", f"Edit {path}.")
+        if wording.rounds % 2 == 0 or (wording.rounds > 1 and not wording.again):
+            raise ConfigError(
+                f"{path} asks for {wording.rounds} rounds.", "Use an odd number, with the text of `again` above 1."
+            )
+        return wording
+
+
+def prompt_text(rubric: RubricName, case: Case, wording: JudgeWording | None = None, criterion: str = "") -> str:
+    """Return the judge's prompt. In our own wordings data stays inside fields that it can not close."""
     if rubric == "verdict":
         request = JudgeRequest(case.reference, case.candidate, case.question, case.aliases)
         return load_judge_prompt().fill(request)
-    template = (PROMPTS / f"{rubric}.txt").read_text(encoding="utf-8").strip()
+    if wording is not None and rubric in ("released", "released_report"):
+        template = wording.question if rubric == "released" else wording.report
+    else:
+        template = _template(rubric)
     values = {
         "question": case.question,
         "passage": case.passage or "(none)",
@@ -60,65 +102,104 @@ def prompt_text(rubric: RubricName, case: Case) -> str:
         "accepted": "\n".join(case.aliases) or "(nothing else)",
         "reasoning": case.reasoning or "(none given)",
         "candidate": case.candidate,
+        "criterion": criterion,
     }
-    return _PLACEHOLDER.sub(lambda match: _field(values[match[1]]), template)
+    return _PLACEHOLDER.sub(lambda match: _shown(values[match[1]]), template)
 
 
-def _field(text: str) -> str:
+@cache
+def _template(rubric: RubricName) -> str:
+    return (PROMPTS / f"{rubric}.txt").read_text(encoding="utf-8").strip()
+
+
+def _shown(text: str) -> str:
     cut = len(text) - MAX_FIELD_CHARS
     return neutralise(text[:MAX_FIELD_CHARS]) + (f"\n(cut here: {cut} more characters)" if cut > 0 else "")
 
 
-def rubric_version(rubric: RubricName) -> str:
-    """Changes with the prompt's wording and how its fields are filled; part of every judgement's key."""
+@cache
+def rubric_version(rubric: RubricName, wording: JudgeWording | None = None) -> str:
+    """Return what changes with the prompt's wording and how its fields are filled; part of every judgement's key."""
     case = Case("q", "r", "c", "t", "p", ("a",))
-    return hashlib.sha256(f"{FILLING}\n{prompt_text(rubric, case)}".encode()).hexdigest()[:12]
+    more = f"{wording.again}\n{wording.rounds}" if wording is not None else ""
+    text = f"{FILLING}\n{prompt_text(rubric, case, wording, 'k')}{more}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def sampling(rubric: RubricName, constrained: bool, temperature: float, seed: int | None, max_tokens: int) -> Sampling:
-    """How the judge decodes; `constrained` asks the server to hold it to the form."""
+    """Return how the judge decodes; `constrained` asks the server to hold it to the form."""
     if rubric == "verdict":
         choice = CHOICES if constrained else ()
         return Sampling(max_tokens=8 if constrained else max_tokens, temperature=temperature, seed=seed, choice=choice)
-    schema = _schema(rubric) if constrained else None
+    schema = _schema(rubric) if constrained and not rubric.startswith("released") else None
     return Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed, json_schema=schema)
 
 
 def _schema(rubric: RubricName) -> dict[str, Any]:
     grade: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0, "maximum": 5}
-    fields: dict[str, Any] = {**{name: grade for name in DIMENSIONS}, "why": {"type": "string", "maxLength": 400}}
-    if rubric == "rubric":
-        fields["verdict"] = {"type": "string", "enum": list(CHOICES)}
+    fields: dict[str, Any] = {"why": {"type": "string", "maxLength": 400}}
+    if rubric == "points":
+        fields["met"] = {"type": "boolean"}
     else:
-        fields["score"] = {"type": "integer", "minimum": 0, "maximum": 5}
+        fields = {name: grade for name in DIMENSIONS} | fields
+        if rubric == "rubric":
+            fields["verdict"] = {"type": "string", "enum": list(CHOICES)}
+        else:
+            fields["score"] = {"type": "integer", "minimum": 0, "maximum": 5}
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def read_vote(rubric: RubricName, reply: str) -> Vote | None:
-    """The vote, or None where the reply is not of the form: no number is ever guessed from prose."""
+    """Return the vote, or None if the reply is not of the form: no number is ever guessed from prose."""
     if rubric == "verdict":
         correct = parse_verdict(reply)
-        return None if correct is None else Vote(float(correct), reply, {})
+        return None if correct is None else Vote(float(correct), reply)
     text = _THINKING.sub("", reply).strip()
     fenced = _FENCE.match(text)
     try:
         data = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
         return None
+    if not isinstance(data, dict):
+        return None
+    if rubric.startswith("released"):
+        top = 1 if rubric == "released" else 5
+        score = data.get("score")
+        return Vote(float(score) / top, reply) if _is_grade(score, top) else None
     expected = set(_schema(rubric)["properties"])
-    if not isinstance(data, dict) or not set(data) <= expected:
+    if not set(data) <= expected or any(
+        data.get(name) is not None and not _is_grade(data[name]) for name in DIMENSIONS
+    ):
         return None
-    if any(not _is_grade(data.get(name)) for name in DIMENSIONS):
-        return None
-    dimensions = {name: None if data.get(name) is None else float(data[name]) for name in DIMENSIONS}
     why = data["why"][:400] if isinstance(data.get("why"), str) else ""
+    if rubric == "points":
+        return Vote(float(data["met"]), reply, {}, why) if isinstance(data.get("met"), bool) else None
+    dimensions = {name: None if data.get(name) is None else float(data[name]) for name in DIMENSIONS}
     if rubric == "rubric":
         verdict = data.get("verdict")
         return Vote(float(verdict == "YES"), reply, dimensions, why) if verdict in CHOICES else None
-    score = data.get("score")
-    return Vote(float(score) / 5, reply, dimensions, why) if score is not None and _is_grade(score) else None
+    return Vote(float(data["score"]) / 5, reply, dimensions, why) if _is_grade(data.get("score")) else None
 
 
-def _is_grade(value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value is None or (whole and 0 <= value <= 5)
+def _is_grade(value: Any, top: int = 5) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= top
+
+
+def combine(rubric: RubricName, votes: Sequence[Vote | None], points: Sequence[tuple[str, float]] = ()) -> float | None:
+    """Return the score that the votes asked for make together, or None where too many of them are missing.
+
+    A question is decided by the majority of the votes asked for, not of those that came; a report has the mean, of
+    more than half of them; criteria add their points, all of them, over the most that can be reached.
+    """
+    given = [vote.score for vote in votes if vote is not None]
+    if rubric == "points":
+        if len(given) < len(votes):
+            return None
+        reached = sum(score * worth for score, (_, worth) in zip(given, points, strict=True))
+        return min(1.0, max(0.0, reached / sum(worth for _, worth in points if worth > 0)))
+    if 2 * len(given) <= len(votes):
+        return None
+    if rubric in ("report", "released_report"):
+        return sum(given) / len(given)
+    yes = sum(given)
+    return 1.0 if 2 * yes > len(votes) else 0.0 if 2 * (len(given) - yes) > len(votes) else None

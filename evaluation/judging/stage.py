@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluation.bounded import GiveUp, run_bounded
-from evaluation.judging.cases import case_of, judgement_key, undecided
-from evaluation.judging.judge import Judgement, JudgeOptions, RubricJudge
-from evaluation.judging.rubrics import Case, RubricName
-from evaluation.progress import Progress
-from evaluation.row_file import RowWriter
+from evaluation.concurrency import Watch, run_bounded
+from evaluation.judging.judge import Judge, Judgement, JudgeOptions
+from evaluation.judging.rubrics import Case, RubricName, rubric_version
+from evaluation.judging.rules import Decision, decide
+from evaluation.prompting import with_options
 from evaluation.run_folder import RunFolder
+from medix.errors import ConfigError
+from medix.files import open_inside
+from medix.jsonl import JsonlWriter
 
 
 @dataclass
@@ -34,6 +36,29 @@ class _Job:
     row: dict[str, Any]
 
 
+def rubrics_of(
+    tasks: Mapping[str, Mapping[str, Any]], judges: Sequence[JudgeOptions], rubric: RubricName | None = None
+) -> dict[str, RubricName]:
+    """Return each task's rubric: `rubric` in place of the tasks' own, or another protocol's wording.
+
+    Raises:
+        ConfigError: the wording has no text for reports, and a task has them.
+    """
+    wording = judges[0].wording if judges else None
+    rubrics: dict[str, RubricName] = {name: rubric or task["judging"] for name, task in tasks.items()}
+    if wording is None:
+        return rubrics
+    reports = [name for name, own in rubrics.items() if own == "report"]
+    if reports and not wording.report:
+        raise ConfigError(
+            f"The judge prompts have no text for reports, which {reports[0]} needs.", "Add `report:` to the file."
+        )
+    return {
+        name: own if own == "points" else "released_report" if own == "report" else "released"
+        for name, own in rubrics.items()
+    }
+
+
 async def judge(
     folder: RunFolder, judges: Sequence[JudgeOptions], rubric: RubricName | None = None, failed_only: bool = False
 ) -> JudgeCounts:
@@ -44,16 +69,20 @@ async def judge(
         failed_only: only what was tried before and failed.
 
     Raises:
-        EvaluationError: a judge is gone, the disk is full, or another process judges the same folder.
+        EvaluationError: a judge is gone, or the disk is full.
+        ConfigError: another process judges the same folder, or a judge can not read a task's rubric.
     """
     started, counts = time.time(), JudgeCounts()
-    tasks = folder.settings()["generate"]["tasks"]
-    rubrics: dict[str, RubricName] = {name: rubric or task["judging"] for name, task in tasks.items()}
-    folder.update_settings("judge", {"judges": [options.settings() for options in judges], "rubrics": rubrics})
-    with RowWriter(folder.judgements.path) as writer, Progress("judge") as progress:
+    rubrics = rubrics_of(folder.settings()["generate"]["tasks"], judges, rubric)
+    for options in judges:
+        options.refuse(rubrics.values())
+    versions = {name: rubric_version(name, judges[0].wording) for name in set(rubrics.values())}
+    settings = {"judges": [options.settings() for options in judges], "rubrics": rubrics, "versions": versions}
+    folder.update_settings("judge", settings)
+    with folder.judgements.writer() as writer:
         try:
             for options in judges:
-                await _judge_with(options, folder, rubrics, failed_only, writer, counts, progress)
+                await _judge_with(options, folder, rubrics, failed_only, writer, counts)
         finally:
             folder.log_stage("judge", started, asdict(counts))
     return counts
@@ -64,41 +93,45 @@ async def _judge_with(
     folder: RunFolder,
     rubrics: Mapping[str, RubricName],
     failed_only: bool,
-    writer: RowWriter,
+    writer: JsonlWriter,
     counts: JudgeCounts,
-    progress: Progress,
 ) -> None:
-    asked = RubricJudge(options)
-    give_up = GiveUp(f"judge {options.model}", options.endpoint.max_in_flight)
+    asked, width = Judge(options), options.endpoint.max_in_flight
 
     async def work(job: _Job) -> tuple[_Job, Judgement]:
-        names = job.row["images"] if options.sees_images else []
-        images = [(folder.images / f"{name}.jpg").read_bytes() for name in names]
+        images = []
+        for name in job.row["images"] if options.sees_images else []:
+            with open_inside(folder.images, f"{name}.jpg") as file:
+                images.append(file.read())
         return job, await asked.judge(job.rubric, job.case, images)
 
-    try:
-        jobs = _jobs(options.settings(), folder, rubrics, failed_only, counts)
-        async for job, judgement in run_bounded(jobs, work, options.endpoint.max_in_flight):
-            writer.append(_row(job, options.model, judgement))
-            counts.judged += judgement.error is None
-            counts.failed += judgement.error is not None
-            progress.advance(counts.judged + counts.failed)
-            give_up.note(judgement.fatal, (judgement.error or {}).get("detail", ""))
-    finally:
-        await asked.aclose()
+    with Watch("judge", f"judge {options.model}", width) as watch:
+        try:
+            async for job, judgement in run_bounded(_jobs(options, folder, rubrics, failed_only, counts), work, width):
+                head = {"key": job.key, "judge": options.model, "rubric": job.rubric, "task": job.row["task"]}
+                writer.append({**head, **judgement.as_row(), "time": round(time.time(), 3)})
+                counts.judged += judgement.error is None
+                counts.failed += judgement.error is not None
+                watch.note(judgement.fatal, (judgement.error or {}).get("detail", ""))
+        finally:
+            await asked.aclose()
 
 
 def _jobs(
-    settings: Mapping[str, Any],
+    options: JudgeOptions,
     folder: RunFolder,
     rubrics: Mapping[str, RubricName],
     failed_only: bool,
     counts: JudgeCounts,
 ) -> Iterator[_Job]:
     done: dict[str, bool] = {str(row["key"]): row["error"] is None for row in folder.judgements.latest()}
-    for row, decision in undecided(folder):
-        case, rubric = case_of(row, decision), rubrics[row["task"]]
-        key = judgement_key(settings, rubric, case, row["images"])
+    for row in folder.current_rows():
+        rubric = rubrics[row["task"]]
+        decision = decide(row, not rubric.startswith("released")) if row["error"] is None else None
+        if decision is None or decision.correct is not None:
+            continue
+        case = case_of(row, decision)
+        key = options.key(rubric, case, row["images"])
         counts.wanted += 1
         if done.get(key, False):
             counts.already += 1
@@ -107,16 +140,14 @@ def _jobs(
             yield _Job(key, rubric, case, row)
 
 
-def _row(job: _Job, model: str, judgement: Judgement) -> dict[str, Any]:
-    return {
-        "key": job.key,
-        "judge": model,
-        "rubric": job.rubric,
-        "task": job.row["task"],
-        "score": judgement.score,
-        "votes": [asdict(vote) for vote in judgement.votes],
-        "error": judgement.error,
-        "usage": judgement.usage,
-        "latency_s": round(judgement.latency_s, 4),
-        "time": round(time.time(), 3),
-    }
+def case_of(row: Mapping[str, Any], decision: Decision) -> Case:
+    """Return the case that a generation row makes."""
+    return Case(
+        question=row.get("asked") or with_options(row["question"], row["choices"]),
+        reference=f"{row['letter']}. {row['reference']}" if row["letter"] else row["reference"],
+        candidate=decision.answer or "",
+        reasoning=decision.reasoning,
+        passage="" if row.get("asked") else row["passage"],
+        aliases=tuple(row["aliases"]),
+        points=tuple((str(criterion), float(worth)) for criterion, worth in row.get("points", ())),
+    )

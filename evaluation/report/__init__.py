@@ -9,16 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evaluation.run_folder import RunFolder
-from evaluation.score import interval, percent
+from evaluation.score import interval, lines, percent
 from evaluation.scored import ScoredItem, scored_items
-from medix.errors import EvaluationError
+from medix.errors import DataError, EvaluationError
+from medix.files import open_inside, read_mapping, write_atomically
 
 HERE = Path(__file__).resolve().parent
 
@@ -27,39 +28,39 @@ def write_report(folder: RunFolder) -> Path:
     """Write `report.html`; rows are streamed, so memory does not grow with their number.
 
     Raises:
-        EvaluationError: nothing was scored here yet.
+        EvaluationError: nothing was scored here yet, or `scores.json` is damaged.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-    started = time.time()
-    scores = folder.path / "scores.json"
+    started, scores = time.time(), folder.path / "scores.json"
+    again = f"Run `medix eval score --out {folder.path}`."
     if not scores.is_file():
-        raise EvaluationError("scores in the run folder", f"no {scores}", f"run `medix eval score --out {folder.path}`")
+        raise EvaluationError(f"There are no scores in {folder.path}.", again)
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     environment.filters.update(percent=percent, script_json=script_json)
-    environment.globals["interval"] = interval
     script = (HERE / "report.js").read_text(encoding="utf-8")
-    stream = environment.get_template("report.html.j2").stream(
-        result=json.loads(scores.read_text(encoding="utf-8")),
-        items=(_item(item) for item in scored_items(folder)),
-        images=_images(folder),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=(HERE / "report.css").read_text(encoding="utf-8"),
-    )
-    target, temporary = folder.path / "report.html", folder.path / f".report.html.{os.getpid()}"
     try:
-        stream.dump(str(temporary), encoding="utf-8", errors="replace")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise EvaluationError(f"room for {target}", error.strerror or str(error), "free some, run again") from error
+        result = read_mapping(scores)
+        stream = environment.get_template("report.html.j2").stream(
+            result=result,
+            lines=list(lines(result)),
+            interval=interval,
+            items=map(_item, scored_items(folder)),
+            images=_images(folder),
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            style=(HERE / "report.css").read_text(encoding="utf-8"),
+        )
+        target = folder.path / "report.html"
+        write_atomically(target, lambda part: stream.dump(str(part), encoding="utf-8", errors="replace"))
+    except (TemplateError, LookupError, TypeError, AttributeError) as error:
+        raise EvaluationError(f"{scores} is damaged ({type(error).__name__}: {error}).", again) from error
     folder.log_stage("report", started, {})
     return target
 
 
 def script_json(value: Any) -> Any:
-    """JSON that can stand inside a script element: nothing in it can close the element or open a comment."""
+    """Return JSON that can stand inside a script element: nothing in it can close the element or open a comment."""
     from markupsafe import Markup
 
     text = json.dumps(value, ensure_ascii=False)
@@ -71,17 +72,11 @@ def script_json(value: Any) -> Any:
 def _item(item: ScoredItem) -> dict[str, Any]:
     row, decision = item.row, item.decision
     scores = {finding.score for finding in item.findings if finding.score is not None}
+    votes_differ = any(len(set(finding.votes)) > 1 for finding in item.findings)
     return {
-        "task": row["task"],
-        "id": row["id"],
-        "kind": row["kind"],
+        **{name: row[name] for name in ("task", "id", "kind", "question", "passage", "choices", "aliases", "images")},
         "modality": row["modality"] or "",
-        "question": row["question"],
-        "passage": row["passage"],
-        "choices": row["choices"],
         "reference": f"{row['letter']}. {row['reference']}" if row["letter"] else row["reference"],
-        "aliases": row["aliases"],
-        "images": row["images"],
         "response": row["response"] or "",
         "answer": decision.answer if decision else None,
         "reasoning": decision.reasoning if decision else "",
@@ -89,28 +84,20 @@ def _item(item: ScoredItem) -> dict[str, Any]:
         "score": item.score,
         "how": item.how,
         "reason": item.reason,
-        "disagree": len(scores) > 1 or any(len(set(finding.votes)) > 1 for finding in item.findings),
-        "findings": [
-            {
-                "judge": f.judge,
-                "score": f.score,
-                "reason": f.reason,
-                "votes": list(f.votes),
-                "dimensions": dict(f.dimensions),
-                "why": f.why,
-                "raw": f.raw[:2000],
-            }
-            for f in item.findings
-        ],
+        "disagree": len(scores) > 1 or (votes_differ and row["kind"] != "points"),
+        "findings": [asdict(finding) | {"raw": finding.raw[:2000]} for finding in item.findings],
     }
 
 
 def _images(folder: RunFolder) -> Iterator[tuple[str, str]]:
-    """(name, data address) of each kept thumbnail that the current run shows, once."""
+    """Yield (name, data address) of each kept thumbnail that the current run shows, once."""
     seen: set[str] = set()
     for row in folder.current_rows():
-        for name in row["images"]:
-            file = folder.images / f"{name}.jpg"
-            if name not in seen and file.is_file():
-                seen.add(name)
-                yield name, "data:image/jpeg;base64," + base64.b64encode(file.read_bytes()).decode()
+        for name in set(row["images"]) - seen:
+            seen.add(name)
+            try:
+                with open_inside(folder.images, f"{name}.jpg") as file:
+                    data = file.read()
+            except (OSError, DataError):
+                continue  # The page says where a picture would be.
+            yield name, "data:image/jpeg;base64," + base64.b64encode(data).decode()

@@ -48,11 +48,9 @@ function block(parent, name, text) {
 
 function findingText(finding) {
   const grades = Object.entries(finding.dimensions).filter(([, grade]) => grade !== null).map(([name, grade]) => `${name} ${grade}`);
-  const parts = [finding.score === null ? `no verdict (${finding.reason})` : `score ${finding.score}`];
-  if (finding.votes.length > 1) parts.push(`votes ${finding.votes.join(", ")}`);
-  if (grades.length) parts.push(grades.join(", "));
-  if (finding.why) parts.push(finding.why);
-  return parts.join("; ");
+  const votes = finding.votes.length > 1 ? `votes ${finding.votes.join(", ")}` : "";
+  const verdict = finding.score === null ? `no verdict (${finding.reason})` : `score ${finding.score}`;
+  return [verdict, votes, grades.join(", "), finding.why].filter(Boolean).join("; ");
 }
 
 function card(item) {

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.calibrate.measure import measure
 from evaluation.calibrate.ontology import hpo_terms, mesh_terms, ontology_pairs
 from evaluation.calibrate.pairs import Pair, read_pairs
-from evaluation.calibrate.stage import calibrate
+from evaluation.calibrate.stage import calibrate, measure
 from evaluation.judging.judge import JudgeOptions
 from medix.errors import DataError, EvaluationError
 from reward_fns.scorers.endpoints import EndpointOptions
@@ -71,7 +70,7 @@ def test_a_users_csv(tmp_path):
     file.write_text("question,reference,candidate,right\nWhat?,left,on the left,1\nWhat?,left,right,no\n")
     assert [pair.right for pair in read_pairs(file)] == [True, False]
     file.write_text("question,reference,candidate,right\nWhat?,left,right,perhaps\n")
-    with pytest.raises(DataError, match="yes or no"):
+    with pytest.raises(DataError, match="no labelled pair"):
         list(read_pairs(file))
 
 
@@ -148,5 +147,5 @@ def test_a_judge_is_measured_and_asked_only_once(tmp_path, fake_judge):
 def test_a_judge_that_gives_no_verdict_is_refused(tmp_path, fake_judge):
     fake_judge.reply = lambda prompt, asked: "Perhaps."
     options = JudgeOptions("j", EndpointOptions(urls=(fake_judge.url,), retries=0))
-    with pytest.raises(EvaluationError, match="without one"):
+    with pytest.raises(EvaluationError, match="no verdict on"):
         asyncio.run(calibrate(Path(tmp_path), options, "verdict", list(read_pairs())[:10]))

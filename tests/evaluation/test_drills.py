@@ -22,9 +22,9 @@ from evaluation.generate import GenerateCounts, GenerateOptions, generate
 from evaluation.judging.judge import JudgeOptions
 from evaluation.judging.stage import JudgeCounts, judge
 from evaluation.run_folder import RunFolder
-from evaluation.score import score
+from evaluation.score import Budget, score
 from evaluation.task import load_tasks
-from medix.errors import EvaluationError
+from medix.errors import ConfigError, EvaluationError, MedixError
 from reward_fns.scorers.endpoints import EndpointOptions
 
 MEDIX = [sys.executable, "-c", "from medix_verl.cli import main; main()"]
@@ -37,7 +37,7 @@ def endpoint(url: str, **changes: Any) -> EndpointOptions:
 
 def ask(out: Path, questions: Path, url: str, **changes: Any) -> GenerateCounts:
     backend = EndpointBackend(endpoint(url, **changes), "fake", Decoding(32), deadline_s=2)
-    options = GenerateOptions((load_tasks()["pubmedqa"],), "bare", Decoding(32), None, {"pubmedqa": questions}, 4)
+    options = GenerateOptions((load_tasks()["pubmedqa"],), Decoding(32), None, None, {"pubmedqa": questions}, 4)
     return asyncio.run(generate(RunFolder(out), backend, options))
 
 
@@ -78,14 +78,14 @@ def test_one_item_that_always_fails_is_unscored_and_the_rest_is_done(
     fake_server.reply = lambda prompt, asked: reply if "treatment 7" in prompt else "A"
     counts = ask(tmp_path / "run", questions, fake_server.url)
     assert (counts.answered, counts.failed) == (11, 1), name
-    with pytest.raises(EvaluationError, match=r"1 of 12 \(no response: " + kind):
-        score(RunFolder(tmp_path / "run"), max_unscored=0.02)
+    with pytest.raises(EvaluationError, match=r"1 of 12 items are unscored \(no response: " + kind):
+        score(RunFolder(tmp_path / "run"), budget=Budget(unscored=0.02))
     result = json.loads((tmp_path / "run" / "scores.json").read_text())
     task = result["tasks"]["pubmedqa"]
     assert task["unscored"] == {f"no response: {kind}": 1}
     assert (task["scored"], task["estimate"]["mean"]) == (11, 1.0)  # a failure is never a wrong answer
     assert task["bounds"] == [pytest.approx(11 / 12), 1.0]
-    assert "not a result" in (tmp_path / "run" / "scores.md").read_text()
+    assert "no result" in (tmp_path / "run" / "scores.md").read_text()
     fake_server.reply = lambda prompt, asked: "A"
     assert ask(tmp_path / "run", questions, fake_server.url).answered == 1  # asked again, and only that one
     assert score(RunFolder(tmp_path / "run"))["unscored"] == 0
@@ -226,7 +226,7 @@ def test_a_full_disk_ends_the_stage_with_a_reason_and_whole_rows(tmp_path, quest
         pytest.skip("no permission to mount a tmpfs")
     try:
         fake_server.reply = lambda prompt, asked: "long " * 3000
-        with pytest.raises(EvaluationError, match="No space left"):
+        with pytest.raises(MedixError, match="No space left"):
             ask(out, questions, fake_server.url)
         written = rows(out)
         assert 1 <= len(written) < 12
@@ -238,22 +238,6 @@ def test_a_full_disk_ends_the_stage_with_a_reason_and_whole_rows(tmp_path, quest
 
 
 def test_two_writers_of_one_folder_are_refused(tmp_path, questions, fake_server):
-    from evaluation.row_file import RowWriter
-
-    with RowWriter(tmp_path / "run" / "generations.jsonl"), pytest.raises(EvaluationError, match="only writer"):
+    folder = RunFolder(tmp_path / "run")
+    with folder.generations.writer(), pytest.raises(ConfigError, match="Another process is writing"):
         ask(tmp_path / "run", questions, fake_server.url)
-
-
-def test_results_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    """What a kill or a full disk in `score` or `report` meets: the old result, not half a new one."""
-    folder = RunFolder(tmp_path)
-    folder.write_text("scores.json", "old")
-
-    def no_room(self: Path, *arguments: Any, **more: Any) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", no_room)
-    with pytest.raises(EvaluationError, match="No space left"):
-        folder.write_text("scores.json", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
-    assert (tmp_path / "scores.json").read_text() == "old"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,26 @@ from evaluation.item import Item
 from evaluation.judging.judge import JudgeOptions
 from evaluation.judging.stage import judge
 from evaluation.leaderboard import write_leaderboard_zip
-from evaluation.ledger import Prices, read_prices
 from evaluation.prompting import read_response, render
-from evaluation.run_folder import RunFolder
+from evaluation.run_folder import Prices, RunFolder
 from evaluation.score import score
-from evaluation.task import load_tasks
+from evaluation.task import load_items, load_tasks, select_tasks
 from medix.errors import ConfigError, EvaluationError
+from medix.prompts import load_prompt
 from reward_fns.scorers.endpoints import EndpointOptions
 
 
-def evaluated(out: Path, questions: Path, url: str, model: str = "fake") -> RunFolder:
+def evaluated(out: Path, questions: Path, url: str, model: str = "fake", **changes: Any) -> RunFolder:
     folder = RunFolder(out)
-    backend = EndpointBackend(EndpointOptions(urls=(url,), retries=0), model, Decoding(32), deadline_s=5)
-    options = GenerateOptions((load_tasks()["pubmedqa"],), "bare", Decoding(32), None, {"pubmedqa": questions}, 4)
+    decoding = Decoding(32, changes.pop("temperature", 0.0))
+    backend = EndpointBackend(EndpointOptions(urls=(url,), retries=0), model, decoding, deadline_s=5)
+    options = GenerateOptions((load_tasks()["pubmedqa"],), decoding, local={"pubmedqa": questions}, width=4, **changes)
     asyncio.run(generate(folder, backend, options))
     return folder
+
+
+def one_item(folder: RunFolder) -> dict[str, Any]:
+    return {name: {**task, "items": 1} for name, task in folder.settings()["generate"]["tasks"].items()}
 
 
 def test_compare_by_hand(tmp_path, questions, fake_server):
@@ -49,7 +54,34 @@ def test_compare_by_hand(tmp_path, questions, fake_server):
     assert task["p_value"] == 0.5  # two abstracts differ: two of the four sign patterns reach the sum
     assert task["difference"]["clusters"] == 6
     assert "B - A +25.0 points" in describe(result)
-    assert result["differing_settings"] == []
+    assert result["differing_settings"] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "judges", "differing", "left_out"),
+    [
+        ("prompt", {"template": load_prompt()}, ("j", "j"), {"prompt", "template"}, None),
+        ("decoding", {"temperature": 0.5}, ("j", "j"), {"decoding.temperature"}, None),
+        ("judge", {}, ("j", "k"), {"judges"}, None),
+        ("items", {"limit": 5}, ("j", "j"), {"limit"}, "7 items only in A"),
+        ("nothing", {}, ("j", "j"), set(), None),
+    ],
+)
+def test_what_differs_beside_the_models_is_named(
+    tmp_path, questions, fake_server, fake_judge, name, changes, judges, differing, left_out
+):
+    fake_server.reply = lambda prompt, asked: "<OTHER><thinking>t</thinking><answer>It may well help.</answer>"
+    runs = [evaluated(tmp_path / "a", questions, fake_server.url)]
+    runs.append(evaluated(tmp_path / "b", questions, fake_server.url, "other", **changes))
+    for folder, model in zip(runs, judges, strict=True):
+        endpoint = EndpointOptions(urls=(fake_judge.url,), retries=0)
+        asyncio.run(judge(folder, [JudgeOptions(model, endpoint)], rubric="verdict"))
+    result = compare(*runs)
+    assert set(result["differing_settings"]) == differing, name
+    text = describe(result)
+    assert ("also differ" in text) == bool(differing)
+    assert left_out is None or left_out in text
+    assert max(map(len, text.splitlines())) < 500
 
 
 def test_runs_on_other_questions_are_not_compared(tmp_path, questions, fake_server):
@@ -58,8 +90,10 @@ def test_runs_on_other_questions_are_not_compared(tmp_path, questions, fake_serv
     row = next(first.generations.latest())
     other = RunFolder(tmp_path / "b")
     other.update_settings("generate", first.settings()["generate"])
+    other.note_asked("pubmedqa", [row["key"]])
+    other.update_settings("generate", first.settings()["generate"] | {"tasks": one_item(first)})
     other.generations.path.write_text(json.dumps({**row, "question": "Something else?"}) + "\n")
-    with pytest.raises(EvaluationError, match="asking something else"):
+    with pytest.raises(EvaluationError, match="asks something else"):
         compare(first, other)
 
 
@@ -96,37 +130,76 @@ def test_ledger_counts_tokens_and_money(tmp_path, questions, fake_server):
 @pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "-1,2", "nan,1"])
 def test_malformed_prices_are_refused(text):
     with pytest.raises(ConfigError):
-        read_prices(text)
-    assert read_prices("1,2,3,4") == Prices(1, 2, 3, 4)
+        Prices.read(text)
+    assert Prices.read("1,2,3,4") == Prices(1, 2, 3, 4)
 
 
-def test_leaderboard_zip(tmp_path, questions, fake_server):
+def scored_as_released(archive: zipfile.ZipFile, name: str) -> dict[str, float]:
+    """The released scorer, written from its description: a task is an id without its last number."""
+    by_task: dict[str, list[float]] = {}
+    for line in archive.read(f"{name}/{name}_eval.jsonl").splitlines():
+        row = json.loads(line)
+        assert {"id", "question", "answer", "response", "answer_idx"} < set(row)
+        by_task.setdefault(row["id"].rpartition("_")[0], []).append(row["evaluation"]["score"])
+    top = {task: 5 if task.startswith("mimic_cxr") else 1 for task in by_task}
+    means = {task: sum(scores) / (top[task] * len(scores)) for task, scores in by_task.items()}
+    return means | {"Overall": sum(means.values()) / len(means)}
+
+
+def test_leaderboard_zip_by_the_released_rules(tmp_path, questions, fake_server):
     fake_server.reply = lambda prompt, asked: "A" if "treatment 0 " in prompt else "B"
     folder = evaluated(tmp_path / "a", questions, fake_server.url)
-    target = write_leaderboard_zip(folder, "my model", tmp_path)
-    assert re.fullmatch(r"[0-9a-f]{8}_my-model_submission\.zip", target.name)
+    rows_file = folder.generations.path  # as if what was asked first had been answered last
+    rows_file.write_text("".join(reversed(rows_file.read_text().splitlines(keepends=True))))
+    target = write_leaderboard_zip(folder, "My-Model 8B", tmp_path)
+    name = "My_Model_8B"
+    digest = hashlib.md5(f"{name}_submission".encode()).hexdigest()[:8]
+    assert target.name == f"{digest}_{name}_submission.zip"
     with zipfile.ZipFile(target) as archive:
-        assert sorted(archive.namelist()) == [
-            f"my-model/my-model{end}" for end in (".jsonl", "_eval.jsonl", "_score.txt")
-        ]
-        rows = [json.loads(line) for line in archive.read("my-model/my-model_eval.jsonl").splitlines()]
-        text = archive.read("my-model/my-model_score.txt").decode()
-    assert rows[0]["id"].startswith("pubmedqa_")
-    assert sum(row["evaluation"]["score"] for row in rows) == 1
-    assert text == "pubmedqa: 0.0833\nOverall: 0.0833\n"
+        assert sorted(archive.namelist()) == [f"{name}/{name}{end}" for end in (".jsonl", "_eval.jsonl", "_score.txt")]
+        rows = [json.loads(line) for line in archive.read(f"{name}/{name}.jsonl").splitlines()]
+        text = archive.read(f"{name}/{name}_score.txt").decode()
+        assert scored_as_released(archive, name) == pytest.approx({"pubmedqa": 1 / 12, "Overall": 1 / 12})
+    assert [row["id"] for row in rows] == [f"pubmedqa_{n}" for n in range(12)]
+    assert [f"treatment {n} " in row["question"] for n, row in enumerate(rows)] == [True] * 12  # the set's order
+    assert rows[0]["question"] == "RESULTS: Abstract 0.\n\nDoes treatment 0 help?\n\nChoices:\nA. yes\nB. no\nC. maybe"
+    assert text.splitlines() == [f"Model: {name}", "pubmedqa: 8.33 %", "Overall: 8.33 %"]
 
 
-def test_an_unfinished_evaluation_makes_no_leaderboard_zip(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: "I wonder."
+def test_mmmu_and_the_released_names_of_tasks(tmp_path, questions, fake_server):
+    fake_server.reply = lambda prompt, asked: "A"
     folder = evaluated(tmp_path / "a", questions, fake_server.url)
-    with pytest.raises(EvaluationError, match="12 of 12 unscored"):
+    settings = folder.settings()["generate"]
+    assert {task.describe()["released_name"] for task in select_tasks(["vlm"]) if "paper" in task.groups} == {
+        "slake_vqa", "rad_vqa", "path_vqa", "pmc_vqa", "pmc_vqa_hard", "mimic_cxr_report_generation"
+    }  # fmt: skip
+    (task,) = settings["tasks"].values()
+    del task["released_name"]  # as one of MMMU's subjects, which the released scorer does not know
+    folder.update_settings("generate", settings)
+    with pytest.raises(EvaluationError, match="none of the paper's 17 tasks"):
+        write_leaderboard_zip(folder, "m", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reply", "changes", "found"),
+    [
+        ("unjudged", "I wonder.", {}, "12 of 12 items are unscored"),
+        ("limited", "A", {"limit": 3}, "limited to 3 items"),
+    ],
+)
+def test_an_unfinished_evaluation_makes_no_leaderboard_zip(
+    tmp_path, questions, fake_server, name, reply, changes, found
+):
+    fake_server.reply = lambda prompt, asked: reply
+    folder = evaluated(tmp_path / "a", questions, fake_server.url, **changes)
+    with pytest.raises(EvaluationError, match=found):
         write_leaderboard_zip(folder, "m", tmp_path)
 
 
 def test_images_stand_at_their_slots_and_a_literal_slot_in_a_question_is_none():
     item = Item("t", "1", "Is <image> a tag?", "yes", images=(b"\x89PNG1", b"\xff\xd8"))
-    for style in ("bare", "training"):
-        (message,) = chat_messages(Question("k", item, render(item, style)))
+    for style, template in (("bare", None), ("training", load_prompt())):
+        (message,) = chat_messages(Question("k", item, render(item, template)))
         parts = message["content"]
         urls = [part["image_url"]["url"][:15] for part in parts if part["type"] == "image_url"]
         assert urls == ["data:image/png;", "data:image/jpeg"], style
@@ -158,12 +231,11 @@ def test_answers_in_responses(name, style, response, answer):
 def test_batched_answers_of_a_local_model_are_those_asked_one_by_one(tmp_path):
     from data_prep.sources.sample import read_sample_set
     from evaluation.backends.local import LocalBackend
-    from evaluation.loaders import load_items
     from examples.tiny_vlm.build import build_tiny_vlm
 
     build_tiny_vlm(list(read_sample_set("train"))[:48], tmp_path, steps=3)
     items = [item for item in load_items(load_tasks()["sample"], limit=6) if isinstance(item, Item)]
-    questions = [Question(item.id, item, render(item, "training")) for item in items]
+    questions = [Question(item.id, item, render(item, load_prompt()), 24) for item in items]
 
     async def answers(batch_size: int) -> dict[str, str | None]:
         backend = LocalBackend(tmp_path, Decoding(24), batch_size)

