@@ -18,7 +18,7 @@ from evaluation.item import Item, content_hash
 from evaluation.prompting import PromptStyle, render
 from evaluation.run_folder import RunFolder
 from evaluation.task import Task, load_items
-from medix.errors import DataError, EvaluationError
+from medix.errors import ConfigError, DataError, EvaluationError
 from medix.files import write_atomically
 from medix.jsonl import JsonlWriter
 
@@ -131,12 +131,18 @@ class _Stage:
 
         Raises:
             EvaluationError: the task has no row, or all its rows are refused.
+            ConfigError: its files are missing.
         """
         reasons: Counter[str] = Counter()
-        for item in self._items(task):
-            if isinstance(item, Item):
-                return
-            reasons[item.reason] += item.rows
+        try:
+            for item in self._items(task):
+                if isinstance(item, Item):
+                    return
+                reasons[item.reason] += item.rows
+        except ConfigError as error:
+            raise ConfigError(
+                f"Task {task.name}: {error.problem}", f"{error.fix} Or name its files with --data {task.name}=FOLDER."
+            ) from error
         found = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
         raise EvaluationError(
             f"Task {task.name} has no question: "

@@ -63,7 +63,7 @@ def _try_out(server: ServerProcess, probe: Callable[[str], str]) -> str:
     try:
         return probe(server.url)
     except ScorerError as error:
-        raise server.failure(error.expected, error.found) from error
+        raise server.failure(str(error)) from error
 
 
 def _watch(servers: Sequence[ServerProcess], parent_pid: int | None, shown: Console) -> None:
@@ -72,7 +72,7 @@ def _watch(servers: Sequence[ServerProcess], parent_pid: int | None, shown: Cons
     while True:
         for server in [server for server in living if server.exit_code() is not None]:
             living.remove(server)
-            lost = server.failure(f"{server.url} to go on serving", f"exit code {server.exit_code()}")
+            lost = server.failure(f"{server.url} stopped serving with exit code {server.exit_code()}.")
             if not living:
                 raise lost
             shown.print(f"{lost}\n{len(living)} of {len(servers)} replicas are left", style="yellow", markup=False)

@@ -71,9 +71,9 @@ def test_stopped_with_a_grandchild_in_another_session(running: ServerProcess) ->
 @pytest.mark.parametrize(
     ("name", "code", "limit_s", "found"),
     [
-        ("dies", "import sys; print('out of memory'); sys.exit(3)", 20, "exit code 3; its last words:\nout of memory"),
+        ("dies", "import sys; print('out of memory'); sys.exit(3)", 20, "exit code 3 .*\nout of memory"),
         ("says an error", "print('x\\n' * 50); raise OSError('no room')", 20, "exit code 1.*\nOSError: no room"),
-        ("hangs", "import time; time.sleep(60)", 0.5, "nothing healthy after 0 s"),
+        ("hangs", "import time; time.sleep(60)", 0.5, "not healthy after 0 s"),
     ],
 )
 def test_a_server_that_does_not_come_up_is_reported_and_stopped(
@@ -131,7 +131,7 @@ def test_a_starter_that_is_killed_takes_the_server_along(tmp_path: Path) -> None
 def test_a_port_that_somebody_listens_on_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} free on 127.0.0.1"):
+        with pytest.raises(ConfigError, match=f"Port {port} on 127.0.0.1"):
             claim_port("127.0.0.1", port)
 
 
