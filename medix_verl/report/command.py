@@ -1,51 +1,75 @@
-"""`medix report`: from a run folder to a page that explains what the policy is learning."""
+"""`medix report`: a run folder as one page. `medix summary`: the closing table of a recipe."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from medix.errors import ConfigError, DataError
-
+from medix.files import write_atomically
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="a run's folder; several are compared")],
     curve_only: Annotated[bool, typer.Option(help="write curve.png and curve.csv only")] = False,
     out: Annotated[Path | None, typer.Option(help="where a comparison goes")] = None,
-    serve: Annotated[bool, typer.Option(help="serve the page on 127.0.0.1 and follow a live run")] = False,
-    port: Annotated[int, typer.Option(help="for --serve; 0 takes a free one")] = 8090,
+    data: Annotated[
+        Path | None, typer.Option(help="prepared data with the pictures, if not in the run's folder")
+    ] = None,
 ) -> None:
-    """Write RUN/report.html (with curve.png and curve.csv), or compare several runs on one page."""
+    """Write RUN/report.html with curve.png and curve.csv, or compare several runs on one page."""
     for run in runs:
         if not run.is_dir():
-            raise DataError("a run's folder", f"none at {run}", "name a folder such as outputs/demo")
-    if serve and (len(runs) > 1 or curve_only):
-        raise ConfigError("--serve with one run and no --curve-only", "another combination", "medix report RUN --serve")
-    if serve:
-        from medix_verl.report.serve import serve_run
-
-        serve_run(runs[0], port)
-    elif curve_only:
-        _write_curves(runs)
-    elif len(runs) > 1:
+            raise DataError(f"There is no folder {run}.", "Name the folder of a run, e.g. outputs/demo.")
+    if len(runs) > 1 and not curve_only:
         from medix_verl.report.compare import write_comparison
 
         print(write_comparison(runs, out))
-    else:
-        from medix_verl.report.page import write_report
-
-        print(write_report(runs[0]))
-        try:
-            _write_curves(runs)
-        except (DataError, ConfigError) as error:
-            typer.echo(f"no curve.png and curve.csv: {error}", err=True)
-
-
-def _write_curves(runs: list[Path]) -> None:
+        return
     from medix_verl.report.curve import write_curve
 
     for run in runs:
-        for path in write_curve(run):
+        try:
+            curves = write_curve(run)
+        except (DataError, ConfigError) as error:
+            if curve_only:
+                raise
+            typer.echo(f"no curve.png and curve.csv: {error}", err=True)
+            curves = ()
+        if not curve_only:
+            from medix_verl.report.page import write_report
+
+            print(write_report(run, data))
+        for path in curves:
             print(path)
+
+
+def summary(
+    run_dir: Annotated[Path, typer.Argument(help="folder of the run, e.g. outputs/demo")],
+    seconds_total: Annotated[float, typer.Option(help="wall-clock seconds of the whole recipe")],
+) -> None:
+    """Write RUN/summary.json and print the closing table."""
+    from medix_verl.report.overview import HELD_OUT, links, summarise
+    from medix_verl.report.run_folder import load_run
+
+    run = load_run(run_dir)
+    figures = summarise(run, seconds_total)
+    write_atomically(run_dir / "summary.json", json.dumps(figures, indent=2) + "\n")
+    table = Table("", title=f"held-out figures, {figures['steps']} steps of {figures['algorithm']}")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    for name in HELD_OUT:
+        table.add_row(name.removeprefix("val_"), f"{figures[f'{name}_before']:.2f}", f"{figures[f'{name}_after']:.2f}")
+    table.add_section()
+    table.add_row("seconds per step, median", "", f"{figures['seconds_per_step_median']:.1f}")
+    table.add_row("seconds in all", "", f"{figures['seconds_total']:.0f}")
+    pearson = figures["rollout_actor_probs_pearson_corr_min"]
+    table.add_row("rollout and actor agree (Pearson, least)", "", "-" if pearson is None else f"{pearson:.4f}")
+    files = Table("file", "what it is", title="look at")
+    for name, meaning in links(run):
+        files.add_row(str(run_dir / name), meaning)
+    Console().print(table, files)

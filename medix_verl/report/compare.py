@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from medix_verl.report.charts import UNIT_RANGE, Chart, line
+from medix.files import write_atomically
+from medix_verl.report.charts import OTHER_COLOURS, SHARE_AXIS, Chart, line
 from medix_verl.report.page import render
-from medix_verl.report.run_folder import RunFolder, load_run
-from medix_verl.report.series import SCORE, Metrics, Series
+from medix_verl.report.run_folder import SCORE, RunFolder, Series, in_order, load_run
 from medix_verl.report.settings import difference
 
-RUN_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#56b4e9", "#882255", "#44aa99")
 LAST_SHARE: Final = 0.1
 """Of a run's steps, the last ones, over which its final figures are averaged."""
 MAX_SETTINGS: Final = 200
+ENGINE: Final = {
+    "Response length": "response_length/mean",
+    "Entropy": "actor/entropy",
+    "KL of the update": "actor/ppo_kl",
+    "Seconds a step": "timing_s/step",
+}
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """Write the page and return its path: `out`, or `compare_A_B.html` beside the first run."""
     runs = [load_run(path) for path in run_dirs]
     path = out or run_dirs[0].resolve().parent / f"compare_{'_'.join(run.name for run in runs)}.html"
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(render_comparison(runs))
-    os.replace(partial, path)
+    write_atomically(path, render_comparison(runs))
     return path
 
 
 def render_comparison(runs: Sequence[RunFolder]) -> bytes:
+    """Return the page, UTF-8."""
     names = labels(runs)
     charts = overlays(runs, names)
     settings = difference(runs)
@@ -40,6 +43,7 @@ def render_comparison(runs: Sequence[RunFolder]) -> bytes:
         ("charts.js",),
         names=names,
         notes=[f"{name}: {note}" for name, run in zip(names, runs, strict=True) for note in run.notes],
+        warnings=warnings(runs),
         settings=settings[:MAX_SETTINGS],
         settings_left=max(0, len(settings) - MAX_SETTINGS),
         results=results(runs),
@@ -48,78 +52,58 @@ def render_comparison(runs: Sequence[RunFolder]) -> bytes:
 
 
 def labels(runs: Sequence[RunFolder]) -> list[str]:
-    """Folder names, numbered where two are the same."""
+    """Return the folder names, numbered if two are the same."""
     names = [run.name for run in runs]
     return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1)]
 
 
-def results(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
-    """The ablation table: (figure, its value in each run). Final training figures are means of the last steps."""
-    components = list(dict.fromkeys(name for run in runs for name in run.metrics.components()))
-    sources = sorted({key for run in runs for key in run.metrics.validation() if key[1] in ("acc", SCORE)})
-    rows: list[tuple[str, Callable[[Metrics], str]]] = [("Steps", lambda m: str(m.last_step or 0))]
-    for source, value in sources:
-        key, label = (source, value), {"acc": "accuracy", SCORE: "reward"}[value]
-        rows.append((f"Last validation {label}, {source}", lambda m, key=key: _last(m.validation().get(key))))  # type: ignore[misc]
-        rows.append((f"Best validation {label}, {source}", lambda m, key=key: _best(m.validation().get(key))))  # type: ignore[misc]
-    for name in (SCORE, *components):
-        label = "Reward" if name == SCORE else name
-        rows.append((f"{label}, last steps", lambda m, name=name: _tail(m.series(f"reward/{name}/mean"))))  # type: ignore[misc]
-    rows.append(("Response length, last steps", lambda m: _tail(m.series("response_length/mean"))))
-    rows.append(("Median seconds a step", lambda m: _median(m.series("timing_s/step"))))
-    return [(label, [figure(run.metrics) for run in runs]) for label, figure in rows]
+def warnings(runs: Sequence[RunFolder]) -> list[str]:
+    """Return what makes the runs' figures differ in meaning, not in size."""
+    found = []
+    if len({run.metrics.last_step for run in runs}) > 1:
+        found.append("The runs have different numbers of steps: compare curves at the same step, not their ends.")
+    rewards = {tuple((row["component"], row["effective"]) for row in run.reward_table) for run in runs}
+    if len(rewards) > 1:
+        found.append("The runs have different rewards: their totals do not compare. Compare accuracies and components.")
+    return found
+
+
+def figures(runs: Sequence[RunFolder]) -> dict[str, list[Series]]:
+    """Return title -> the series of each run, for everything that some run has logged."""
+    validations = sorted({key for run in runs for key in run.metrics.validation()})
+    components = in_order(name for run in runs for name in run.metrics.components())
+    nothing = Series([], [])
+    found = {"Reward": [run.metrics.series(f"reward/{SCORE}/mean") for run in runs]}
+    for source, value in validations:
+        title = f"Validation {'accuracy' if value == 'acc' else 'reward'}, {source}"
+        found[title] = [run.metrics.validation().get((source, value), nothing) for run in runs]
+    found |= {name: [run.metrics.series(f"reward/{name}/mean") for run in runs] for name in components}
+    found |= {title: [run.metrics.series(key) for run in runs] for title, key in ENGINE.items()}
+    return {title: series for title, series in found.items() if any(series)}
+
+
+def results(runs: Sequence[RunFolder]) -> list[tuple[str, list[str], str]]:
+    """Return the table of an ablation: figure, its value in each run, and the last run's difference from the first.
+
+    Values are means of the last steps; of the few validations that is the last one.
+    """
+    steps = [run.metrics.last_step or 0 for run in runs]
+    table = [("Steps", [str(count) for count in steps], f"{steps[-1] - steps[0]:+d}")]
+    for title, found in figures(runs).items():
+        means = [fmean(s.values[-max(1, round(len(s.values) * LAST_SHARE)) :]) if s else None for s in found]
+        first, last = means[0], means[-1]
+        change = "–" if first is None or last is None else f"{last - first:+.3f}"
+        table.append((title, ["–" if mean is None else f"{mean:.3f}" for mean in means], change))
+    return table
 
 
 def overlays(runs: Sequence[RunFolder], names: Sequence[str]) -> list[Chart]:
-    """One chart a figure, one line a run."""
-    components = list(dict.fromkeys(name for run in runs for name in run.metrics.components()))
-    sources = sorted({key for run in runs for key in run.metrics.validation() if key[1] == "acc"})
-    figures: list[tuple[str, Callable[[Metrics], Series], bool]] = [
-        ("Reward", lambda m: m.series(f"reward/{SCORE}/mean"), True),
-        *((f"Validation accuracy, {key[0]}", _validation(key), True) for key in sources),
-        *((name, _metric(f"reward/{name}/mean"), True) for name in components),
-        ("Response length", _metric("response_length/mean"), False),
-        ("Entropy", _metric("actor/entropy"), False),
-        ("KL of the update", _metric("actor/ppo_kl"), False),
-        ("Seconds a step", _metric("timing_s/step"), False),
-    ]
+    """Return one chart a figure, with one line a run."""
     charts = []
-    for number, (title, series_of, is_share) in enumerate(figures):
-        found = [(name, series_of(run.metrics)) for name, run in zip(names, runs, strict=True)]
-        if not any(series for _, series in found):
-            continue
-        data = [line(series, name, RUN_COLOURS[i % len(RUN_COLOURS)], 2) for i, (name, series) in enumerate(found)]
-        ends = "; ".join(f"{name} ends at {series.values[-1]:.3g}" for name, series in found if series)
-        axis = {"range": UNIT_RANGE} if is_share else {}
-        charts.append(Chart("main" if number == 0 else f"overlay-{number}", title, f"{ends}.", data, {"yaxis": axis}))
+    for number, (title, found) in enumerate(figures(runs).items()):
+        pairs = list(zip(names, found, strict=True))
+        data = [line(series, name, OTHER_COLOURS[i % len(OTHER_COLOURS)], 2) for i, (name, series) in enumerate(pairs)]
+        ends = "; ".join(f"{name} ends at {series.values[-1]:.3g}" for name, series in pairs if series)
+        layout = {} if title in ENGINE else SHARE_AXIS
+        charts.append(Chart("main" if number == 0 else f"overlay-{number}", title, f"{ends}.", data, layout))
     return charts
-
-
-def _metric(key: str) -> Callable[[Metrics], Series]:
-    return lambda metrics: metrics.series(key)
-
-
-def _validation(key: tuple[str, str]) -> Callable[[Metrics], Series]:
-    return lambda metrics: metrics.validation().get(key, Series([], []))
-
-
-def _tail(series: Series) -> str:
-    if not series:
-        return "–"
-    count = max(1, round(len(series.values) * LAST_SHARE))
-    return f"{fmean(series.values[-count:]):.3f}"
-
-
-def _last(series: Series | None) -> str:
-    return f"{series.values[-1]:.3f} (step {series.steps[-1]})" if series else "–"
-
-
-def _best(series: Series | None) -> str:
-    if not series:
-        return "–"
-    best = max(series.values)
-    return f"{best:.3f} (step {series.steps[series.values.index(best)]})"
-
-
-def _median(series: Series) -> str:
-    return f"{sorted(series.values)[len(series.values) // 2]:.1f}" if series else "–"

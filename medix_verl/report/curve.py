@@ -1,25 +1,19 @@
-"""The main curve of a run as `curve.png` and `curve.csv`: reward and its components by step, and the validations."""
+"""`curve.png`, the main chart of the page as a picture, and `curve.csv`, its figures."""
 
 from __future__ import annotations
 
 import csv
-import os
+import io
 from pathlib import Path
 from typing import Any, Final
 
 from medix.errors import ConfigError, DataError
-from medix_verl.report.series import SCORE, Metrics, Series, load_metrics
+from medix.files import write_atomically
+from medix_verl.report.charts import INK, Chart, main_chart
+from medix_verl.report.run_folder import load_metrics
 
-COLOURS: Final = {
-    SCORE: "#111111",
-    "llm_accuracy": "#0072b2",
-    "embed_accuracy": "#d55e00",
-    "modality": "#009e73",
-    "format": "#aa4499",
-}
-"""Okabe and Ito's set, which the colour-blind can tell apart."""
-OWN_COLOURS: Final = ("#b8860b", "#56b4e9", "#882255", "#44aa99", "#999933")
-WIDTH_IN, HEIGHT_IN, DPI = 9.0, 4.6, 140
+STYLES: Final = {"solid": "-", "dash": "--", "dot": ":"}
+MARKERS: Final = {"diamond-open": "D", "circle-open": "o"}
 
 
 def write_curve(run_dir: Path) -> tuple[Path, Path]:
@@ -29,99 +23,58 @@ def write_curve(run_dir: Path) -> tuple[Path, Path]:
         DataError: the run has logged no reward and no validation yet.
         ConfigError: matplotlib is not installed.
     """
-    metrics = load_metrics(run_dir)
-    if not metrics.training_steps and not metrics.validation():
-        raise DataError(
-            "a run with at least one logged step",
-            f"none in {run_dir / 'metrics.jsonl'}",
-            "name the folder of a run that has started training, e.g. outputs/demo",
-        )
-    return _write_png(metrics, run_dir / "curve.png"), _write_csv(metrics, run_dir / "curve.csv")
+    chart = main_chart(load_metrics(run_dir))
+    if not any(trace["x"] for trace in chart.data):
+        problem = f"{run_dir / 'metrics.jsonl'} holds no logged step."
+        raise DataError(problem, "Name the folder of a run that has started training, e.g. outputs/demo.")
+    png, table = run_dir / "curve.png", run_dir / "curve.csv"
+    write_atomically(table, _csv(chart))
+    write_atomically(png, _png(chart, run_dir.resolve().name))
+    return png, table
 
 
-def colour_of(name: str, position: int = 0) -> str:
-    """A component's colour; `position` among the run's components decides for those that are not ours."""
-    return COLOURS.get(name) or OWN_COLOURS[position % len(OWN_COLOURS)]
+def _csv(chart: Chart) -> str:
+    """Return a column for each line of the chart; `low` and `high` are the edges of the reward's band."""
+    cells = {trace["name"]: dict(zip(trace["x"], trace["y"], strict=True)) for trace in chart.data}
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["step", *cells])
+    for step in sorted({step for column in cells.values() for step in column}):
+        writer.writerow([step, *(column.get(step, "") for column in cells.values())])
+    return text.getvalue()
 
 
-def _columns(metrics: Metrics) -> dict[str, Series]:
-    """Column name -> series, in reading order."""
-    columns: dict[str, Series] = {}
-    for name in (SCORE, *metrics.components()):
-        columns[name] = metrics.series(f"reward/{name}/mean")
-        columns[f"{name}_std"] = metrics.series(f"reward/{name}/std")
-    for (source, value), series in metrics.validation().items():
-        columns[f"val/{source}/{value}"] = series
-    return columns
-
-
-def _write_csv(metrics: Metrics, path: Path) -> Path:
-    columns = _columns(metrics)
-    cells = {name: dict(zip(series.steps, series.values, strict=True)) for name, series in columns.items()}
-    steps = sorted({step for series in columns.values() for step in series.steps})
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", *columns])
-        for step in steps:
-            writer.writerow([step, *(f"{cells[name][step]:.6g}" if step in cells[name] else "" for name in columns)])
-    os.replace(partial, path)
-    return path
-
-
-def _write_png(metrics: Metrics, path: Path) -> Path:
+def _png(chart: Chart, name: str) -> bytes:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError as error:
-        raise ConfigError("matplotlib, for curve.png", "no such package", "pip install 'matplotlib>=3.9'") from error
+        raise ConfigError("curve.png needs matplotlib.", "pip install 'matplotlib>=3.9'") from error
 
-    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(9.0, 4.6), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _draw_training(axes, metrics)
-    _draw_validation(axes, metrics)
-    axes.set_xlabel("step")
-    axes.set_ylabel("mean of the step's responses, 0 to 1")
-    axes.set_title(f"{path.resolve().parent.name}: reward and its components", loc="left", fontsize=11)
+    for before, trace in zip([{}, *chart.data], chart.data, strict=False):
+        _draw(axes, trace, before)
+    axes.set(xlabel="step", ylabel="mean of the step's responses, 0 to 1", ylim=chart.layout["yaxis"]["range"])
+    axes.set_title(f"{name}: reward and its components", loc="left", fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(-0.03, 1.03)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
-    partial = path.with_name(path.name + ".part")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
-    return path
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
-def _draw_training(axes: Any, metrics: Metrics) -> None:
-    for position, name in enumerate((SCORE, *metrics.components())):
-        mean, std = metrics.series(f"reward/{name}/mean"), metrics.series(f"reward/{name}/std")
-        if not mean:
-            continue
-        is_total = name == SCORE
-        label = "reward (± 1 std of responses)" if is_total else name
-        colour = colour_of(name, position)
-        width = 2.4 if is_total else 1.3
-        # One point alone has no line to be seen by.
-        marker = "." if len(mean.steps) < 3 else None
-        axes.plot(mean.steps, mean.values, label=label, color=colour, linewidth=width, marker=marker, zorder=3)
-        if is_total and std.steps == mean.steps:
-            low = [max(0.0, m - s) for m, s in zip(mean.values, std.values, strict=True)]
-            high = [min(1.0, m + s) for m, s in zip(mean.values, std.values, strict=True)]
-            axes.fill_between(mean.steps, low, high, color=colour, alpha=0.1, linewidth=0)
-
-
-def _draw_validation(axes: Any, metrics: Metrics) -> None:
-    validation = metrics.validation()
-    sources = sorted({source for source, _ in validation})
-    for (source, value), series in validation.items():
-        if value not in ("acc", SCORE):
-            continue
-        suffix = f", {source}" if len(sources) > 1 else ""
-        label = f"validation {'accuracy' if value == 'acc' else 'reward'}{suffix}"
-        marker, colour = ("D", COLOURS["llm_accuracy"]) if value == "acc" else ("o", COLOURS[SCORE])
-        style = {"linestyle": ":", "linewidth": 0.8, "markerfacecolor": "white", "markersize": 7}
-        axes.plot(series.steps, series.values, marker=marker, label=label, color=colour, zorder=4, **style)
+def _draw(axes: Any, trace: dict[str, Any], before: dict[str, Any]) -> None:
+    """Draw one plotly trace; a filled one fills the space up to the trace before it, as in the page."""
+    stroke, marker = trace["line"], trace["marker"]
+    colour = "#111111" if stroke["color"] == INK else stroke["color"]
+    if "fill" in trace:
+        axes.fill_between(trace["x"], before["y"], trace["y"], color=colour, alpha=0.1, linewidth=0)
+    elif stroke["width"] and trace["x"]:
+        symbol = MARKERS.get(marker.get("symbol", ""), "." if len(trace["x"]) < 3 else "")
+        style = {"linestyle": STYLES[stroke["dash"]], "linewidth": stroke["width"], "color": colour}
+        axes.plot(trace["x"], trace["y"], marker=symbol, markerfacecolor="white", label=trace["name"], **style)

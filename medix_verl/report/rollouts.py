@@ -1,9 +1,8 @@
-"""The scored responses of a run, read from `rollouts/scored.jsonl` and gathered into the groups that were compared."""
+"""The scored responses of a run, gathered from `rollouts/scored.jsonl` into the groups that were compared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,45 +10,44 @@ from typing import Any, Final
 
 from medix.jsonl import JsonLines
 from medix.response import parse_response
+from medix.sample import NOT_APPLICABLE
+from reward_fns.telemetry import DISAGREE
 
 SHOWN_CHARS: Final = 4000
 """Of a response, question or reference; the whole of it stays in scored.jsonl."""
 RAW_CHARS: Final = 600
 ADVANTAGE_EPSILON: Final = 1e-6
-SAMPLE_FIELDS: Final = ("sample_id", "question", "reference", "modality")
-NOT_A_SCORE: Final = -1.0
-"""What a component that does not apply, and a detail that was not offered, carry in the flat record."""
+FAR_COSINE: Final = 0.5
+SHORT_CHARS: Final = 2
+"""An answer with at most so many letters and digits is very short."""
 
 
 @dataclass
 class Response:
-    """One scored response. Texts are cut to what the page shows."""
+    """One scored response, as the page holds it. Texts are cut to what the page shows."""
 
     line: int
     session: int
     text: str
     cut_chars: int
     scores: dict[str, float]
+    """Those that apply."""
     answer: str | None
     thinking_chars: int
     problems: tuple[str, ...]
     verdict: bool | None
-    """The judge's finding, None where the judge was not asked."""
+    """The judge's finding, None if the judge was not asked."""
     raw: str
-    judge_s: float
     attempts: int
     why: dict[str, str]
     """Component -> how its value came about."""
+    right: bool | None
+    """Whether the answer counted as right; None if nothing judged it."""
     advantage: float | None = None
 
     @property
     def reward(self) -> float:
         return self.scores.get("score", 0.0)
-
-    def value(self, name: str) -> float | None:
-        """A score, or None where it does not apply or was not offered."""
-        value = self.scores.get(name, NOT_A_SCORE)
-        return None if value == NOT_A_SCORE else value
 
 
 @dataclass
@@ -64,6 +62,11 @@ class Group:
     reference: str
     modality: str
     responses: list[Response] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """The group's name in the page and in links to it."""
+        return f"{self.step}/{self.uid}" if self.is_training else f"{self.step}/{self.split}/{self.uid}"
 
     @property
     def is_training(self) -> bool:
@@ -83,9 +86,22 @@ class Group:
         """Whether the group carries no gradient: several responses, one reward."""
         return len(self.responses) > 1 and len({response.reward for response in self.responses}) == 1
 
+    def flags(self, response: Response) -> set[str]:
+        """Return what makes a response worth a look: `disagree`, `judge_far` or `short_paid`."""
+        judged, near = (response.scores.get(name, 0.0) for name in ("llm_accuracy", "embed_accuracy"))
+        found = {
+            "disagree": response.scores.get(DISAGREE) == 1.0,
+            "judge_far": response.scores.get("embed_similarity", 1.0) < FAR_COSINE and judged >= 0.5,
+            # An answer that is missing altogether is a matter of the form.
+            "short_paid": response.answer is not None
+            and max(judged, near) >= 0.5
+            and _letters(response.answer) <= SHORT_CHARS < _letters(self.reference),
+        }
+        return {name for name, is_set in found.items() if is_set}
+
 
 def read_groups(path: Path, notes: list[str], divide_by_std: bool = True) -> list[Group]:
-    """All groups of a `scored.jsonl`, by step and in order of appearance; advantages are filled in.
+    """Return all groups of a `scored.jsonl`, by step and in order of appearance, with advantages filled in.
 
     A resume repeats the steps since the last checkpoint: of a prompt asked twice at a step, the later group counts.
 
@@ -95,88 +111,72 @@ def read_groups(path: Path, notes: list[str], divide_by_std: bool = True) -> lis
     """
     lines = JsonLines(path)
     groups: dict[tuple[int, str, str], Group] = {}
-    seen: dict[tuple[int, str, str], dict[int, Response]] = {}
     misfits = 0
     for number, row in lines:
         try:
-            _add(number, row, groups, seen)
+            _add(number, row, groups)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             misfits += 1
     if misfits:
         notes.append(f"{path.name}: {misfits} line{'s' if misfits > 1 else ''} without a scored response passed over")
     if note := lines.note():
         notes.append(note)
-    for key, group in groups.items():
-        group.responses = sorted(seen[key].values(), key=lambda response: response.session)
-        if group.is_training:
-            _fill_advantages(group, divide_by_std)
-    latest = _latest_attempts(groups.values())
-    if len(latest) < len(groups):
-        notes.append(f"{path.name}: {len(groups) - len(latest)} groups of steps that were done again are left out")
-    return sorted(latest, key=lambda group: group.step)
-
-
-def _latest_attempts(groups: Iterable[Group]) -> list[Group]:
-    """Of the groups for one prompt at one step, the last; a group without a sample id stays."""
     latest: dict[tuple[object, ...], Group] = {}
-    for group in groups:
+    for group in groups.values():
         prompt = (group.sample_id, group.question, group.reference) if group.sample_id else (group.uid,)
         latest[(group.step, group.split, *prompt)] = group
-    return list(latest.values())
+    if len(latest) < len(groups):
+        notes.append(f"{path.name}: {len(groups) - len(latest)} groups of steps that were done again are left out")
+    for group in latest.values():
+        group.responses.sort(key=lambda response: response.session)
+        if group.is_training and len(group.responses) > 1:
+            mean, scale = group.mean, group.std + ADVANTAGE_EPSILON if divide_by_std else 1.0
+            for response in group.responses:
+                response.advantage = (response.reward - mean) / scale
+    return sorted(latest.values(), key=lambda group: group.step)
 
 
-def all_responses(groups: Iterable[Group]) -> Iterator[Response]:
-    return (response for group in groups for response in group.responses)
-
-
-def _add(
-    number: int,
-    row: dict[str, Any],
-    groups: dict[tuple[int, str, str], Group],
-    seen: dict[tuple[int, str, str], dict[int, Response]],
-) -> None:
+def _add(number: int, row: dict[str, Any], groups: dict[tuple[int, str, str], Group]) -> None:
     response = _response(number, row)
-    step, split = int(row["step"]), str(row.get("split") or "")
     # A row without a group is its own.
-    uid = str(row.get("group") or f"line-{number}")
-    key = (step, split, uid)
+    key = (int(row["step"]), str(row.get("split") or ""), str(row.get("group") or f"line-{number}"))
     if key not in groups:
-        sample, question, reference, modality = (clip(str(row.get(k) or ""))[0] for k in SAMPLE_FIELDS)
-        groups[key] = Group(uid, step, split, sample, question, reference, modality)
-        seen[key] = {}
-    # Sessions are numbered from 0 within a group; without a number, each line stands for itself.
-    slot = response.session if response.session >= 0 else -number
-    seen[key].pop(slot, None)
-    seen[key][slot] = response
+        fields = ("sample_id", "question", "reference", "modality")
+        groups[key] = Group(key[2], *key[:2], *(str(row.get(name) or "")[:SHOWN_CHARS] for name in fields))
+    found = groups[key].responses
+    # Sessions are numbered from 0 within a group; one that was scored again replaces the first.
+    if response.session >= 0:
+        found[:] = [other for other in found if other.session != response.session]
+    found.append(response)
 
 
 def _response(number: int, row: dict[str, Any]) -> Response:
     full = row["response"]
     if not isinstance(full, str):
         raise TypeError("response is no text")
-    scores = {str(k): float(v) for k, v in row["scores"].items() if isinstance(v, (int, float)) and math.isfinite(v)}
+    pairs = ((str(k), float(v)) for k, v in row["scores"].items() if isinstance(v, (int, float)) and math.isfinite(v))
+    scores = {name: float(f"{value:.5g}") for name, value in pairs if value != NOT_APPLICABLE}
     if "score" not in scores:
         raise KeyError("score")
     parsed = parse_response(full)
-    text, cut = clip(full)
     detail = _mapping(row.get("detail"))
-    judge = _mapping(detail.get("judge"))
+    judge, correct = _mapping(detail.get("judge")), _mapping(detail.get("judge")).get("correct")
     whys = {name: _mapping(why).get("why") for name, why in _mapping(detail.get("details")).items()}
-    correct = judge.get("correct")
+    accuracies = [scores[name] for name in ("acc", "llm_accuracy", "embed_accuracy") if name in scores]
     return Response(
         line=number,
         session=int(row.get("session", -1)),
-        text=text,
-        cut_chars=cut,
+        text=full[:SHOWN_CHARS],
+        cut_chars=max(0, len(full) - SHOWN_CHARS),
         scores=scores,
-        answer=parsed.answer,
+        answer=None if parsed.answer is None else parsed.answer[:SHOWN_CHARS],
         thinking_chars=len(parsed.thinking or ""),
         problems=parsed.problems,
         verdict=correct if isinstance(correct, bool) else None,
-        raw=clip(str(judge.get("raw") or ""), RAW_CHARS)[0],
-        judge_s=float(judge.get("latency_s") or 0.0),
+        raw=str(judge.get("raw") or "")[:RAW_CHARS],
         attempts=int(judge.get("attempts") or 0),
         why={name: str(why)[:60] for name, why in whys.items() if why},
+        right=accuracies[0] >= 0.5 if accuracies else None,
     )
 
 
@@ -184,15 +184,5 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def clip(text: str, limit: int = SHOWN_CHARS) -> tuple[str, int]:
-    """The beginning of a text, and how many characters were cut."""
-    return text[:limit], max(0, len(text) - limit)
-
-
-def _fill_advantages(group: Group, divide_by_std: bool) -> None:
-    if len(group.responses) < 2:
-        return
-    mean = group.mean
-    scale = group.std + ADVANTAGE_EPSILON if divide_by_std else 1.0
-    for response in group.responses:
-        response.advantage = (response.reward - mean) / scale
+def _letters(text: str) -> int:
+    return sum(char.isalnum() for char in text)

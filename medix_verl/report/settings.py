@@ -1,55 +1,57 @@
-"""What ran, from the resolved configuration: the lines worth reading first, all settings, and how runs differ."""
+"""What ran, from the resolved configuration: the lines to read first, all settings, and how runs differ."""
 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from medix_verl.report.run_folder import RunFolder, lookup
 
 MASK: Final = "(hidden)"
 VALUE_CHARS: Final = 300
-_SECRET = re.compile(r"(api_key|apikey|token|secret|password|credential|authorization)$", re.IGNORECASE)
+MAX_SETTINGS: Final = 5_000
+_SECRET = re.compile(r"(api[_-]?key|token|secret|password|credential|authorization)$|^key$", re.IGNORECASE)
 _URL_SECRET = re.compile(r"(?<=://)[^/@\s]+@|\?[^\s'\"\]]*")
-_ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+_ACTOR: Final = "actor_rollout_ref.actor"
+LINES: Final[dict[str, dict[str, str]]] = {
+    "Model": {"actor_rollout_ref.model.path": "{}", "actor_rollout_ref.model.lora_rank": "LoRA rank {}"},
+    "Algorithm": {
+        "algorithm.adv_estimator": "{} advantages",
+        f"{_ACTOR}.policy_loss.loss_mode": "{} loss",
+        f"{_ACTOR}.optim.lr": "learning rate {}",
+    },
+    "Batch": {"data.train_batch_size": "{} prompts", "actor_rollout_ref.rollout.n": "{} responses to each"},
+    "Data": {"data.train_files": "{}", "data.val_files": "validation {}"},
+    "Judge": {"medix.scorer.judge.model": "{}", "medix.scorer.judge.urls": "at {}"},
+    "Embedder": {"medix.scorer.embedder.model": "{}"},
+    "Seed": {"data.seed": "{}"},
+}
+"""Line of the page -> the settings that it names, and how."""
 
 
-@dataclass(frozen=True)
-class Line:
-    label: str
-    text: str
-
-
-def what_ran(run: RunFolder) -> list[Line]:
-    """The settings to read first; a line of which nothing is known is left out."""
-    config = run.config
-
-    def known(template: str, *paths: str) -> str:
-        values = [lookup(config, path) for path in paths]
-        return template.format(*(shown(value) for value in values)) if all(v not in (None, "") for v in values) else ""
-
-    filtered = ", groups without spread filtered out" if lookup(config, "algorithm.filter_groups.enable") else ""
-    lora = known(", LoRA rank {}", "actor_rollout_ref.model.lora_rank")
-    parts = {
-        "Model": known("{}", "actor_rollout_ref.model.path") + ("" if lora.endswith(" 0") else lora),
-        "Algorithm": known("{}", "algorithm.adv_estimator")
-        + known(", {} loss", f"{_ACTOR}.policy_loss.loss_mode")
-        + known(", learning rate {}", f"{_ACTOR}.optim.lr")
-        + filtered,
-        "Batch": known("{} prompts", "data.train_batch_size") + known(" x {} responses", f"{_ROLLOUT}.n"),
-        "Data": known("{}", "data.train_files") + known("; validation {}", "data.val_files"),
-        "Judge": known("{}", "medix.scorer.judge.model") + known(" at {}", "medix.scorer.judge.urls"),
-        "Embedder": known("{}", "medix.scorer.embedder.model"),
-        "Versions": _versions(run.versions),
-        "Code": _git(run.versions.get("git")),
+def what_ran(run: RunFolder) -> list[tuple[str, str]]:
+    """Return (label, text) of the settings to read first; a line of which nothing is known is left out."""
+    found = {
+        label: ", ".join(
+            text.format(shown(value)) for path, text in parts.items() if (value := lookup(run.config, path))
+        )
+        for label, parts in LINES.items()
     }
-    return [Line(label, text) for label, text in parts.items() if text]
+    seconds, git = run.summary.get("seconds_total"), run.versions.get("git")
+    if isinstance(seconds, int | float):
+        found["Time"] = f"{seconds // 60:.0f} min {seconds % 60:.0f} s for the whole recipe"
+    elif steps := sum(run.metrics.series("timing_s/step").values):
+        found["Time"] = f"{steps // 60:.0f} min {steps % 60:.0f} s for the steps alone"
+    found["Versions"] = ", ".join(f"{name} {text}" for name, text in run.versions.items() if isinstance(text, str))
+    if isinstance(git, Mapping) and git.get("commit"):
+        found["Code"] = f"commit {str(git['commit'])[:12]}" + (", with uncommitted changes" if git.get("dirty") else "")
+    return [(label, text) for label, text in found.items() if text]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted path -> value as text, secrets hidden."""
+    """Return dotted path -> value as text, secrets hidden; at most `MAX_SETTINGS` of them."""
     flat: dict[str, str] = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -58,41 +60,33 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             is_secret = isinstance(value, str) and value and _SECRET.search(str(key))
             flat[path] = MASK if is_secret else shown(value)
+        if len(flat) > MAX_SETTINGS:
+            break
     return dict(sorted(flat.items()))
 
 
 def shown(value: object) -> str:
-    """A value as the page shows it: short, and URLs without what may be a password in them."""
-    text = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    """Return a value as the page shows it: short, and URLs without what may be a password in them."""
+    is_flat = isinstance(value, list) and not any(isinstance(item, list | dict) for item in value)
+    # A nested list may be a YAML bomb, small in the file and without end as text.
+    text = ", ".join(map(str, value)) if is_flat else value if isinstance(value, str) else reprlib.repr(value)
     return _URL_SECRET.sub("", text)[:VALUE_CHARS] if "://" in text else text[:VALUE_CHARS]
 
 
 def difference(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
-    """(path, value in each run) for every setting or version in which the runs differ.
+    """Return (path, value in each run) for every setting or version in which the runs differ.
 
-    A run's own folder in a value is written RUN: where a run lies is no setting.
+    A run's own folder in a value is written RUN, and the port of a local server PORT: neither is a setting.
     """
-    flats = [_without_own_folder(run) for run in runs]
+    flats = [_comparable(run) for run in runs]
     paths = sorted({path for flat in flats for path in flat})
     rows = [(path, [flat.get(path, "(not set)") for flat in flats]) for path in paths]
     return [(path, values) for path, values in rows if len(set(values)) > 1]
 
 
-def _without_own_folder(run: RunFolder) -> dict[str, str]:
-    own = {str(run.path), str(run.path.resolve()), shown(lookup(run.config, "medix.run_dir") or run.path)}
+def _comparable(run: RunFolder) -> dict[str, str]:
+    own = {str(run.path), str(run.path.resolve()), shown(lookup(run.config, "medix.run_dir") or str(run.path))}
     flat = flatten({**run.config, "versions": run.versions})
     for folder in sorted(own, key=len, reverse=True):
         flat = {path: value.replace(folder, "RUN") for path, value in flat.items()}
-    return flat
-
-
-def _versions(versions: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {version}" for name, version in versions.items() if isinstance(version, (str, int, float))
-    )
-
-
-def _git(state: object) -> str:
-    if not isinstance(state, Mapping) or not state.get("commit"):
-        return ""
-    return f"commit {str(state['commit'])[:12]}" + (", with uncommitted changes" if state.get("dirty") else "")
+    return {path: re.sub(r"(127\.0\.0\.1|localhost):\d+", r"\1:PORT", value) for path, value in flat.items()}
