@@ -12,8 +12,7 @@ from evaluation.command import eval_app
 from medix.errors import MedixError
 from medix_verl.export.command import export
 from medix_verl.preflight.command import preflight
-from medix_verl.report.command import report
-from medix_verl.report.summary_command import summary
+from medix_verl.report.command import report, summary
 from medix_verl.serve.command import serve_app
 from medix_verl.training.command import config, train
 from reward_fns.command import score

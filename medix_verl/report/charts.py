@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from medix_verl.report.run_folder import SCORE, Metrics, RunFolder, Series, in_order, is_component
@@ -18,18 +18,20 @@ ENGINE: Final[tuple[tuple[str, str, dict[str, str]], ...]] = (
     ("Entropy", "How undecided the policy is about the next token", {"actor/entropy": "entropy"}),
     ("KL of the update", "How far the policy moves within a step", {"actor/ppo_kl": "KL"}),
     ("KL to the reference", "How far the policy is from the model it began as", {"actor/kl_loss": "KL"}),
-    ("Rollout and actor agree", "Correlation of vLLM's token probabilities and the trained model's; 1 is the same model",
+    ("Rollout and actor agree", "Correlation of vLLM's token probabilities and the trained model's; 1 is equal",
      {"training/rollout_actor_probs_pearson_corr": "Pearson"}),
     ("Gradient norm", "Before clipping", {"actor/grad_norm": "norm"}),
     ("Groups without spread", "Share of groups whose responses all got one reward, and so teach nothing",
      {f"reward/{SCORE}/zero_std_group_fraction": "share"}),
     ("Judge failures", "Share of the judge's calls that failed; they are repeated, never scored",
      {"reward/judge_failure_rate": "share"}),
-    ("Judge latency", "Seconds of a verdict", {"reward/judge_seconds/p50": "median", "reward/judge_seconds/p95": "95th percentile"}),
+    ("Judge latency", "Seconds of a verdict",
+     {"reward/judge_seconds/p50": "median", "reward/judge_seconds/p95": "95th percentile"}),
     ("Seconds a step, by stage", "Stages of a step, stacked; the step as a whole in black", {
         "timing_s/step": "step", "timing_s/gen": "generation", "timing_s/old_log_prob": "old log-probabilities",
         "timing_s/ref": "reference log-probabilities", "timing_s/update_actor": "update",
-        "timing_s/update_weights": "weight sync", "timing_s/testing": "validation", "timing_s/save_checkpoint": "checkpoint",
+        "timing_s/update_weights": "weight sync", "timing_s/testing": "validation",
+        "timing_s/save_checkpoint": "checkpoint",
     }),
 )  # fmt: skip
 """Title, what it means, and metric -> name in the legend."""
@@ -49,9 +51,6 @@ class Chart:
     """For monitors: whether there is something to look at."""
     link: str = ""
     """Leads to the rollouts that it is about."""
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def colour_of(name: str, position: int = 0) -> str:
@@ -139,7 +138,7 @@ def validation_chart(run: RunFolder) -> list[Chart]:
 
 
 def engine_charts(metrics: Metrics) -> list[Chart]:
-    """Return how the optimisation does: lengths, entropy, KL, Pearson, gradient, judge, time; those that were logged."""
+    """Return how the optimisation does: lengths, entropy, KL, Pearson, gradient, judge, time, if they were logged."""
     charts = []
     for number, (title, meaning, names) in enumerate(ENGINE):
         found = {name: series for key, name in names.items() if (series := metrics.series(key))}
@@ -148,8 +147,8 @@ def engine_charts(metrics: Metrics) -> list[Chart]:
             for i, (name, series) in enumerate(found.items())
         ]
         layout: dict[str, Any] = SHARE_AXIS if "share" in found else {"yaxis": {"rangemode": "tozero"}}
-        if title == "Rollout and actor agree":
-            layout = {"yaxis": {"tickformat": ".4"}}
+        if "Pearson" in found:
+            layout = {"yaxis": {"tickformat": ".4", "range": [min(0.99, *found["Pearson"].values) - 0.0005, 1.0005]}}
         if "step" in found:
             stacked = [{**trace, "type": "bar"} for trace in data if trace["name"] != "step"]
             data = [*stacked, line(found["step"], "step", INK, 1)]

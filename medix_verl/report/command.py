@@ -13,6 +13,7 @@ from rich.table import Table
 from medix.errors import ConfigError, DataError
 from medix.files import write_atomically
 
+
 def report(
     runs: Annotated[list[Path], typer.Argument(help="a run's folder; several are compared")],
     curve_only: Annotated[bool, typer.Option(help="write curve.png and curve.csv only")] = False,

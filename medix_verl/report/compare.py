@@ -39,14 +39,14 @@ def render_comparison(runs: Sequence[RunFolder]) -> bytes:
     settings = difference(runs)
     return render(
         "compare.html.j2",
-        {"charts": [chart.as_json() for chart in charts]},
+        {"charts": charts},
         ("charts.js",),
         names=names,
         notes=[f"{name}: {note}" for name, run in zip(names, runs, strict=True) for note in run.notes],
         warnings=warnings(runs),
-        settings=settings[:MAX_SETTINGS],
+        settings=[(path, *values) for path, values in settings[:MAX_SETTINGS]],
         settings_left=max(0, len(settings) - MAX_SETTINGS),
-        results=results(runs),
+        results=[(title, *values, change) for title, values, change in results(runs)],
         charts=charts,
     )
 

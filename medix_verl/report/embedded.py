@@ -152,7 +152,8 @@ def _data_files(run: RunFolder, data: Path | None) -> list[Path]:
     own = run.path.resolve()
     given = sorted(data.glob("*.parquet")) if data else []
     asked = [*sorted((run.path / "data").glob("*.parquet")), *(Path(str(name)) for name in named if name)]
-    inside = [path for path in asked if path.is_file() and path.resolve().is_relative_to(own)]
+    asked = [path for path in asked if path.is_file()]
+    inside = [path for path in asked if path.resolve().is_relative_to(own)]
     if len(inside) < len(asked) and not given:
         run.notes.append("pictures of data outside of the run's folder are not shown; --data FOLDER adds them")
     return list({path.resolve(): path for path in (*inside, *given)}.values())

@@ -143,7 +143,7 @@ def canaries(run: RunFolder) -> Chart:
 
     Without samples whose id begins with `canary`, a few are chosen by hash: every run of this data follows the same.
     """
-    title = "Canary prompts, scored each validation"
+    title = "Canary prompts"
     by_sample: dict[str, list[Group]] = defaultdict(list)
     for group in run.validation_groups:
         by_sample[group.sample_id].append(group)

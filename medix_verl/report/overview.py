@@ -1,4 +1,4 @@
-"""Above the fold: is the run healthy, where does it stand, what became of the held-out prompts, and where is the rest."""
+"""Above the fold: is the run healthy, where does it stand, what became of held-out prompts, and where is the rest."""
 
 from __future__ import annotations
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medix.files import write_atomically
+from medix.pages import environment, json_block
 from medix_verl.report.charts import component_charts, engine_charts, main_chart, validation_chart
 from medix_verl.report.embedded import pack_rollouts, pack_text, thumbnails
 from medix_verl.report.monitors import monitors
@@ -23,7 +20,7 @@ from medix_verl.report.rollouts import ADVANTAGE_EPSILON
 from medix_verl.report.run_folder import RunFolder, divide_by_std, load_run
 from medix_verl.report.settings import flatten, what_ran
 
-SCRIPTS: Final = ("rollouts.js", "charts.js")
+TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 def write_report(run_dir: Path, data: Path | None = None) -> Path:
@@ -49,14 +46,15 @@ def render_run(run: RunFolder, data: Path | None = None) -> bytes:
     level, health = status(run, watched)
     return render(
         "run.html.j2",
-        {"charts": [chart.as_json() for chart in (main, *components, *engine, *watched)]},
-        SCRIPTS,
+        {"charts": [main, *components, *engine, *watched], "components": run.metrics.components()},
+        ("rollouts.js", "charts.js"),
         run=run,
         level=level,
         health=health,
         tiles=tiles(run),
         what_ran=what_ran(run),
-        links=links(run),
+        reward_rows=[row.values() for row in run.reward_table],
+        links=[(path, name) for path, name in links(run) if path != "report.html"],
         before_after=before_after(run),
         evaluations=evaluations(run),
         main=main,
@@ -66,7 +64,6 @@ def render_run(run: RunFolder, data: Path | None = None) -> bytes:
         index=index,
         chunks=chunks,
         images=images,
-        images_json=json_block(images),
         settings=flatten(run.config),
         summary=flatten(run.summary),
         divided=divide_by_std(run.config),
@@ -75,20 +72,13 @@ def render_run(run: RunFolder, data: Path | None = None) -> bytes:
 
 
 def render(template: str, data: dict[str, Any], scripts: tuple[str, ...], **values: Any) -> bytes:
-    """Return a template with plotly, our scripts and the charts' data in it, under a policy for just these scripts."""
-    codes = [_asset(name) for name in scripts]
-    library, library_hash = packed_plotly()
-    hashes = " ".join([library_hash, *map(_policy_hash, codes)])
-    # Plotly writes style rules; images are data URIs, and the PNG that a reader saves is a blob.
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    html = _environment().get_template(template).render(
-        policy=policy,
-        style=Markup(_asset("page.css")),
-        library=library,
-        scripts=[Markup(code) for code in codes],
+    """Return a page with plotly (see vendor/README.md), our scripts and the charts' data in it, UTF-8."""
+    data["charts"] = [asdict(chart) for chart in data["charts"]]
+    html = environment(TEMPLATES).get_template(template).render(
+        report_style=Markup(_text("report.css")),
+        library=_text("../vendor/plotly-basic.min.js"),
+        packed_library=_packed_library(),
+        scripts=[Markup(_text(name)) for name in scripts],
         data=json_block(data),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         **values,
@@ -96,33 +86,10 @@ def render(template: str, data: dict[str, Any], scripts: tuple[str, ...], **valu
     return html.encode("utf-8", errors="replace")
 
 
-def json_block(content: object) -> Markup:
-    """Return JSON for a script block: no `<` and nothing but ASCII, so that no text in it can end the block."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+def _text(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 @cache
-def packed_plotly() -> tuple[str, str]:
-    """Return the plotting library (see vendor/README.md), packed, and its hash for the page's policy."""
-    code = (resources.files("medix_verl.report") / "vendor" / "plotly-basic.min.js").read_text(encoding="utf-8")
-    return pack_text(code), _policy_hash(code)
-
-
-def _policy_hash(code: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
-
-
-def _asset(name: str) -> str:
-    return (resources.files("medix_verl.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("medix_verl.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _packed_library() -> str:
+    return pack_text(_text("../vendor/plotly-basic.min.js"))

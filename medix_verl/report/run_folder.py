@@ -125,8 +125,7 @@ def load_run(path: Path) -> RunFolder:
     if not any((path / name).is_file() for name in RUN_FILES):
         raise DataError(
             f"{path} is not the folder of a training run: it holds none of {', '.join(RUN_FILES)}.",
-            "Name the folder of a run, e.g. outputs/demo. Data have a page from `medix prepare`, an evaluation one from "
-            "`medix eval report`.",
+            "Name the folder of a run, e.g. outputs/demo. Prepared data and evaluations have pages of their own.",
         )
     notes = [f"{name}: not there (yet); left out" for name in RUN_FILES if not (path / name).exists()]
     config = _mapping(path, "config.yaml", notes)

@@ -7,13 +7,11 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from medix.secrets import MASK, is_secret_name, mask_secrets
 from medix_verl.report.run_folder import RunFolder, lookup
 
-MASK: Final = "(hidden)"
 VALUE_CHARS: Final = 300
 MAX_SETTINGS: Final = 5_000
-_SECRET = re.compile(r"(api[_-]?key|token|secret|password|credential|authorization)$|^key$", re.IGNORECASE)
-_URL_SECRET = re.compile(r"(?<=://)[^/@\s]+@|\?[^\s'\"\]]*")
 _ACTOR: Final = "actor_rollout_ref.actor"
 LINES: Final[dict[str, dict[str, str]]] = {
     "Model": {"actor_rollout_ref.model.path": "{}", "actor_rollout_ref.model.lora_rank": "LoRA rank {}"},
@@ -33,17 +31,19 @@ LINES: Final[dict[str, dict[str, str]]] = {
 
 def what_ran(run: RunFolder) -> list[tuple[str, str]]:
     """Return (label, text) of the settings to read first; a line of which nothing is known is left out."""
-    found = {
-        label: ", ".join(
-            text.format(shown(value)) for path, text in parts.items() if (value := lookup(run.config, path))
+    found = {}
+    for label, parts in LINES.items():
+        values = {text: lookup(run.config, path) for path, text in parts.items()}
+        # A rank of 0 is no LoRA, but a seed of 0 is one.
+        found[label] = ", ".join(
+            text.format(shown(v)) for text, v in values.items() if v or (v == 0 and label == "Seed")
         )
-        for label, parts in LINES.items()
-    }
     seconds, git = run.summary.get("seconds_total"), run.versions.get("git")
     if isinstance(seconds, int | float):
         found["Time"] = f"{seconds // 60:.0f} min {seconds % 60:.0f} s for the whole recipe"
     elif steps := sum(run.metrics.series("timing_s/step").values):
         found["Time"] = f"{steps // 60:.0f} min {steps % 60:.0f} s for the steps alone"
+    found["Last written"] = run.last_written
     found["Versions"] = ", ".join(f"{name} {text}" for name, text in run.versions.items() if isinstance(text, str))
     if isinstance(git, Mapping) and git.get("commit"):
         found["Code"] = f"commit {str(git['commit'])[:12]}" + (", with uncommitted changes" if git.get("dirty") else "")
@@ -58,19 +58,18 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{path}.")
         else:
-            is_secret = isinstance(value, str) and value and _SECRET.search(str(key))
-            flat[path] = MASK if is_secret else shown(value)
+            flat[path] = MASK if value and isinstance(value, str) and is_secret_name(str(key)) else shown(value)
         if len(flat) > MAX_SETTINGS:
             break
     return dict(sorted(flat.items()))
 
 
 def shown(value: object) -> str:
-    """Return a value as the page shows it: short, and URLs without what may be a password in them."""
+    """Return a value as the page shows it: short, and without what looks like a secret."""
     is_flat = isinstance(value, list) and not any(isinstance(item, list | dict) for item in value)
     # A nested list may be a YAML bomb, small in the file and without end as text.
     text = ", ".join(map(str, value)) if is_flat else value if isinstance(value, str) else reprlib.repr(value)
-    return _URL_SECRET.sub("", text)[:VALUE_CHARS] if "://" in text else text[:VALUE_CHARS]
+    return mask_secrets(text)[:VALUE_CHARS]
 
 
 def difference(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:

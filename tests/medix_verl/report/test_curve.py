@@ -29,10 +29,10 @@ def test_csv_holds_what_was_logged_and_gaps_where_nothing_finite_was(tmp_path: P
     _, path = write_curve(write_rows(tmp_path))
     table = list(csv.DictReader(path.open()))
     assert [row["step"] for row in table] == ["0", "1"]  # step 2 has nothing that is a number
-    assert table[1]["score"] == "0.5"
+    assert table[1]["reward"] == "0.5"
     assert table[1]["own"] == "0.75"  # a component of one's own is found by itself
-    assert table[0]["score"] == ""
-    assert table[0]["val/src/acc"] == "0.25"
+    assert table[0]["reward"] == ""
+    assert table[0]["validation accuracy, src"] == "0.25"
     assert "llm_accuracy_ok" not in table[0]  # a flag, not a component
 
 
@@ -52,5 +52,5 @@ def test_a_run_still_being_written_has_a_curve(tmp_path: Path, tail: str) -> Non
 
 
 def test_a_run_without_steps_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least one logged step"):
+    with pytest.raises(DataError, match="no logged step"):
         write_curve(tmp_path)

@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 
 from medix_verl.report.charts import Chart
-from medix_verl.report.flags import disagree, judge_yes_but_far, short_answer_paid
 from medix_verl.report.monitors import find_jumps, monitors
 from medix_verl.report.rollouts import Group, Response
-from medix_verl.report.run_folder import RunFolder
-from medix_verl.report.series import Metrics, Series
+from medix_verl.report.run_folder import Metrics, RunFolder, Series
 
 STEPS = range(1, 11)
 
@@ -21,7 +19,8 @@ def response(
     session: int = 0, answer: str | None = "lungs", think: int = 40, verdict: bool = True, **scores: float
 ) -> Response:
     values = {"score": 1.0, "llm_accuracy": 1.0, "embed_accuracy": 1.0, "embed_similarity": 0.9, **scores}
-    return Response(session + 1, session, "text", 0, values, answer, think, (), verdict, "YES", 0.1, 1, {})
+    right = values["llm_accuracy"] >= 0.5
+    return Response(session + 1, session, "text", 0, values, answer, think, (), verdict, "YES", 1, {}, right)
 
 
 def group(step: int, *responses: Response, split: str = "train", sample: str = "s1") -> Group:
@@ -29,7 +28,7 @@ def group(step: int, *responses: Response, split: str = "train", sample: str = "
 
 
 def run_of(groups: list[Group], rows: list[dict[str, object]] | None = None) -> RunFolder:
-    return RunFolder(Path("synthetic"), Metrics(rows or []), groups, [], {}, {}, [], {}, "")
+    return RunFolder(Path("synthetic"), Metrics(rows or []), groups)
 
 
 def found(run: RunFolder) -> dict[str, Chart]:
@@ -43,7 +42,7 @@ def sound(step: int) -> Group:
 PLANTED: dict[str, Callable[[int], Group]] = {
     "judge_far": lambda step: group(step, response(0, embed_similarity=0.1), response(1)),
     "short_paid": lambda step: group(step, response(0, "."), response(1)),
-    "duplicates": lambda step: group(step, *(response(i, "same") for i in range(6))),
+    "repeated": lambda step: group(step, *(response(i, "same", llm_accuracy=0.0) for i in range(6))),
     "thinking": lambda step: group(step, response(0, think=100 - 9 * step), response(1, think=100 - 9 * step)),
 }
 
@@ -56,6 +55,14 @@ def test_monitor_fires_on_what_it_watches(name: str) -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_monitor_is_silent_on_a_sound_run(name: str) -> None:
     assert found(run_of([sound(step) for step in STEPS]))[name].level == "ok"
+
+
+def test_right_answers_that_repeat_each_other_are_no_worry() -> None:
+    # A policy that has become right says the same right thing six times.
+    assert (
+        found(run_of([group(step, *(response(i, "same") for i in range(6))) for step in STEPS]))["repeated"].level
+        == "ok"
+    )
 
 
 def test_the_sentence_gives_the_count() -> None:
@@ -89,7 +96,7 @@ def test_a_canary_lost_between_validations_is_named() -> None:
 
 def test_canaries_of_ones_own_are_taken_before_others() -> None:
     groups = [group(0, response(), split="val", sample=name) for name in ("x", "canary-empty")]
-    assert found(run_of(groups))["canaries"].data[0]["y"] == ["canary-empty"]
+    assert found(run_of(groups))["canaries"].sentence.startswith("1 own canaries")
 
 
 def test_without_anything_logged_every_monitor_says_so() -> None:
@@ -97,35 +104,25 @@ def test_without_anything_logged_every_monitor_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "answer", "paid", "expected"),
+    ("answer", "scores", "flags"),
     [
-        ("the lungs", "..", 1.0, True),
-        ("the lungs", "ok", 1.0, True),
-        ("the lungs", "ok", 0.0, False),  # not paid
-        ("B", "B", 1.0, False),  # the reference is no longer
-        ("the lungs", "lungs", 1.0, False),
-        ("the lungs", None, 1.0, False),  # no answer block at all is the form's matter
+        ("lungs", {}, set()),
+        ("..", {}, {"short_paid"}),
+        ("ok", {}, {"short_paid"}),
+        ("ok", {"llm_accuracy": 0.0, "embed_accuracy": 0.0}, set()),  # not paid
+        (None, {}, set()),  # no answer block at all is a matter of the form
+        ("lungs", {"embed_similarity": 0.49}, {"judge_far"}),
+        ("lungs", {"embed_similarity": 0.49, "llm_accuracy": 0.0}, set()),
+        ("lungs", {"judge_embedder_disagree": 1.0}, {"disagree"}),
     ],
 )
-def test_short_answer_paid(reference: str, answer: str | None, paid: float, expected: bool) -> None:
-    item = group(1, response(answer=answer, llm_accuracy=paid, embed_accuracy=-1.0))
-    item.reference = reference
-    assert short_answer_paid(item, item.responses[0]) is expected
+def test_flags_of_a_response(answer: str | None, scores: dict[str, float], flags: set[str]) -> None:
+    item = group(1, response(answer=answer, **scores))
+    assert item.flags(item.responses[0]) == flags
 
 
-@pytest.mark.parametrize(
-    ("scores", "expected"),
-    [
-        ({"llm_accuracy": 1.0, "embed_similarity": 0.79}, True),
-        ({"llm_accuracy": 1.0, "embed_similarity": 0.81}, False),
-        ({"llm_accuracy": 0.0, "embed_similarity": 0.81, "embed_accuracy": 0.0}, True),  # vetoed: still near
-        ({"llm_accuracy": -1.0, "embed_similarity": 0.1}, False),  # the judge has no weight
-        ({"llm_accuracy": 1.0, "embed_similarity": -1.0, "embed_accuracy": 1.0}, False),  # exact match, none asked
-    ],
-)
-def test_disagreement_compares_the_embedders_own_finding(scores: dict[str, float], expected: bool) -> None:
-    assert disagree(response(**scores)) is expected
-
-
-def test_far_needs_a_cosine() -> None:
-    assert not judge_yes_but_far(response(embed_similarity=-1.0))
+def test_far_needs_a_cosine_and_short_needs_a_longer_reference() -> None:
+    item = group(1, response(answer="B"))
+    item.reference = "B"
+    del item.responses[0].scores["embed_similarity"]
+    assert item.flags(item.responses[0]) == set()

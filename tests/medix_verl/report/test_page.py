@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix_verl.report import packing
-from medix_verl.report.packing import spread_out
-from medix_verl.report.page import json_block, render_run, write_report
+from medix.errors import DataError
+from medix.pages import json_block
+from medix_verl.report.page import render_run, write_report
 from medix_verl.report.run_folder import load_run
 
 HOSTILE = "</script><script>window.stolen=1</script><img src=x onerror=window.stolen=1>"
@@ -36,9 +36,10 @@ def unpacked(page: str, name: str) -> Any:
 
 def test_the_page_asks_nothing_of_the_network(synthetic_run: Path) -> None:
     page = write_report(synthetic_run).read_text(encoding="utf-8")
-    assert not re.findall(r'(?:src|href)\s*=\s*"(?!#)[^"]+"', page)
+    targets = re.findall(r'(?:src|href)\s*=\s*"([^"]+)"', page)
+    assert targets
+    assert all(re.match("#|data:|[a-z]+/", target) and "//" not in target[:9] for target in targets)
     assert "default-src &#39;none&#39;" in page
-    assert "connect-src &#39;none&#39;" in page
     assert "unsafe-eval" not in page
 
 
@@ -46,7 +47,7 @@ def test_only_our_own_scripts_are_allowed(synthetic_run: Path) -> None:
     page = write_report(synthetic_run).read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     library = gzip.decompress(base64.b64decode(script(page, "library"))).decode()
-    assert len(scripts) == 3
+    assert len(scripts) == 2
     for code in (*scripts, library):
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         assert f"&#39;sha256-{digest}&#39;" in page or f"&#39;sha256-{digest.replace('+', '&#43;')}&#39;" in page
@@ -62,12 +63,11 @@ def test_the_library_is_the_file_that_the_readme_names() -> None:
 def test_everything_of_a_response_is_in_the_page(synthetic_run: Path) -> None:
     page = write_report(synthetic_run).read_text(encoding="utf-8")
     index, chunk = unpacked(page, "index"), unpacked(page, "chunk-3")
-    assert index["keys"][:5] == ["score", "llm_accuracy", "embed_accuracy", "modality", "format"]
-    assert len([row for row in index["groups"] if row[1] == 3]) == 3
+    assert len([group for group in index if group["step"] == 3]) == 3
     responses = chunk["3/uid-3-0"]
-    assert [response["s"] for response in responses] == [0, 1, 2, 3]
-    assert {response["raw"] for response in responses} <= {"YES", "NO"}
-    assert sum(response["adv"] for response in responses) == pytest.approx(0, abs=1e-3)  # distances from a mean
+    assert [response["session"] for response in responses] == [0, 1, 2, 3]
+    assert {(response["raw"], response["right"]) for response in responses} <= {("YES", True), ("NO", False)}
+    assert sum(response["advantage"] for response in responses) == pytest.approx(0, abs=1e-3)  # distances from a mean
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts/scored.jsonl", "config.yaml", "versions.json"])
@@ -84,12 +84,38 @@ def test_any_file_may_be_missing_or_broken(
         path.write_bytes({"empty": b"", "cut": content[:-7], "noise": b"\xff\x00{" * 9, "a list": b"[1, 2]\n"}[fate])
     page = write_report(run).read_text(encoding="utf-8")
     assert "Hacking monitors" in page
-    if fate == "missing":
+    if fate == "missing" and name != "versions.json":
         assert f"{name}: not there (yet)" in page
 
 
-def test_an_empty_folder_has_a_page(tmp_path: Path) -> None:
+def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
     assert "No step logged yet" in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not the folder of a training run"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts/scored.jsonl", "config.yaml", "guards.jsonl"])
+def test_a_file_that_is_a_link_elsewhere_is_left_out(synthetic_run: Path, tmp_path: Path, name: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text('{"level": "warn", "message": "planted", "step": 1, "data": {"reward/planted/mean": 1}}\n')
+    (synthetic_run / name).unlink(missing_ok=True)
+    (synthetic_run / name).symlink_to(secret)
+    page = write_report(synthetic_run).read_text(encoding="utf-8")
+    assert "planted" not in page
+    assert f"{name}: left out" in page
+
+
+def test_a_link_in_the_place_of_the_page_is_replaced_not_followed(synthetic_run: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("report.html", "report.html.part"):
+        (synthetic_run / name).symlink_to(victim)
+    assert write_report(synthetic_run).stat().st_size > 100_000
+    assert victim.read_text() == "precious"
 
 
 def test_text_of_a_run_never_becomes_markup(synthetic_run: Path) -> None:
@@ -122,24 +148,6 @@ def test_a_json_block_can_not_be_ended_from_within(content: object) -> None:
 def test_lone_surrogates_do_not_break_the_page(synthetic_run: Path) -> None:
     (synthetic_run / "guards.jsonl").write_text('{"level": "warn", "step": 1, "message": "\\ud800"}\n')
     assert write_report(synthetic_run).stat().st_size > 100_000
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 40])
-def test_every_beginning_of_the_order_is_spread_over_the_run(count: int) -> None:
-    order = spread_out(list(range(count)))
-    assert sorted(order) == list(range(count))
-    if count == 40:
-        assert order[:3] == [39, 0, 20]
-
-
-def test_too_many_texts_leave_out_steps_and_say_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = packing.pack_rollouts(load_run(synthetic_run), {})
-    monkeypatch.setattr(packing, "MAX_PACKED_BYTES", sum(map(len, whole.chunks.values())) // 2)
-    run = load_run(synthetic_run)
-    part = packing.pack_rollouts(run, {})
-    assert {0, 12} <= set(part.chunks)  # the first and the last step stay
-    assert 0 < len(part.chunks) < len(whole.chunks)
-    assert f"the texts of {len(part.chunks)} out of 13 steps" in run.notes[-1]
 
 
 def test_the_same_folder_gives_the_same_page_but_for_the_time(synthetic_run: Path) -> None:

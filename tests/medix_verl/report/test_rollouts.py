@@ -11,13 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medix.jsonl import JsonLines
-from medix_verl.report.lines import read_mapping
-from medix_verl.report.rollouts import SHOWN_CHARS, Group, all_responses, read_groups
+from medix_verl.report.rollouts import SHOWN_CHARS, Group, Response, read_groups
+from medix_verl.report.run_folder import load_run
 
 
 def row(session: int = 0, score: float = 0.0, response: str = "<X_RAY>", **over: Any) -> dict[str, Any]:
     base = {"step": 1, "split": "train", "group": "u", "session": session, "sample_id": "s", "question": "q?"}
     return {**base, "reference": "g", "modality": "X_RAY", "response": response, "scores": {"score": score}, **over}
+
+
+def all_responses(groups: list[Group]) -> list[Response]:
+    return [response for group in groups for response in group.responses]
 
 
 def read(folder: Path, *rows: dict[str, Any], tail: bytes = b"") -> tuple[list[Group], list[str]]:
@@ -85,7 +89,7 @@ def test_a_line_that_is_no_scored_response_is_counted_and_passed_over(tmp_path: 
     bad = row(1, 0.5, **{key: value for key, value in change.items() if key != "drop"})
     bad.pop(change.get("drop", ""), None)
     groups, notes = read(tmp_path, row(0, 1.0), bad)
-    assert len(list(all_responses(groups))) == 1
+    assert len(all_responses(groups)) == 1
     assert notes == ["scored.jsonl: 1 line without a scored response passed over"]
 
 
@@ -121,11 +125,12 @@ def test_a_missing_file_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "\x00", "a: [", "!!python/object:os.system {}"], ids=["json", "zero", "yaml", "tag"]
+    "text",
+    ["{", "\x00", "a: [", "!!python/object:os.system {}", "[" * 3000],
+    ids=["json", "zero", "yaml", "tag", "deep"],
 )
-@pytest.mark.parametrize("name", ["config.yaml", "versions.json"])
-def test_an_unreadable_settings_file_is_a_note(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
-    notes: list[str] = []
-    assert read_mapping(tmp_path / name, notes) == {}
-    assert notes == [f"{name}: unreadable, left out"]
+@pytest.mark.parametrize("name", ["config.yaml", "versions.json", "reward_table.json", "metrics.jsonl"])
+def test_an_unreadable_file_is_a_note(synthetic_run: Path, name: str, text: str) -> None:
+    (synthetic_run / name).write_text(text + "\n")
+    (note,) = load_run(synthetic_run).notes
+    assert note.startswith(name)

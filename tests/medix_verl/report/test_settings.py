@@ -5,35 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medix_verl.report.run_folder import RunFolder
-from medix_verl.report.series import Metrics
-from medix_verl.report.settings import MASK, difference, flatten, shown, what_ran
+import yaml
+
+from medix.secrets import MASK
+from medix_verl.report.run_folder import Metrics, RunFolder
+from medix_verl.report.settings import difference, flatten, shown, what_ran
 
 
 def run_of(config: dict[str, Any], path: str = "outputs/a", versions: dict[str, Any] | None = None) -> RunFolder:
-    return RunFolder(Path(path), Metrics([]), [], [], config, versions or {}, [], {}, "")
+    return RunFolder(Path(path), Metrics([]), [], config=config, versions=versions or {})
 
 
 def test_secrets_are_hidden_and_lookalikes_are_not() -> None:
-    flat = flatten(
-        {"judge": {"api_key": "abc", "max_tokens": 8, "password": "", "hf_token": "xyz", "api_key_env": "KEY"}}
-    )
-    hidden = {path for path, value in flat.items() if value == MASK}
-    assert hidden == {"judge.api_key", "judge.hf_token"}
-    assert flat["judge.max_tokens"] == "8"
+    names = ("api_key", "X-Api-Key", "key", "hf_token", "password", "max_tokens", "api_key_env")
+    flat = flatten({"judge": dict.fromkeys(names, "abc")} | {"empty": {"password": ""}})
+    hidden = {path.removeprefix("judge.") for path, value in flat.items() if value == MASK}
+    assert hidden == {"api_key", "X-Api-Key", "key", "hf_token", "password"}
+    assert "user:pass" not in shown(["http://user:pass@judge:80/v1"])
 
 
-def test_urls_lose_what_may_be_a_password() -> None:
-    assert shown(["http://user:pass@judge:80/v1?key=abc"]) == "http://judge:80/v1"
+def test_a_yaml_bomb_stays_small() -> None:
+    # Nine levels of nine references each: 9^9 = 387 million values from 500 bytes.
+    levels = ["a0: &a0 [x,x,x,x,x,x,x,x,x]", "b0: &b0 {" + ", ".join(f"k{k}: x" for k in range(9)) + "}"]
+    for level in range(8):
+        levels.append(f"a{level + 1}: &a{level + 1} [{', '.join([f'*a{level}'] * 9)}]")
+        levels.append(f"b{level + 1}: &b{level + 1} {{{', '.join(f'k{k}: *b{level}' for k in range(9))}}}")
+    flat = flatten(yaml.safe_load("\n".join(levels)))
+    assert sum(map(len, flat.values())) < 3_000_000
 
 
-def test_only_what_differs_is_listed_and_the_runs_own_folder_is_no_difference() -> None:
-    a = run_of({"lr": 1, "n": 8, "dir": "outputs/a/data"}, "outputs/a", {"verl": "1"})
-    b = run_of({"lr": 2, "n": 8, "dir": "outputs/b/data", "new": True}, "outputs/b", {"verl": "2"})
-    assert difference([a, b]) == [("lr", ["1", "2"]), ("new", ["(not set)", "True"]), ("versions.verl", ["1", "2"])]
+def test_only_what_differs_is_listed_and_neither_the_runs_own_folder_nor_a_port_is_a_difference() -> None:
+    a = run_of({"lr": 1, "n": 8, "dir": "outputs/a/data", "url": "http://127.0.0.1:81"}, "outputs/a", {"verl": "1"})
+    b = run_of({"lr": 2, "n": 8, "dir": "outputs/b/data", "url": "http://127.0.0.1:82"}, "outputs/b", {"verl": "2"})
+    assert difference([a, b]) == [("lr", ["1", "2"]), ("versions.verl", ["1", "2"])]
+    assert difference([a, run_of({**a.config, "new": True}, "outputs/a", {"verl": "1"})]) == [
+        ("new", ["(not set)", "True"])
+    ]
 
 
 def test_unknown_settings_leave_no_line() -> None:
     assert what_ran(run_of({})) == []
-    lines = what_ran(run_of({"data": {"train_batch_size": 16}}))
-    assert [(line.label, line.text) for line in lines] == [("Batch", "16 prompts")]
+    config = {"data": {"train_batch_size": 16, "seed": 0}, "actor_rollout_ref": {"model": {"lora_rank": 0}}}
+    assert what_ran(run_of(config)) == [("Batch", "16 prompts"), ("Seed", "0")]

@@ -1,4 +1,4 @@
-"""The page as a whole: charts, colour schemes, widths, accessibility, export, following a run, and time.
+"""The page as a whole: charts, colour schemes, widths, accessibility, and time.
 
 `MEDIX_AXE_JS` may name axe-core's `axe.min.js`, to run it beside our own checks.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from medix_verl.report.page import write_report
-from medix_verl.report.serve import make_server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 pytestmark = pytest.mark.slow
@@ -77,33 +75,6 @@ def test_the_accessibility_check_finds_what_is_wrong(open_page: Callable[..., An
     found = " ".join(page.evaluate((Path(__file__).parent / "accessibility.js").read_text()))
     for words in ("picture without a text", "control without a name", 'contrast 2.85 of "pale"', "heading jumps"):
         assert words in found
-
-
-def test_curve_is_saved_as_csv_and_png(open_page: Callable[..., Any]) -> None:
-    page = open_page()
-    page.wait_for_selector(".downloads")
-    with page.expect_download() as table:
-        page.click("text=Save as CSV")
-    lines = table.value.path().read_text().splitlines()
-    assert lines[0].startswith('step,"reward","llm_accuracy"')
-    assert len(lines) == 1 + 13  # steps 1 to 12, and the validation at 0
-    with page.expect_download() as picture:
-        page.click("text=Save as PNG")
-    assert picture.value.path().read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_served_page_follows_the_run(browser: Any, make_synthetic_run: Callable[..., Path], tmp_path: Path) -> None:
-    run = make_synthetic_run(tmp_path / "live", steps=4)
-    with make_server(run, 0, pace=0) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_port}/")
-        page.wait_for_selector("html[data-ready=yes]")
-        with (run / "metrics.jsonl").open("a") as file:
-            file.write('{"step": 5, "data": {"reward/score/mean": 0.5}}\n{"step": 6, "da')
-        page.wait_for_selector("text=5 of 12", timeout=20_000)
-        page.close()
-        server.shutdown()
 
 
 def test_two_hundred_steps_of_sixty_four_render_and_open_in_time(

@@ -25,7 +25,7 @@ FILTERS = {
     "everything": ({"part": ""}, 69),
     "one step": ({"from": "5", "to": "5"}, 3),
     "from a step": ({"from": "12"}, 4),
-    "reward above all": ({"low": "1.1"}, 0),
+    "groups without spread in the validation": ({"part": "val", "only": "spread"}, 0),
     "found in the question": ({"find": "window.STOLEN"}, 1),
     # Validation asks each of the four cases twice, one of them with CT, four times.
     "modality and part": ({"part": "val", "modality": "CT_SCAN"}, 8),
@@ -45,7 +45,7 @@ def test_filters(shared_page: Any, name: str) -> None:
     values, expected = FILTERS[name]
     for field, value in values.items():
         box = shared_page.locator(f"#filters [name={field}]")
-        box.select_option(value) if field in ("part", "modality") else box.fill(value)
+        box.select_option(value) if field in ("part", "modality", "only") else box.fill(value)
     expect_count(shared_page, str(expected))
     shared_page.click("#filters button[type=reset]")
     expect_count(shared_page, "37")
@@ -93,7 +93,7 @@ def test_keyboard_walks_the_list_and_into_the_group(open_page: Callable[..., Any
 def test_tab_reaches_everything_in_reading_order(open_page: Callable[..., Any]) -> None:
     page = open_page()
     order = []
-    for _ in range(26):
+    for _ in range(40):
         page.keyboard.press("Tab")
         order.append(
             page.evaluate(
@@ -101,10 +101,8 @@ def test_tab_reaches_everything_in_reading_order(open_page: Callable[..., Any]) 
             )
         )
     assert order[0] == "skip"
-    fields = [
-        name for name in order if name in ("part", "from", "to", "modality", "low", "high", "only", "sort", "find")
-    ]
-    assert fields == ["part", "from", "to", "modality", "low", "high", "only", "sort", "find"]
+    fields = [name for name in order if name in ("part", "from", "to", "modality", "only", "sort", "find")]
+    assert fields == ["part", "from", "to", "modality", "only", "sort", "find"]
     assert order.index("find") < next(i for i, name in enumerate(order) if "card" in name or name == "list")
 
 
@@ -136,6 +134,29 @@ def test_a_group_shows_picture_scores_verdict_and_advantage(open_page: Callable[
         assert text in first
     assert page.locator(".response >> nth=0 >> .seg-tag").count() == 1
     assert page.locator(".response .seg-thinking").count() >= 1
+
+
+def test_the_answer_s_colour_is_the_verdict(shared_page: Any, report: Path) -> None:
+    shared_page.goto(f"file://{report}#rollouts&from=5&to=5")
+    shared_page.wait_for_selector(".seg-answer")
+    right, wrong = (
+        [card.text_content() for card in shared_page.locator(f".response:has(.{verdict})").all()]
+        for verdict in ("right", "wrong")
+    )
+    assert right
+    assert wrong
+    assert all("Judge: YES" in text for text in right)
+    assert all("Judge: NO" in text for text in wrong)
+
+
+def test_a_click_enlarges_a_picture_and_another_makes_it_small(open_page: Callable[..., Any]) -> None:
+    page = open_page("#rollouts&group=3%2Fuid-3-0")
+    page.wait_for_selector("#group img")
+    small = page.locator("#group img").bounding_box()["width"]
+    page.click("#group img")
+    assert page.locator("#group img").bounding_box()["width"] > 4 * small
+    page.click("#group img")
+    assert page.locator("#group img").bounding_box()["width"] == small
 
 
 def test_hostile_text_stays_text(open_page: Callable[..., Any]) -> None:

@@ -1,9 +1,10 @@
-"""Pictures are judged by their header, made small, and bounded in all."""
+"""What the page carries: pictures judged by their header, all of it bounded, and nothing from outside of the run."""
 
 from __future__ import annotations
 
 import base64
 import io
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medix_verl.report import thumbnails as module
+from medix_verl.report import embedded
+from medix_verl.report.embedded import pack_rollouts, spread_out, thumbnail, thumbnails
 from medix_verl.report.run_folder import load_run
-from medix_verl.report.thumbnails import thumbnail, thumbnails
 
 
 def png(width: int, height: int, mode: str = "RGB") -> bytes:
@@ -54,11 +55,27 @@ def test_the_samples_of_the_rollouts_have_theirs(synthetic_run: Path) -> None:
     assert all(uri.startswith("data:image/jpeg;base64,") for uris in found.values() for uri in uris)
 
 
-def test_a_full_page_leaves_pictures_out_and_says_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_TOTAL_BYTES", 2500)
+@pytest.mark.parametrize("way", ["named in the configuration", "a link"])
+def test_data_outside_of_the_run_are_shown_only_if_they_are_named_on_the_command(
+    synthetic_run: Path, tmp_path: Path, way: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(synthetic_run / "data", elsewhere)
+    if way == "a link":
+        (synthetic_run / "data").symlink_to(elsewhere)
+    else:
+        config = synthetic_run / "config.yaml"
+        config.write_text(config.read_text().replace("data/train.parquet", str(elsewhere / "train.parquet")))
     run = load_run(synthetic_run)
-    found = thumbnails(run)
-    assert 0 < len(found) < 15
+    assert thumbnails(run) == {}
+    assert "--data" in run.notes[-1]
+    assert thumbnails(load_run(synthetic_run), elsewhere)
+
+
+def test_a_full_page_leaves_pictures_out_and_says_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "MAX_IMAGE_BYTES", 2500)
+    run = load_run(synthetic_run)
+    assert 0 < len(thumbnails(run)) < 15
     assert "left out to keep the page small" in run.notes[-1]
 
 
@@ -67,3 +84,21 @@ def test_an_unreadable_parquet_file_is_a_note(synthetic_run: Path) -> None:
     run = load_run(synthetic_run)
     assert thumbnails(run) == {}
     assert run.notes[-1].startswith("train.parquet: its images could not be read")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 40])
+def test_every_beginning_of_the_order_is_spread_over_the_run(count: int) -> None:
+    order = spread_out(list(range(count)))
+    assert sorted(order) == list(range(count))
+    if count == 40:
+        assert order[:3] == [39, 0, 20]
+
+
+def test_too_many_texts_leave_out_steps_and_say_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole = pack_rollouts(load_run(synthetic_run), {})
+    monkeypatch.setattr(embedded, "MAX_PACKED_BYTES", sum(map(len, whole.values())) // 2)
+    run = load_run(synthetic_run)
+    _, part = pack_rollouts(run, {})
+    assert {0, 12} <= set(part)  # the first and the last step stay
+    assert 0 < len(part) < len(whole)
+    assert f"the texts of {len(part)} out of 13 steps" in run.notes[-1]
