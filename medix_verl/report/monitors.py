@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
 
 from medix_verl.report.charts import SHARE_AXIS, Chart, Level, change, colour_of, line
 from medix_verl.report.rollouts import FAR_COSINE, SHORT_CHARS, Group
-from medix_verl.report.run_folder import Metrics, RunFolder, Series
+from medix_verl.report.run_folder import Metrics, RunFolder, Series, load_run
 
 WATCH_SHARE, ALERT_SHARE = 0.05, 0.25
 REPEATED_ALERT: Final = 0.5
@@ -39,6 +40,12 @@ FLAGGED: Final = {
 def monitors(run: RunFolder) -> list[Chart]:
     """Return all monitors, in a fixed order; one that has nothing to go by says so."""
     return [*(_flagged(run, name) for name in FLAGGED), repeated(run), thinking(run), jumps(run.metrics), canaries(run)]
+
+
+def spoken(run_dir: Path) -> list[str]:
+    """Return what the monitors of a run found that is worth a look, a sentence each."""
+    found = monitors(load_run(run_dir))
+    return [f"{chart.title}: {chart.sentence}" for chart in found if chart.level in ("watch", "alert")]
 
 
 def _by_step(

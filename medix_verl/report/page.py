@@ -13,12 +13,13 @@ from markupsafe import Markup
 from medix.files import write_atomically
 from medix.pages import environment, json_block
 from medix_verl.report.charts import component_charts, engine_charts, main_chart, validation_chart
-from medix_verl.report.embedded import pack_rollouts, pack_text, thumbnails
 from medix_verl.report.monitors import monitors
 from medix_verl.report.overview import before_after, evaluations, links, status, tiles
+from medix_verl.report.packing import pack_rollouts, pack_text
 from medix_verl.report.rollouts import ADVANTAGE_EPSILON
 from medix_verl.report.run_folder import RunFolder, divide_by_std, load_run
 from medix_verl.report.settings import flatten, what_ran
+from medix_verl.report.thumbnails import thumbnails
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 

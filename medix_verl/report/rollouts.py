@@ -11,7 +11,7 @@ from typing import Any, Final
 from medix.jsonl import JsonLines
 from medix.response import parse_response
 from medix.sample import NOT_APPLICABLE
-from reward_fns.telemetry import DISAGREE
+from reward_fns.composite import DISAGREE
 
 SHOWN_CHARS: Final = 4000
 """Of a response, question or reference; the whole of it stays in scored.jsonl."""

@@ -16,7 +16,7 @@ from medix.files import open_inside, read_mapping
 from medix.jsonl import JsonLines
 from medix_verl.report.rollouts import Group, read_groups
 from medix_verl.training.metrics_file import read_metrics
-from reward_fns.telemetry import FLAGS
+from reward_fns.composite import FLAGS
 
 SCORE: Final = "score"
 KNOWN_COMPONENTS: Final = ("llm_accuracy", "embed_accuracy", "modality", "format")

@@ -82,4 +82,4 @@ if [[ $EVAL == 1 && $JUDGE != colocated ]]; then
   medix eval compare "$RUN/eval/base" "$RUN/eval/trained" | tee "$RUN/eval/compare.md"
 fi
 medix report "$RUN"
-medix summary "$RUN" --algorithm "$ALGO" --seconds-total $(($(date +%s) - started))
+medix summary "$RUN" --seconds-total $(($(date +%s) - started))

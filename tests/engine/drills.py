@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from medix_verl.report.summary import read_scored
+from medix.jsonl import JsonLines
 from medix_verl.training.metrics_file import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ class Drill:
 
     def trained(self) -> list[dict[str, Any]]:
         path = self.run / "rollouts" / "scored.jsonl"
-        return [row for row in read_scored(path) if row["split"] == "train"] if path.exists() else []
+        return [row for _, row in JsonLines(path) if row["split"] == "train"] if path.exists() else []
 
     def samples_by_step(self) -> dict[int, set[str]]:
         """Step -> the prompts that were asked, by whichever attempt."""

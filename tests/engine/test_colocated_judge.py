@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medix_verl.report.summary import read_scored
+from medix.jsonl import JsonLines
 from medix_verl.training.metrics_file import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def run(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(run: Path) -> list[dict[str, Any]]:
-    return read_scored(run / "rollouts" / "scored.jsonl")
+    return [row for _, row in JsonLines(run / "rollouts" / "scored.jsonl")]
 
 
 def test_gspo_was_the_loss_and_clipped(run: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from medix_verl.report.summary import read_scored
+from medix.jsonl import JsonLines
 from medix_verl.training.guards import PEARSON
 from medix_verl.training.metrics_file import read_metrics
 from tests.engine.conftest import TIMEOUT_S, run_recipe
@@ -45,7 +45,7 @@ def test_rollout_and_actor_hold_the_same_model(two_rank_run: Path) -> None:
 
 
 def test_every_response_is_scored_by_all_four_components(two_rank_run: Path) -> None:
-    train = [row for row in read_scored(two_rank_run / "rollouts/scored.jsonl") if row["split"] == "train"]
+    train = [row for _, row in JsonLines(two_rank_run / "rollouts/scored.jsonl") if row["split"] == "train"]
     assert len(train) == 3 * 16 * 4  # steps x prompts x responses
     for row in train:
         assert {"llm_accuracy", "embed_accuracy", "modality", "format"} <= row["scores"].keys()

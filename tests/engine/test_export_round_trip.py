@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from medix.errors import ExportError
+from medix.jsonl import JsonLines
 from medix_verl.export.base_model import find_base
 from medix_verl.export.behaviour import BehaviourOptions, prove_behaviour
 from medix_verl.export.contract import ExportOptions
 from medix_verl.export.locate import locate
 from medix_verl.export.pipeline import export as run_pipeline
-from medix_verl.report.summary import read_scored
 from medix_verl.training.guards import PEARSON
 from medix_verl.training.metrics_file import read_metrics
 from tests.engine.conftest import ROOT, TIMEOUT_S, run_recipe
@@ -104,7 +104,7 @@ def test_the_base_models_weights_are_told_from_the_trained_ones(
 
 def validation_answers(run: Path, step: int) -> dict[str, str]:
     """Sample id -> what the trainer's own rollout engine answered, greedily, after that step."""
-    records = read_scored(run / "rollouts" / "scored.jsonl")
+    records = [row for _, row in JsonLines(run / "rollouts" / "scored.jsonl")]
     return {r["sample_id"]: r["response"] for r in records if r["split"] != "train" and r["step"] == step}
 
 

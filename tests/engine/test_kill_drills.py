@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from examples.rule_judge.server import start_rule_judge
-from medix_verl.report.summary import read_scored
+from medix.jsonl import JsonLines
 from medix_verl.training.guards import PEARSON
 from tests.engine.drills import END_LIMIT_S, PROMPTS, RESPONSES, START_LIMIT_S, STEPS, Drill, model_and_data
 
@@ -175,7 +175,7 @@ def test_rewards_are_comparable(in_peace: Drill, killed: tuple[Drill, object]) -
 def test_a_resume_answers_as_the_saved_model_did(killed: tuple[Drill, object]) -> None:
     """Greedy validations at the start of each attempt against those that the attempt before logged at that step."""
     answers: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for row in read_scored(killed[0].run / "rollouts" / "scored.jsonl"):
+    for _, row in JsonLines(killed[0].run / "rollouts" / "scored.jsonl"):
         if row["split"] != "train":
             answers[row["step"], row["sample_id"]].append(row["response"])
     again = {key: given for key, given in answers.items() if len(given) > 1}

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from medix.errors import ConfigError, ScorerError
 from medix_verl.preflight.scorers import FIXED_VERDICTS
-from medix_verl.report.series import is_component
+from medix_verl.report.run_folder import is_component
 from medix_verl.run_config import compose_config
 from reward_fns import AssumedScorers
 from reward_fns.composite import ANSWER_HASH, DISAGREE, JUDGE_FAULTS

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medix_verl.report import embedded
-from medix_verl.report.embedded import pack_rollouts, spread_out, thumbnail, thumbnails
+from medix_verl.report import packing
+from medix_verl.report import thumbnails as pictures
+from medix_verl.report.packing import pack_rollouts, spread_out
 from medix_verl.report.run_folder import load_run
+from medix_verl.report.thumbnails import thumbnail, thumbnails
 
 
 def png(width: int, height: int, mode: str = "RGB") -> bytes:
@@ -73,7 +75,7 @@ def test_data_outside_of_the_run_are_shown_only_if_they_are_named_on_the_command
 
 
 def test_a_full_page_leaves_pictures_out_and_says_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "MAX_IMAGE_BYTES", 2500)
+    monkeypatch.setattr(pictures, "MAX_IMAGE_BYTES", 2500)
     run = load_run(synthetic_run)
     assert 0 < len(thumbnails(run)) < 15
     assert "left out to keep the page small" in run.notes[-1]
@@ -96,7 +98,7 @@ def test_every_beginning_of_the_order_is_spread_over_the_run(count: int) -> None
 
 def test_too_many_texts_leave_out_steps_and_say_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, whole = pack_rollouts(load_run(synthetic_run), {})
-    monkeypatch.setattr(embedded, "MAX_PACKED_BYTES", sum(map(len, whole.values())) // 2)
+    monkeypatch.setattr(packing, "MAX_PACKED_BYTES", sum(map(len, whole.values())) // 2)
     run = load_run(synthetic_run)
     _, part = pack_rollouts(run, {})
     assert {0, 12} <= set(part)  # the first and the last step stay
