@@ -23,10 +23,11 @@ IDENTIFIERS_DROPPED: Final = "dicom_identifiers_in_header_dropped"
 BURNED_IN_POSSIBLE: Final = "dicom_burned_in_text_not_ruled_out"
 _TEXT_PRONE: Final = frozenset({"US", "SC", "OT", "ES", "XC", "IVUS"})
 """Modalities whose devices write into the pixels, unless the header says that they did not."""
+_TRANSFORMS: Final = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTSequence")
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _FAULTS: Final = (
     AttributeError, KeyError, ValueError, TypeError, RuntimeError, NotImplementedError, OSError, IndexError, EOFError,
-    MemoryError, OverflowError, struct.error, AssertionError,
+    OverflowError, struct.error, AssertionError,
 )  # fmt: skip
 """What pydicom and its decoders raise for damaged files; they document no narrower set."""
 
@@ -42,12 +43,12 @@ class DecodedDicom:
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes carry DICOM's preamble."""
+    """Return whether the bytes carry DICOM's preamble."""
     return data[128:132] == b"DICM"
 
 
 def read_header(data: bytes) -> Any:
-    """The data set without its pixels.
+    """Return the data set without its pixels.
 
     Raises:
         Unfit: it is no DICOM file, or a compressed one whose size can not be bounded.
@@ -55,7 +56,7 @@ def read_header(data: bytes) -> Any:
     pydicom = _pydicom()
     if not is_dicom(data):
         raise Unfit("bad_dicom", "no DICM preamble")
-    if _DEFLATED in data[:4096]:
+    if _DEFLATED in data:
         raise Unfit("bad_dicom", "deflated transfer syntax: its unpacked size is unknown")
     try:
         with warnings.catch_warnings():
@@ -66,7 +67,7 @@ def read_header(data: bytes) -> Any:
 
 
 def decode_dicom(data: bytes, max_pixels: int, view: DicomView) -> DecodedDicom:
-    """One frame as an 8-bit RGB image.
+    """Return one frame as an 8-bit RGB image.
 
     Raises:
         Unfit: damaged, too large, or declared to show identifying text.
@@ -88,13 +89,13 @@ def decode_dicom(data: bytes, max_pixels: int, view: DicomView) -> DecodedDicom:
             warnings.simplefilter("ignore")
             return DecodedDicom(_decode(data, _frame(view, frames), view), notes(header))
     except _FAULTS as error:
-        if isinstance(error, Unfit):
+        if isinstance(error, Unfit | TimeoutError):
             raise
         raise Unfit("bad_dicom", f"pixels: {type(error).__name__}") from error
 
 
 def notes(header: Any) -> tuple[str, ...]:
-    """What was found beside the pixels, never a value of it."""
+    """Return what was found beside the pixels, never a value of it."""
     found = []
     if any(str(header.get(name, "") or "").strip() for name in IDENTIFIERS):
         found.append(IDENTIFIERS_DROPPED)
@@ -117,25 +118,42 @@ def _decode(data: bytes, frame: int, view: DicomView) -> Image.Image:
     from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
     dataset = _pydicom().dcmread(io.BytesIO(data))
+    _raise_groups(dataset, frame)
     pixels: Pixels = pixel_array(dataset, index=frame)  # colour spaces become RGB here
     kind = str(dataset.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
     if pixels.ndim == 3:
         return Image.fromarray(_eight_bits(pixels))
-    grey = _windowed(np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64), dataset, view)
+    values = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
+    if not np.isfinite(values).all() or float(dataset.get("RescaleSlope", 1)) == 0:
+        raise Unfit("bad_dicom", "the rescale is not finite, or makes all values one")
+    grey = _windowed(values, dataset, view)
     if kind == "MONOCHROME1":
         grey = 1.0 - grey
     return Image.fromarray(np.rint(grey * 255.0).astype(np.uint8)).convert("RGB")
 
 
+def _raise_groups(dataset: Any, frame: int) -> None:
+    """Bring rescale and window of an enhanced file, which stand in its functional groups, to where others have them."""
+    own, shared = dataset.get("PerFrameFunctionalGroupsSequence"), dataset.get("SharedFunctionalGroupsSequence")
+    if own and len(own) <= frame:
+        raise Unfit("bad_dicom", f"no functional groups for frame {frame}")
+    for group in [*(shared or [])[:1], *([own[frame]] if own else [])]:
+        for sequence in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in list(group.get(sequence) or [])[:1]:
+                for name in _TRANSFORMS:
+                    if name in item:
+                        setattr(dataset, name, item[name].value)
+
+
 def _eight_bits(pixels: Pixels) -> Pixels:
-    """[H, W, 3] of 8 or 16 bits a sample -> 8 bits."""
+    """Return [H, W, 3] of 8 or 16 bits a sample in 8 bits."""
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8 * (pixels.dtype.itemsize - 1)).astype(np.uint8)
 
 
 def _windowed(values: Pixels, dataset: Any, view: DicomView) -> Pixels:
-    """[H, W] in the units of the rescale (HU for CT) -> [H, W] in [0, 1], dark to bright before any inversion."""
+    """Return [H, W] in the units of the rescale (HU for CT) in [0, 1], dark to bright before any inversion."""
     window = view.window or _stated_window(dataset)
     if window is not None:
         centre, width = window
@@ -158,11 +176,13 @@ def _stated_window(dataset: Any) -> tuple[float, float] | None:
     if centre is None or width is None:
         return None
     first = [float(v[0] if hasattr(v, "__len__") and not isinstance(v, str) else v) for v in (centre, width)]
+    if not np.isfinite(first).all():
+        raise Unfit("bad_dicom", "the window is not finite")
     return (first[0], first[1]) if first[1] >= 1 else None
 
 
 def _padding(dataset: Any) -> float:
-    """Value outside the image's field in the units of the rescale; NaN, equal to nothing, where none is stated."""
+    """Return the value outside the image's field in the units of the rescale; NaN, equal to nothing, without one."""
     stated = dataset.get("PixelPaddingValue")
     if stated is None:
         return float("nan")
@@ -173,5 +193,5 @@ def _pydicom() -> Any:
     try:
         import pydicom
     except ImportError as error:
-        raise ConfigError("pydicom, to read DICOM", "not installed", "pip install 'medix[dicom]'") from error
+        raise ConfigError("pydicom, which reads DICOM, is not installed.", "pip install 'medix[dicom]'") from error
     return pydicom

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+import random
+import signal
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from data_prep.dicom_image import decode_dicom, is_dicom
 from data_prep.records import DEFAULT_VIEW, DicomView, Unfit
+from data_prep.tokens import MAX_RATIO, PATCHES, fetched
 
 READ_FORMATS: Final = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 KEPT_FORMATS: Final = ("PNG", "JPEG")
@@ -27,14 +33,17 @@ _MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x
 MAX_BYTES: Final = 256 * 2**20
 MAX_SOURCE_PIXELS: Final = 100_000_000
 """More than any radiograph or mammogram (about 25 million); whole-slide images have to be cut into tiles first."""
-MAX_RATIO: Final = 200.0
+MAX_SECONDS: Final = 20.0
+"""For one image; a radiograph of 25 million pixels takes one."""
 _FAULTS: Final = (
-    OSError, ValueError, SyntaxError, EOFError, MemoryError, LookupError, ArithmeticError, TypeError, AttributeError,
-    RuntimeError, AssertionError, struct.error, zlib.error,
+    OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, AttributeError, RuntimeError,
+    AssertionError, struct.error, zlib.error,
 )  # fmt: skip
 """What Pillow's plug-ins raise for damaged files; they document no narrower set."""
 THUMBNAIL_PX: Final = 112
 _ORIENTATION: Final = 0x0112
+_LAST_ROWS: Final = 8
+"""Rows of the lowest blocks of a JPEG."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +77,53 @@ def prepare_image(data: bytes, name: str, policy: ImagePolicy, view: DicomView =
         name: its file name, to compare the extension with the content; may be empty.
 
     Raises:
-        Unfit: for whatever is wrong with it.
+        Unfit: for whatever is wrong with it, time and memory included.
     """
     if not data:
-        raise Unfit("empty_image", name or "embedded image")
+        raise Unfit("empty_image", name[:80] or "embedded image")
+    try:
+        with _time_limit(MAX_SECONDS):
+            return _prepared(data, name, policy, view)
+    except TimeoutError as error:
+        raise Unfit("image_too_costly", f"{MAX_SECONDS:.0f} s were not enough to decode it") from error
+    except MemoryError as error:
+        raise Unfit("image_too_costly", "decoding it needs more memory than a worker has") from error
+
+
+def _prepared(data: bytes, name: str, policy: ImagePolicy, view: DicomView) -> PreparedImage:
     if is_dicom(data):
         _check_extension("DICOM", name)
         decoded = decode_dicom(data, MAX_SOURCE_PIXELS, view)
         _check_size(decoded.image.size)
         return _finish(decoded.image, None, policy, ["converted"], decoded.notes)
+    if data[344:348] in (b"n+1\x00", b"ni1\x00") or name.lower().endswith((".nii", ".nii.gz")):
+        raise Unfit("volume", "a NIfTI volume, not an image: write the slices that you ask about as PNG")
     image = _open(data, name)
     kept = image.format in KEPT_FORMATS and image.mode == "RGB"
     rgb, done = _decode(image)
+    if image.format == "JPEG" and not image.info.get("progressive"):
+        _check_whole(data, image.convert("RGB"))
     kept = kept and not done
     return _finish(rgb, data if kept else None, policy, done if kept else ["converted", *done], ())
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after `seconds`. Without effect outside of a main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -90,12 +132,17 @@ def _open(data: bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow's own bomb guard warns or raises at a size of its choosing; ours is checked below.
             warnings.simplefilter("ignore")
+            if data.startswith(b"\x89PNG"):
+                # Pillow checks the sums of some modes only while it decodes.
+                Image.open(io.BytesIO(data), formats=("PNG",)).verify()
             image = Image.open(io.BytesIO(data), formats=READ_FORMATS)
     except Image.DecompressionBombError as error:
         raise Unfit("image_too_large", str(error)[:120]) from error
     except UnidentifiedImageError as error:
         known = data.startswith(_MAGIC)
         raise Unfit("damaged_image" if known else "unknown_image_format", f"first bytes {data[:8].hex()}") from error
+    except TimeoutError:
+        raise
     except _FAULTS as error:
         raise Unfit("damaged_image", f"header: {type(error).__name__}") from error
     _check_extension(str(image.format), name)
@@ -110,17 +157,18 @@ def _check_extension(found: str, name: str) -> None:
 
 
 def _check_size(size: tuple[int, int]) -> None:
+    """Refuse an image that is too large, or too narrow now or after the resize in front of the image processor."""
     width, height = size
     if min(width, height) < 1:
         raise Unfit("damaged_image", f"{width} x {height} pixels")
     if width * height > MAX_SOURCE_PIXELS:
         raise Unfit("image_too_large", f"{width} x {height} pixels, the bound is {MAX_SOURCE_PIXELS}")
-    if max(width, height) / min(width, height) > MAX_RATIO:
+    if any(max(side) > MAX_RATIO * min(side) for side in (size, *(fetched(size, patch) for patch in PATCHES))):
         raise Unfit("image_too_narrow", f"{width} x {height} pixels")
 
 
 def _decode(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """RGB pixels of the first frame, upright, and what had to be done for that beside the colours."""
+    """Return RGB pixels of the first frame, upright, and what had to be done for that beside the colours."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise RuntimeError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: cut-off images would pass for whole ones")
     done = []
@@ -133,16 +181,40 @@ def _decode(image: Image.Image) -> tuple[Image.Image, list[str]]:
             image = ImageOps.exif_transpose(image)
             done.append("oriented")
         return to_rgb(image), done
+    except TimeoutError:
+        raise
     except _FAULTS as error:
         raise Unfit("damaged_image", f"pixels: {type(error).__name__}: {str(error)[:80]}") from error
 
 
+def _check_whole(data: bytes, rgb: Image.Image) -> None:
+    """Refuse a baseline JPEG whose scan ends early although an end marker follows.
+
+    The decoder fills what is missing with middle grey. Whether grey lowest rows are the picture's own is told by a
+    second decoding with noise before the end marker: behind a whole scan it changes nothing.
+    """
+    end = data.rfind(b"\xff\xd9")
+    box = (0, max(0, rgb.height - _LAST_ROWS), *rgb.size)
+    last = rgb.crop(box).getextrema()
+    if end < 0 or last != ((128, 128),) * 3:
+        return
+    noise = random.Random(0).randbytes(rgb.width * rgb.height // 4 + 64).replace(b"\xff", b"\x55")
+    try:
+        again = Image.open(io.BytesIO(data[:end] + noise + data[end:])).convert("RGB")
+    except TimeoutError:
+        raise
+    except _FAULTS:
+        return
+    if again.crop(box).getextrema() != last:
+        raise Unfit("damaged_image", "pixels: the scan ends before the last row")
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: transparency over white, 16 and 32 bits scaled to the image's own range, not cut off."""
+    """Return any mode as RGB: transparency over white, 16 and 32 bits scaled to the image's own range, not cut off."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return grey_to_rgb(np.nan_to_num(np.asarray(image, dtype=np.float32)))
+        return grey_to_rgb(np.asarray(image, dtype=np.float32))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
@@ -151,9 +223,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def grey_to_rgb(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Image.Image:
-    """[H, W] of any range -> 8-bit RGB, the smallest value black and the largest white."""
-    low, high = float(pixels.min()), float(pixels.max())
-    scaled = np.zeros_like(pixels) if high <= low else (pixels - low) * (255.0 / (high - low))
+    """Return [H, W] of any range as 8-bit RGB, the smallest finite value black and the largest white."""
+    finite = pixels[np.isfinite(pixels)]
+    if not finite.size:
+        raise Unfit("damaged_image", "pixels: no value is finite")
+    low, high = float(finite.min()), float(finite.max())
+    shown = np.clip(np.nan_to_num(pixels, nan=low, posinf=high, neginf=low), low, high)
+    scaled = np.zeros_like(shown) if high <= low else (shown - low) * (255.0 / (high - low))
     return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
 
 
@@ -162,6 +238,7 @@ def _finish(
 ) -> PreparedImage:
     size = fit(rgb.size, policy)
     if size != rgb.size:
+        _check_size(size)
         rgb, original, done = rgb.resize(size, Image.Resampling.LANCZOS), None, [*done, "resized"]
     if original is None:
         buffer = io.BytesIO()
@@ -171,7 +248,7 @@ def _finish(
 
 
 def fit(size: tuple[int, int], policy: ImagePolicy) -> tuple[int, int]:
-    """The (width, height) within the policy's area, aspect kept as far as whole pixels allow."""
+    """Return the (width, height) within the policy's area, aspect kept as far as whole pixels allow."""
     width, height = size
     area = width * height
     if policy.min_pixels <= area <= policy.max_pixels:
@@ -185,7 +262,7 @@ def fit(size: tuple[int, int], policy: ImagePolicy) -> tuple[int, int]:
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """Small JPEG for the contact sheet."""
+    """Return a small JPEG for the contact sheet."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     buffer = io.BytesIO()

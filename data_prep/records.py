@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+from medix.errors import DataError
+from medix.files import open_inside
 
 REASONS: Final[dict[str, str]] = {
     "unreadable_file": "a file of the source can not be opened or parsed",
@@ -30,7 +34,9 @@ REASONS: Final[dict[str, str]] = {
     "unknown_image_format": "an image is of no format that is read here",
     "wrong_extension": "an image is of another format than its name says",
     "image_too_large": "an image has more pixels or bytes than the bound: a decompression bomb, or a mistake",
-    "image_too_narrow": "an image is more than 200 times as long as wide, which Qwen-VL processors refuse",
+    "image_too_narrow": "an image is, or by a resize becomes, over 200 times as long as wide: Qwen-VL refuses it",
+    "image_too_costly": "an image needs more time or memory to decode than it may have",
+    "volume": "a NIfTI volume: write the slices that the questions are about as PNG",
     "damaged_image": "an image's header is fine, its pixels are not",
     "bad_dicom": "a DICOM file can not be read or has no pixels",
     "burned_in_annotation": "a DICOM header says that identifying text is burned into the pixels",
@@ -159,20 +165,22 @@ class ImageFile:
         return self.relative
 
     def read(self, max_bytes: int) -> bytes:
+        name = self.relative[:80]
         try:
-            path = (self.root / self.relative).resolve()
-            if not path.is_relative_to(self.root.resolve()):
-                raise Unfit("image_outside_folder", f"{self.relative!r} is not under the image folder")
-            if not path.is_file():
-                raise Unfit("missing_image", f"no file {self.relative!r}")
-            size = path.stat().st_size
-            if size > max_bytes:
-                raise Unfit("image_too_large", f"{size} bytes, the bound is {max_bytes}")
-            return path.read_bytes()
-        except (OSError, ValueError) as error:
-            if isinstance(error, Unfit):
-                raise
-            raise Unfit("missing_image", f"{self.relative!r} can not be read: {type(error).__name__}") from error
+            with open_inside(self.root, self.relative) as file:
+                data = file.read(max_bytes + 1)
+        except DataError as error:
+            linked = any(
+                path.is_symlink() for path in (self.root / self.relative, *(self.root / self.relative).parents)
+            )
+            how = "by a link; name the folder it leads to with ?image_root=" if linked else ""
+            raise Unfit("image_outside_folder", f"{name!r} leads out of the image folder {how}".strip()) from error
+        except (OSError, ValueError, RuntimeError) as error:
+            url = "; a web address is not fetched" if "://" in name else ""
+            raise Unfit("missing_image", f"{name!r} can not be read: {type(error).__name__}{url}") from error
+        if len(data) > max_bytes:
+            raise Unfit("image_too_large", f"more than {max_bytes} bytes")
+        return data
 
 
 @dataclass(frozen=True)
@@ -189,14 +197,18 @@ class ArchivedImage:
 
     def read(self, max_bytes: int) -> bytes:
         try:
-            archive = _open_archive(self.archive)
-            size = archive.getinfo(self.member).file_size
-            if size > max_bytes:
-                raise Unfit("image_too_large", f"{size} bytes unpacked, the bound is {max_bytes}")
-            return archive.read(self.member)
+            info = (archive := _open_archive(self.archive)).getinfo(self.member)
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # The others are unpacked whole before their size is known; the directory's figure is only a claim.
+                raise Unfit("image_too_costly", f"{self.member[:80]!r} is packed by bzip2 or LZMA: pack it by deflate")
+            with archive.open(info) as file:
+                data = file.read(max_bytes + 1)
+            if len(data) > max_bytes:
+                raise Unfit("image_too_large", f"more than {max_bytes} bytes unpacked")
+            return data
         except KeyError as error:
             raise Unfit("missing_image", f"no {self.member!r} in {self.archive.name}") from error
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             raise Unfit("damaged_image", f"{self.member!r} in {self.archive.name}: {type(error).__name__}") from error
 
 

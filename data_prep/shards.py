@@ -1,12 +1,21 @@
-"""Shards: one stretch of one source to one parquet file and one facts file; a kill leaves neither half written."""
+"""Shards: one stretch of one source to one parquet file and one facts file, in worker processes; then one file a split.
+
+A kill leaves no half shard, and a run that is started again gives the bytes of one that was never stopped.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import resource
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,14 +25,22 @@ import pyarrow.parquet as pq
 
 from data_prep.records import Record, Refusal
 from data_prep.rows import PreparedRow, RowFacts, prepare_row
-from data_prep.schema import ROW_SCHEMA, ROWS_PER_GROUP
 from data_prep.settings import Settings
 from data_prep.sources.reader import Chunk, Source
 from data_prep.tokens import TokenCounter
+from medix.errors import DataError
+from medix.files import write_atomically
 from medix.prompts import load_prompt
+from medix.row_schema import ROW_SCHEMA
 
+ROWS_PER_GROUP: Final = 32
+"""Rows in a parquet row group: what a reader holds in memory at once."""
 _THUMBNAILS: Final = 8
 """Kept of a shard for the report."""
+WORKER_BYTES: Final = 3 * 2**30
+"""Memory that a worker may ask for beside what it starts with: an image of 100 million pixels needs 1.2 GB."""
+RowKey = tuple[int, int]
+"""(shard, position of the row in it)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,7 @@ class ShardTask:
     source: Source
     chunk: Chunk
     evaluation: bool
-    """Only facts are wanted: the rows are of a set to decontaminate against."""
+    """Only facts are wanted: the rows are of a set to look for among the training rows."""
 
 
 @dataclass(frozen=True)
@@ -60,27 +77,25 @@ class ShardWriter:
         self._counter = TokenCounter(Path(settings.model)) if settings.model else None
 
     def write(self, task: ShardTask) -> int:
-        """Prepare one shard; returns the rows read. Its facts file appears last, and whole."""
-        facts: list[RowFacts] = []
-        refusals: list[Refusal] = []
-        thumbnails: dict[str, str] = {}
-        left_out: Counter[str] = Counter()
+        """Prepare one shard; return the rows read. Its facts file appears last, and whole."""
+        result = ShardResult(task.index, task.evaluation, [], [], Counter[str](), {})
         path = rows_path(self._folder, task.index)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with pq.ParquetWriter(temporary, ROW_SCHEMA, compression="none") as writer:
-            for group in self._groups(task, refusals, left_out):
-                rows = self._finish(group, refusals)
-                if rows and not task.evaluation:
-                    writer.write_table(pa.Table.from_pylist([row for row, _, _ in rows], schema=ROW_SCHEMA))
-                facts += [fact for _, fact, _ in rows]
-                if len(thumbnails) < _THUMBNAILS:
-                    thumbnails |= {fact.id: small for _, fact, small in rows[:1] if small}
-        os.replace(temporary, path)
-        result = ShardResult(task.index, task.evaluation, facts, refusals, dict(left_out), thumbnails)
-        write_atomically(facts_path(self._folder, task.index), json.dumps(dataclasses.asdict(result)).encode())
-        return len(facts) + len(refusals)
 
-    def _groups(self, task: ShardTask, refusals: list[Refusal], left_out: Counter[str]) -> Iterator[list[PreparedRow]]:
+        def write_rows(temporary: Path) -> None:
+            with pq.ParquetWriter(temporary, ROW_SCHEMA, compression="none") as writer:
+                for group in self._groups(task, result):
+                    rows = self._finish(group, result.refusals)
+                    if rows and not task.evaluation:
+                        writer.write_table(pa.Table.from_pylist([row for row, _, _ in rows], schema=ROW_SCHEMA))
+                    result.facts.extend(fact for _, fact, _ in rows)
+                    if len(result.thumbnails) < _THUMBNAILS:
+                        result.thumbnails.update({fact.id: small for _, fact, small in rows[:1] if small})
+
+        write_atomically(path, write_rows)
+        write_atomically(facts_path(self._folder, task.index), json.dumps(dataclasses.asdict(result)))
+        return len(result.facts) + len(result.refusals)
+
+    def _groups(self, task: ShardTask, result: ShardResult) -> Iterator[list[PreparedRow]]:
         group: list[PreparedRow] = []
         for item in task.source.read(task.chunk):
             row: PreparedRow | Refusal | None = None
@@ -89,9 +104,10 @@ class ShardWriter:
             elif split := task.source.prepared_split(item.split, task.evaluation):
                 row = prepare_row(item, item.source or task.source.label, split, self._settings)
             if isinstance(row, Refusal):
-                refusals.append(row)
+                result.refusals.append(row)
             elif row is None:
-                left_out[f"{task.source.label}/{item.split if isinstance(item, Record) else ''}"] += 1
+                name = f"{task.source.label}/{item.split if isinstance(item, Record) else ''}"
+                result.left_out[name] = result.left_out.get(name, 0) + 1
             else:
                 group.append(row)
             if len(group) == ROWS_PER_GROUP:
@@ -101,7 +117,7 @@ class ShardWriter:
             yield group
 
     def _finish(self, group: list[PreparedRow], refusals: list[Refusal]) -> list[tuple[dict[str, Any], RowFacts, str]]:
-        """Rows with their tokens counted; those over the limit become refusals."""
+        """Return the rows with their tokens counted; those over the limit become refusals."""
         rows = [row.sample.to_verl_row(0, self._template, 0) for row in group]
         counts = [0] * len(rows)
         if self._counter is not None:
@@ -128,15 +144,106 @@ def facts_path(folder: Path, index: int) -> Path:
 
 
 def read_facts(folder: Path, index: int) -> ShardResult:
-    """What `ShardWriter.write` left."""
+    """Return what `ShardWriter.write` left."""
     value = json.loads(facts_path(folder, index).read_text(encoding="utf-8"))
     value["facts"] = [RowFacts(**fact) for fact in value["facts"]]
     value["refusals"] = [Refusal(**refusal) for refusal in value["refusals"]]
     return ShardResult(**value)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file is there whole or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+_writer: ShardWriter | None = None
+"""The writer of this worker process."""
+
+
+def run_shards(
+    tasks: Sequence[ShardTask], folder: Path, settings: Settings, workers: int, done: Callable[[int], None]
+) -> None:
+    """Write every shard, with no more in flight than twice the workers.
+
+    Args:
+        workers: processes, each bounded in memory; 0 works in this process, unbounded.
+        done: is told the rows of each shard that is finished.
+    """
+    if workers < 1:
+        writer = ShardWriter(folder, settings)
+        for task in tasks:
+            done(writer.write(task))
+        return
+    # Spawned, not forked: the caller may have threads of Arrow or torch running.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start_worker, (folder, settings, os.getpid())) as pool:
+        waiting: set[Future[int]] = set()
+        try:
+            for number, task in enumerate(tasks, 1):
+                waiting.add(pool.submit(_write, task))
+                while len(waiting) >= 2 * workers or (number == len(tasks) and waiting):
+                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        done(future.result())
+        except BrokenProcessPool as error:
+            raise DataError(
+                "A worker was killed, most often for want of memory.",
+                "Run the command again with fewer --workers: finished shards are kept.",
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_worker(folder: Path, settings: Settings, parent: int) -> None:
+    global _writer
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    _writer = ShardWriter(folder, settings)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    # An image or a table that unpacks to more ends in a MemoryError, which refuses its row, not in a killed machine.
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + WORKER_BYTES, resource.RLIM_INFINITY))
+
+
+def _die_with(parent: int) -> None:
+    """Leave when the parent was killed: a worker would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _write(task: ShardTask) -> int:
+    assert _writer is not None, "the pool's initializer sets it"
+    return _writer.write(task)
+
+
+def assemble(folder: Path, out: Path, results: Sequence[ShardResult], dropped: Mapping[RowKey, Any]) -> None:
+    """Write one file a split: rows in the order of the sources, numbered, dropped ones left out."""
+    kept = [r for r in results if not r.evaluation]
+    splits = {f.split for r in kept for place, f in enumerate(r.facts) if (r.index, place) not in dropped}
+    for split in sorted(splits):
+        write_atomically(out / f"{split}.parquet", lambda path, split=split: _write_split(path, split, folder, kept, dropped))  # type: ignore[misc]
+
+
+def _write_split(
+    path: Path, split: str, folder: Path, results: Sequence[ShardResult], dropped: Mapping[RowKey, Any]
+) -> None:
+    first = 0
+    with pq.ParquetWriter(path, ROW_SCHEMA, compression="snappy") as writer:
+        for result in results:
+            wanted = [f.split == split and (result.index, n) not in dropped for n, f in enumerate(result.facts)]
+            if not any(wanted):
+                continue
+            position = 0
+            with pq.ParquetFile(rows_path(folder, result.index), pre_buffer=False) as file:
+                for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+                    here = batch.filter(pa.array(wanted[position : position + batch.num_rows]))
+                    position += batch.num_rows
+                    if here.num_rows:
+                        writer.write_table(pa.Table.from_batches([_numbered(here, first)], schema=ROW_SCHEMA))
+                        first += here.num_rows
+
+
+def _numbered(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
+    """Return the batch with `extra_info.index` counting on from `first`."""
+    column = batch.schema.get_field_index("extra_info")
+    info = batch.column(column)
+    fields = list(info.type)
+    index = pa.array(range(first, first + batch.num_rows), pa.int64())
+    arrays = [index if field.name == "index" else info.field(n) for n, field in enumerate(fields)]
+    return batch.set_column(column, batch.schema.field(column), pa.StructArray.from_arrays(arrays, fields=fields))

@@ -102,7 +102,7 @@ ROWS: list[tuple[str, Callable[[int], Row], set[str]]] = [
     ("answer that closes its block", lambda n: asked(n, answer=f"a</answer>{n}"), {"unscorable_answer"}),
     ("answer with a block in it", lambda n: {"question": f"q{n}?", "answer": f"<thinking>{n}"}, {"unscorable_answer"}),
     ("missing image", lambda n: asked(n, images=[f"none{n}.png"]), {"missing_image"}),
-    ("image elsewhere", lambda n: asked(n, images=["../" * n + "x"]), {"image_outside_folder"}),
+    ("image elsewhere", lambda n: asked(n, images=["../" * n]), {"image_outside_folder", "missing_image"}),
     ("image of the wrong type", lambda n: asked(n, images=[n + 1]), {"bad_field"}),
     ("image with a NUL in its name", lambda n: asked(n, images=["\x00"]), {"missing_image"}),
 ]

@@ -189,7 +189,7 @@ def test_image_folder_of_classes_and_with_a_table(tmp_path: Path, picture: Pictu
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "images/../../secret.png"])
 def test_an_image_path_may_not_leave_its_folder(path: str, tmp_path: Path, picture: Picture) -> None:
     root = tmp_path / "set"
-    root.mkdir()
+    (root / "images").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(picture(1))
     (root / "train.jsonl").write_text(json.dumps({"question": "q", "answer": "a", "images": [path]}) + "\n")
     found = one(f"jsonl:{root}")
