@@ -1,8 +1,8 @@
 """Duplicates within a set, and training rows that are also in an evaluation set.
 
-Dropped: an id used twice, a row whose question, answer and images an earlier row has, and, where asked for, rows found
-in an evaluation set. Reported only: what is near but not the same, since slices of one scan and questions of one
-template are near without being duplicates.
+Dropped: an id used twice in one split, a row whose question, answer and images an earlier row has, and, where asked
+for, rows found in an evaluation set. Reported only: what is near but not the same, since slices of one scan and
+questions of one template are near without being duplicates.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from data_prep import near
-from data_prep.assemble import RowKey
 from data_prep.near import ImageIndex, TextIndex
 from data_prep.records import Refusal
 from data_prep.rows import RowFacts
 from data_prep.settings import Settings
-from data_prep.shards import ShardResult
+from data_prep.shards import RowKey, ShardResult
 
 EXAMPLES: Final = 20
 DISTINCTIVE_WORDS: Final = 8
@@ -65,9 +64,14 @@ def find(results: Sequence[ShardResult], settings: Settings) -> Findings:
             "near_questions_without_image": _listed(_near_questions(kept)),
             "different_answers": _listed(_different_answers(kept)),
         },
-        "against": _contamination(training, evaluation, settings, findings),
+        "against": _contamination(training, evaluation, settings, findings) | _refused(results),
     }
     return findings
+
+
+def _refused(results: Sequence[ShardResult]) -> dict[str, int]:
+    """Return how many rows of the evaluation sets could not be compared with."""
+    return {"evaluation_rows_refused": sum(r.rows for result in results if result.evaluation for r in result.refusals)}
 
 
 def _rows(results: Sequence[ShardResult], evaluation: bool) -> Iterable[Row]:
@@ -86,21 +90,22 @@ def _name(fact: RowFacts) -> str:
 
 
 def _drop_repeated(rows: Sequence[Row], settings: Settings, findings: Findings) -> None:
-    ids: set[tuple[str, str]] = set()
+    ids: set[tuple[str, str, str]] = set()
     contents: dict[str, str] = {}
     for row in rows:
         fact = row[1]
-        if (fact.source, fact.id) in ids:
-            findings.drop(row, "duplicate_id", f"a second time, in {fact.split}")
+        identity = fact.source, fact.stated_split, fact.id
+        if identity in ids:
+            findings.drop(row, "duplicate_id", f"a second time, in {fact.stated_split}")
             continue
-        ids.add((fact.source, fact.id))
+        ids.add(identity)
         earlier = contents.setdefault(fact.row_key, _name(fact))
         if earlier != _name(fact) and not settings.keep_duplicates:
             findings.drop(row, "duplicate_row", f"the same as {earlier}")
 
 
 def _images(rows: Sequence[Row]) -> tuple[list[str], list[RowFacts], ImageIndex]:
-    """Distinct images: key, first row, prints."""
+    """Return the distinct images: keys, first rows, prints."""
     first: dict[str, tuple[RowFacts, str]] = {}
     for _, fact in rows:
         for key, print_ in zip(fact.image_keys, fact.image_prints, strict=True):
@@ -117,7 +122,7 @@ def _near_images(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _near_questions(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows without images whose question nearly repeats an earlier one."""
+    """Return the rows without images whose question nearly repeats an earlier one."""
     index, first, pairs = TextIndex(), dict[str, RowFacts](), []
     for _, fact in rows:
         if fact.image_keys or fact.question_key in first:
@@ -131,7 +136,7 @@ def _near_questions(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _different_answers(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Same question, same images, another answer: one of the two rows is wrong, or both are true."""
+    """Return rows with question and images in common but not the answer: one of them is wrong, or both are true."""
     groups: dict[tuple[str, ...], list[RowFacts]] = defaultdict(list)
     for _, fact in rows:
         groups[(fact.question_key, *fact.image_keys)].append(fact)
@@ -144,7 +149,8 @@ def _contamination(
 ) -> dict[str, Any]:
     images = _image_leaks(training, evaluation)
     questions = _question_leaks(training, evaluation)
-    leaks: dict[str, list[dict[str, Any]]] = {"image": [], "question": [], "question_of_other_image": []}
+    groups = {(fact.source, fact.group): _name(fact) for _, fact in evaluation if fact.group}
+    leaks: dict[str, list[dict[str, Any]]] = {"image": [], "question": [], "question_of_other_image": [], "group": []}
     templates = _templates([*training, *evaluation])
     rows = 0
     for row in training:
@@ -152,22 +158,26 @@ def _contamination(
         image = next((images[key] for key in fact.image_keys if key in images), None)
         question = questions.get(fact.question_key)
         distinctive = fact.words >= DISTINCTIVE_WORDS and fact.question_key not in templates
-        telling = question is not None and (not fact.image_keys or distinctive)
+        telling = question if not fact.image_keys or distinctive else None
+        group = None
+        if (patient := (fact.source, fact.group)) in groups:
+            group = {"near": groups[patient], "found": "patient or study"}
         if image:
             leaks["image"].append({"row": _name(fact)} | image)
         if question:
             leaks["question" if telling else "question_of_other_image"].append({"row": _name(fact)} | question)
-        if image or telling:
+        if group:
+            leaks["group"].append({"row": _name(fact)} | group)
+        if evidence := image or telling or group:
             rows += 1
             if settings.drop_contaminated:
-                evidence = image or question or {}
                 findings.drop(row, "contaminated", f"also {evidence['found']} as {evidence['near']}")
     report: dict[str, Any] = {"evaluation_rows": len(evaluation), "contaminated_rows": rows}
     return report | {"dropped": settings.drop_contaminated} | {kind: _listed(pairs) for kind, pairs in leaks.items()}
 
 
 def _templates(rows: Iterable[Row]) -> set[str]:
-    """Keys of the questions that are asked of many images."""
+    """Return the keys of the questions that are asked of many images."""
     images: dict[str, set[str]] = defaultdict(set)
     for _, fact in rows:
         images[fact.question_key].update(fact.image_keys)
@@ -175,7 +185,7 @@ def _templates(rows: Iterable[Row]) -> set[str]:
 
 
 def _image_leaks(training: Sequence[Row], evaluation: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Training image key -> where it is in the evaluation sets."""
+    """Return training image key -> where it is in the evaluation sets."""
     keys, _, index = _images(training)
     other_keys, other_facts, other = _images(evaluation)
     known = dict(zip(other_keys, other_facts, strict=True))
@@ -188,7 +198,7 @@ def _image_leaks(training: Sequence[Row], evaluation: Sequence[Row]) -> dict[str
 
 
 def _question_leaks(training: Sequence[Row], evaluation: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Training question key -> where it is in the evaluation sets."""
+    """Return training question key -> where it is in the evaluation sets."""
     index, known = TextIndex(), dict[str, RowFacts]()
     for _, fact in evaluation:
         known.setdefault(fact.question_key, fact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import unicodedata
 from typing import Final
 
@@ -14,6 +15,10 @@ MINHASH_PERMUTATIONS: Final = 64
 MINHASH_SCHEME: Final = "affine32"
 SHINGLE_CHARS: Final = 5
 THUMB_SIDE: Final = 24
+_DASHES: Final = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))
+_PUNCTUATION: Final = re.compile(
+    r"(?<!\d)[.,:]|[.,:](?!\d)|(?<=[^\W\d])-(?=[^\W\d])|[;!?\"'()\[\]{}_\u2018-\u201f\u2026]"
+)
 
 
 def sha256(data: bytes) -> str:
@@ -21,18 +26,21 @@ def sha256(data: bytes) -> str:
 
 
 def normalise(text: str) -> str:
-    """Letters and digits in lower case, single spaces: case, punctuation and spacing do not count."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(char if char.isalnum() else " " for char in folded).split())
+    """Return the text without what changes no meaning: case, white space, and the punctuation of a sentence.
+
+    Signs stay (`ER+` is not `ER-`, `< 7` not `> 7`, `-5` not `5`), as do marks of letters, and a point in a number.
+    """
+    folded = unicodedata.normalize("NFC", text).casefold().translate(_DASHES)
+    return " ".join(_PUNCTUATION.sub(" ", folded).split())
 
 
 def text_key(*texts: str) -> str:
-    """Equal for texts that are equal once normalised. A text of signs only keeps its signs."""
+    """Return a key that is equal for texts that are equal once normalised. A text of punctuation only keeps it."""
     return sha256("\x1f".join(normalise(text) or text.strip() for text in texts).encode())[:32]
 
 
 def minhash(text: str) -> str:
-    """Signature of the normalised text's character 5-grams, [64] uint32 in base64.
+    """Return a signature of the normalised text's character 5-grams, [64] uint32 in base64.
 
     The share of equal places estimates the Jaccard likeness of two texts.
     """
@@ -46,7 +54,7 @@ def minhash(text: str) -> str:
 
 
 def image_print(image: Image.Image) -> str:
-    """64-bit perceptual hash, then a [24, 24] grey thumbnail, in base64; see `data_prep.near`."""
+    """Return a 64-bit perceptual hash, then a [24, 24] grey thumbnail, in base64; see `data_prep.near`."""
     import imagehash
 
     grey = image.convert("L")
@@ -56,5 +64,5 @@ def image_print(image: Image.Image) -> str:
 
 
 def unit_interval(*parts: str | int) -> float:
-    """A number in [0, 1) that depends on nothing but `parts`."""
+    """Return a number in [0, 1) that depends on nothing but `parts`."""
     return int(sha256("\x1f".join(map(str, parts)).encode())[:13], 16) / 16**13

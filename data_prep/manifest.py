@@ -16,24 +16,25 @@ import pyarrow.parquet as pq
 
 from data_prep.records import REASONS, Refusal
 from data_prep.rows import RowFacts
-from data_prep.schema import ROW_SCHEMA
 from data_prep.settings import Settings
-from data_prep.shards import write_atomically
 from data_prep.sources import Source
 from data_prep.tokens import read_geometry
 from medix import __version__
 from medix.errors import DataError
+from medix.files import read_mapping, write_atomically
+from medix.prompts import load_prompt
+from medix.row_schema import ROW_SCHEMA
 from medix.sample import count_image_slots
 
 NAME: Final = "manifest.json"
-FORMAT: Final = 1
+FORMAT: Final = 2
 _PACKAGES: Final = ("pyarrow", "pillow", "numpy", "ImageHash", "datasketch", "tokenizers")
 _TOKEN_EDGES: Final = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 _PIXEL_EDGES: Final = tuple(2**power for power in range(12, 27, 2))
 
 
 def file_facts(path: Path, root: Path) -> dict[str, Any]:
-    """Name, size in bytes and SHA-256 of a file."""
+    """Return name, size in bytes and SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -43,7 +44,7 @@ def file_facts(path: Path, root: Path) -> dict[str, Any]:
 
 
 def source_facts(specification: str, source: Source) -> dict[str, Any]:
-    """Where the rows come from."""
+    """Return where the rows come from, and what was taken for what in them."""
     return {
         "specification": specification,
         "name": source.label,
@@ -57,11 +58,12 @@ def source_facts(specification: str, source: Source) -> dict[str, Any]:
 
 
 def inputs(settings: Settings) -> dict[str, Any]:
-    """What was asked for, with the content of the prompt file and of the model's files that counts depend on."""
+    """Return what was asked for, with the content of the prompt file and of the model's files that counts depend on."""
+    prompt = Path(settings.prompt)
     return {
         "settings": settings.as_json(),
         "model": _model_facts(settings),
-        "prompt": file_facts(Path(settings.prompt), Path(settings.prompt).parent),
+        "prompt": file_facts(prompt, prompt.parent) | {"text": load_prompt(prompt)},
     }
 
 
@@ -74,7 +76,7 @@ def build(
     dedupe: Mapping[str, Any],
     out: Path,
 ) -> dict[str, Any]:
-    """The manifest's content. Holds no time and no place, so that equal input gives equal bytes."""
+    """Return the manifest's content. It holds no time and no place, so that equal input gives equal bytes."""
     splits = sorted({fact.split for fact in kept})
     asked = inputs(settings)
     reasons = rows_by_reason(refusals)
@@ -96,7 +98,7 @@ def build(
 
 
 def rows_by_reason(refusals: Iterable[Refusal]) -> Counter[str]:
-    """Rows set aside for each reason."""
+    """Return the rows set aside for each reason."""
     counts: Counter[str] = Counter()
     for refusal in refusals:
         counts[refusal.reason] += refusal.rows
@@ -124,7 +126,7 @@ def _split_facts(facts: Sequence[RowFacts], path: Path) -> dict[str, Any]:
 
 
 def histogram(values: Iterable[int], edges: Sequence[int]) -> dict[str, int]:
-    """Counts by `<= edge`, each value in the first bin it fits."""
+    """Return counts by `<= edge`, each value in the first bin it fits."""
     counts: Counter[str] = Counter()
     for value in values:
         edge = next((edge for edge in edges if value <= edge), None)
@@ -134,7 +136,7 @@ def histogram(values: Iterable[int], edges: Sequence[int]) -> dict[str, int]:
 
 
 def _model_facts(settings: Settings) -> dict[str, Any]:
-    """What the token counts depend on; empty where none were made."""
+    """Return what the token counts depend on; empty if none were made."""
     if settings.model is None:
         return {}
     model = Path(settings.model)
@@ -144,25 +146,25 @@ def _model_facts(settings: Settings) -> dict[str, Any]:
 
 
 def write(manifest: Mapping[str, Any], out: Path) -> None:
-    write_atomically(out / NAME, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_atomically(out / NAME, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def read(out: Path) -> dict[str, Any]:
-    """The manifest of a finished set."""
+    """Return the manifest of a finished set."""
     path = out / NAME
     if not path.is_file():
-        raise DataError("a finished set", f"no {NAME} in {out}", "run medix prepare again: it goes on where it stopped")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError("a manifest in JSON", f"{path}: {error}", "prepare the set again with --overwrite") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise DataError(f"manifest format {FORMAT}", f"{path} has another", "prepare the set again with --overwrite")
+        raise DataError(
+            f"{out} holds no finished set: it has no {NAME}.",
+            "Run medix prepare again: it goes on where it stopped.",
+        )
+    value = read_mapping(path)
+    if value.get("format") != FORMAT:
+        raise DataError(f"{path} is not of format {FORMAT}.", "Prepare the set again with --overwrite.")
     return value
 
 
 def verify(out: Path) -> dict[str, Any]:
-    """Check a finished set against its manifest, bytes and rows; returns the manifest.
+    """Check a finished set against its manifest, bytes and rows; return the manifest.
 
     Raises:
         DataError: the first thing that is wrong.
@@ -179,30 +181,30 @@ def verify(out: Path) -> dict[str, Any]:
 
 def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
     if not path.is_file():
-        raise _broken(f"{path.name} to exist", "no such file")
+        raise _broken(f"{path.name} is missing")
     found = file_facts(path, path.parent)
     for key in ("bytes", "sha256"):
         if found[key] != facts[key]:
-            raise _broken(f"{path.name} with {key} {facts[key]}", str(found[key]))
+            raise _broken(f"{path.name} has {key} {found[key]}, the manifest says {facts[key]}")
 
 
 def _check_rows(path: Path, rows: int) -> None:
     with pq.ParquetFile(path) as file:
         if not file.schema_arrow.equals(ROW_SCHEMA):
-            raise _broken(f"{path.name} with the columns of data_prep.schema", str(file.schema_arrow.names))
+            raise _broken(f"{path.name} has other columns than medix.row_schema")
         seen = 0
         for batch in file.iter_batches(batch_size=256, columns=["prompt", "images.list.element.path", "extra_info"]):
             for row in batch.to_pylist():
-                name = row["extra_info"]["sample_id"]
                 if row["extra_info"]["index"] != seen:
-                    raise _broken(f"row {seen} of {path.name} to be numbered so", f"{row['extra_info']['index']}")
+                    raise _broken(f"row {seen} of {path.name} has the number {row['extra_info']['index']}")
                 slots, images = count_image_slots(row["prompt"]), len(row["images"])
                 if slots != images:
-                    raise _broken(f"as many image slots as images in row {name!r}", f"{slots} and {images}")
+                    name = row["extra_info"]["sample_id"]
+                    raise _broken(f"row {name!r} of {path.name} has {slots} image slots and {images} images")
                 seen += 1
     if seen != rows:
-        raise _broken(f"{rows} rows in {path.name}", str(seen))
+        raise _broken(f"{path.name} has {seen} rows, the manifest says {rows}")
 
 
-def _broken(expected: str, found: str) -> DataError:
-    return DataError(expected, found, "prepare the set again with --overwrite")
+def _broken(problem: str) -> DataError:
+    return DataError(f"{problem[0].upper()}{problem[1:]}.", "Prepare the set again with --overwrite.")

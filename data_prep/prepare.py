@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data_prep import dedupe, hashes, manifest, report
-from data_prep.assemble import assemble
-from data_prep.pool import run_shards
 from data_prep.records import Record, Refusal
-from data_prep.report import write_report
 from data_prep.settings import Settings
-from data_prep.shards import ShardResult, ShardTask, facts_path, read_facts, write_atomically
+from data_prep.shards import ShardResult, ShardTask, assemble, facts_path, read_facts, run_shards
 from data_prep.sources import Source, open_source
 from medix.errors import ConfigError, DataError
+from medix.files import hold_folder, write_atomically
 from medix.prompts import load_prompt
 
 WORK: Final = ".work"
@@ -40,26 +36,31 @@ def prepare(
     overwrite: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Prepare sources into `out`; returns the manifest.
+    """Prepare sources into `out`; return the manifest.
 
     Args:
         sources: specifications, see `data_prep.sources.open_source`.
-        workers: processes; as many as there are processors by default, one for a set of one shard.
-        max_quarantine: share of the rows read that may be damaged before the command fails.
-        overwrite: start over where `out` holds a set made with other settings or from other files.
+        workers: processes; as many as there are processors by default, 0 works in this process.
+        max_quarantine: share of the rows of the sources, and of each evaluation set, that may be damaged.
+        overwrite: start over if `out` holds a set made with other settings or from other files.
         options: the other fields of `data_prep.settings.Settings`.
 
     Raises:
         ConfigError: a setting is wrong, or `out` holds another set.
         DataError: too many rows are damaged, or none is left.
+
+    Example:
+        >>> import tempfile
+        >>> found = prepare(["sample"], tempfile.mkdtemp(), workers=0, limit=2)
+        >>> found["splits"]["train"]["rows"], found["splits"]["val"]["rows"]
+        (2, 2)
     """
     settings = Settings(sources=tuple(sources), **options)
     load_prompt(Path(settings.prompt))
     opened = [(spec, open_source(spec)) for spec in settings.sources]
     against = [(spec, open_source(spec)) for spec in settings.against]
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with _lock(out):
+    with hold_folder(out, "prepare"):
         facts = [manifest.source_facts(spec, source) for spec, source in [*opened, *against]]
         if (done := _finished(out, settings, facts, overwrite)) is not None:
             return done
@@ -67,64 +68,50 @@ def prepare(
         tasks = list(_plan(settings, opened, against))
         _run(tasks, work, settings, workers)
         results = [read_facts(work, task.index) for task in tasks]
+        _check_evaluation(tasks, results, max_quarantine)
         result = _finish(settings, facts, results, work, out, max_quarantine)
         shutil.rmtree(work)
         return result
 
 
 def count(sources: Sequence[str], **options: Any) -> dict[str, Any]:
-    """What `--dry-run` prints: rows by source and split, and the rows that no record can be made of. Opens no image."""
+    """Return what `--dry-run` prints: what was taken for what, and rows by source and split. Opens no image."""
     settings = Settings(sources=tuple(sources), **options)
     rows: Counter[str] = Counter()
     refused: Counter[str] = Counter()
+    recognised = []
     for spec in settings.sources:
         source = open_source(spec)
+        recognised.append(manifest.source_facts(spec, source))
         for chunk in source.chunks(settings.shard_rows, settings.limit):
             for item in source.read(chunk):
                 if isinstance(item, Record):
                     rows[f"{source.label}/{item.split}"] += 1
                 else:
-                    refused[item.reason] += 1
-    return {"rows": dict(sorted(rows.items())), "refused": dict(sorted(refused.items()))}
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(
-                "one medix prepare at a time", f"another in {out}", "wait for it, or use another --out"
-            ) from error
-        yield
-        (out / ".lock").unlink(missing_ok=True)
+                    refused[item.reason] += item.rows
+    return {"rows": dict(sorted(rows.items())), "refused": dict(sorted(refused.items())), "sources": recognised}
 
 
 def _finished(out: Path, settings: Settings, sources: list[dict[str, Any]], overwrite: bool) -> dict[str, Any] | None:
-    """The manifest of the same set, if it is already there."""
-    path = out / manifest.NAME
-    if not path.exists():
-        return None
-    if overwrite:
+    """Return the manifest of the same set, if it is already there."""
+    if overwrite or not (out / manifest.NAME).exists():
         return None
     found = manifest.read(out)
     wanted = json.loads(json.dumps(manifest.inputs(settings) | {"sources": sources}))
-    if all(found[key] == wanted[key] for key in wanted):
+    if all(found.get(key) == wanted[key] for key in wanted):
         return manifest.verify(out)
-    raise ConfigError("an empty --out, or one with this very set", f"another set in {out}", "add --overwrite")
+    raise ConfigError(f"{out} holds another set.", "Name an empty --out, or add --overwrite.")
 
 
 def _work_folder(out: Path, settings: Settings, sources: list[dict[str, Any]]) -> Path:
-    """Folder of the shards, emptied if they were made with other settings or from other files."""
+    """Return the folder of the shards, emptied if they were made with other settings or from other files."""
     work = out / WORK
-    made_of = json.dumps([manifest.inputs(settings), sources]).encode()
+    made_of = hashes.sha256(json.dumps([manifest.inputs(settings), sources]).encode())
     mark = work / "fingerprint"
-    if mark.is_file() and mark.read_text() == hashes.sha256(made_of):
+    if mark.is_file() and mark.read_text() == made_of:
         return work
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    write_atomically(mark, hashes.sha256(made_of).encode())
+    write_atomically(mark, made_of)
     return work
 
 
@@ -152,6 +139,30 @@ def _run(tasks: list[ShardTask], work: Path, settings: Settings, workers: int | 
         run_shards(open_tasks, work, settings, workers, lambda rows: progress.advance(bar, rows))
 
 
+def _check_evaluation(tasks: Sequence[ShardTask], results: Sequence[ShardResult], allowed: float) -> None:
+    """Refuse to certify training rows against an evaluation set that could not be read."""
+    refused: Counter[str] = Counter()
+    read: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for task, result in zip(tasks, results, strict=True):
+        if task.evaluation:
+            bad = manifest.rows_by_reason(result.refusals)
+            reasons += bad
+            refused[str(task.source.root)] += bad.total()
+            read[str(task.source.root)] += bad.total() + len(result.facts)
+    for root, rows in read.items():
+        if refused[root] > allowed * rows:
+            raise DataError(
+                f"{refused[root]} of {rows} rows of the evaluation set {root} cannot be compared with: "
+                f"{_summary(reasons)}.",
+                "Mend the path in --against (and ?image_root=), or raise --max-quarantine.",
+            )
+
+
+def _summary(reasons: Counter[str]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in reasons.most_common(5))
+
+
 def _finish(
     settings: Settings,
     sources: list[dict[str, Any]],
@@ -164,7 +175,7 @@ def _finish(
     rows = [r for result in results if not result.evaluation for r in result.refusals]
     refusals = [*rows, *found.dropped.values()]
     quarantine = "".join(json.dumps(r.as_json(), ensure_ascii=False) + "\n" for r in refusals)
-    write_atomically(out / "quarantine.jsonl", quarantine.encode())
+    write_atomically(out / "quarantine.jsonl", quarantine)
     kept = [
         fact
         for result in results
@@ -172,28 +183,34 @@ def _finish(
         for position, fact in enumerate(result.facts)
         if (result.index, position) not in found.dropped
     ]
-    _check_threshold(refusals, len(kept), max_quarantine, out)
-    # From here on `out` is no finished set until the new manifest stands.
-    (out / manifest.NAME).unlink(missing_ok=True)
-    assemble(work, out, results, found.dropped)
     left_out = sum((Counter(result.left_out) for result in results if not result.evaluation), Counter[str]())
+    _check_threshold(refusals, len(kept), left_out, max_quarantine, out)
+    # From here on `out` is no finished set until the new manifest stands.
+    for name in (manifest.NAME, "train.parquet", "val.parquet"):
+        (out / name).unlink(missing_ok=True)
+    assemble(work, out, results, found.dropped)
     content = manifest.build(settings, sources, kept, refusals, left_out, found.report, out)
-    write_report(content, results, refusals, out)
+    report.write_report(content, results, refusals, out)
     content["report"] = manifest.file_facts(out / report.NAME, out)
     manifest.write(content, out)
     return content
 
 
-def _check_threshold(refusals: Sequence[Refusal], kept: int, allowed: float, out: Path) -> None:
+def _check_threshold(refusals: Sequence[Refusal], kept: int, left_out: Counter[str], allowed: float, out: Path) -> None:
     reasons = manifest.rows_by_reason(refusals)
     damaged = sum(n for reason, n in reasons.items() if reason not in DAMAGE_EXEMPT)
     read = kept + reasons.total()
-    summary = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common(5)) or "no rows in the sources"
+    first = next((r for r in refusals if r.reason not in DAMAGE_EXEMPT), None)
+    example = f" The first is row {first.id}: {first.detail}." if first else ""
     if damaged > allowed * read:
         raise DataError(
-            f"at most {allowed:.1%} of the rows damaged",
-            f"{damaged} of {read} ({summary})",
-            f"read {out / 'quarantine.jsonl'}, mend the source, or raise --max-quarantine; finished work is kept",
+            f"{damaged} of {read} rows are damaged, over {allowed:.1%} ({_summary(reasons)}).{example}",
+            f"Read {out / 'quarantine.jsonl'}, mend the source, or raise --max-quarantine; finished work is kept.",
         )
     if not kept:
-        raise DataError("at least one row to keep", summary, f"read {out / 'quarantine.jsonl'}")
+        parts = ", ".join(f"{n} of {name}" for name, n in left_out.items())
+        raise DataError(
+            f"No row is left: {_summary(reasons) or 'nothing refused'}; rows of parts that are not prepared: "
+            f"{parts or 'none'}.",
+            "Read the quarantine, or name the parts to prepare with ?splits=.",
+        )

@@ -10,7 +10,8 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data_prep.records import Refusal
-from data_prep.shards import ShardResult, write_atomically
+from data_prep.shards import ShardResult
+from medix.files import write_atomically
 
 NAME: Final = "report.html"
 _SAMPLES: Final = 32
@@ -27,7 +28,7 @@ def write_report(
     page = environment.get_template(f"{NAME}.j2").render(
         m=manifest, samples=_samples(results), quarantine=_by_reason(refusals)
     )
-    write_atomically(out / NAME, page.encode())
+    write_atomically(out / NAME, page)
 
 
 def _samples(results: Sequence[ShardResult]) -> list[dict[str, object]]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from PIL import Image
-
 from data_prep import hashes
 from data_prep.dicom_image import is_dicom, read_header
-from data_prep.images import MAX_BYTES, ImagePolicy, prepare_image, thumbnail
+from data_prep.images import MAX_BYTES, ImagePolicy, PreparedImage, prepare_image, thumbnail
 from data_prep.records import Record, Refusal, Unfit
-from data_prep.reference_check import reference_fault
 from data_prep.settings import Settings
 from data_prep.sources.choices import LETTERS
 from data_prep.sources.folders import modality_tag
-from medix.errors import DataError
+from medix.errors import DataError, MedixError
 from medix.modality import is_modality
+from medix.response import format_response, parse_response
+from medix.same_answer import answer_key
 from medix.sample import ANSWER_KINDS, Sample
 
 _CONTROL: Final = re.compile(r"<(?=\|[^<>|]{1,40}\|>)")
@@ -45,6 +46,10 @@ class RowFacts:
     sizes: list[tuple[int, int]]
     actions: list[str]
     notes: list[str]
+    stated_split: str
+    """The split that the source has the row in."""
+    group: str
+    """Patient or study, empty where the source states none."""
     question_key: str
     row_key: str
     """Of question, answer and images."""
@@ -96,25 +101,24 @@ def prepare_row(record: Record, source: str, split: str, settings: Settings) -> 
         source: what becomes the row's `data_source`.
         split: `train` or `val`; of the former a share becomes `val` where the settings say so.
     """
-    pictures: list[Image.Image] = []
+    pictures: list[PreparedImage] = []
     try:
         return _prepare(record, source, split, settings, pictures)
     except Unfit as unfit:
-        small = base64.b64encode(thumbnail(pictures[0])).decode() if pictures else ""
-        return Refusal(source, record.id[:200], unfit.reason, unfit.detail, small)
+        return Refusal(source, record.id[:200], unfit.reason, unfit.detail, _thumbnail(pictures))
 
 
-def _prepare(record: Record, source: str, split: str, settings: Settings, pictures: list[Image.Image]) -> PreparedRow:
+def _prepare(record: Record, source: str, split: str, settings: Settings, images: list[PreparedImage]) -> PreparedRow:
     _check_fields(record)
-    policy = ImagePolicy(settings.min_pixels, settings.max_pixels)
     raw = [ref.read(MAX_BYTES) for ref in record.images]
-    images = []
+    policy = ImagePolicy(settings.min_pixels, settings.max_pixels)
     for data, ref in zip(raw, record.images, strict=True):
         images.append(prepare_image(data, ref.name, policy, ref.view))
-        pictures.append(images[-1].pixels)
     question, aliases = rendered(record)
-    group = record.group or (hashes.sha256(raw[0]) if raw else hashes.text_key(question))
+    if answer_key(record.reference) is None:
+        raise Unfit("unscorable_answer", "it holds no letter and no digit")
     # Held out by patient or image, so that neither is on both sides.
+    group = record.group or (hashes.sha256(raw[0]) if raw else hashes.text_key(record.passage or question))
     if split == "train" and hashes.unit_interval(settings.seed, group) < settings.val_fraction:
         split = "val"
     try:
@@ -127,10 +131,12 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
             images=tuple(image.data for image in images),
             modality=record.modality or _dicom_modality(raw),
             answer_kind=record.answer_kind,  # type: ignore[arg-type]  # checked by Sample itself
-            aliases=aliases,
+            aliases=tuple(alias for alias in aliases if answer_key(alias) is not None),
+            group=record.group,
+            extra=record.extra,
         )
     except DataError as error:
-        raise Unfit("bad_field", f"{error.found}"[:160]) from error
+        raise Unfit("bad_field", f"{error.problem}"[:160]) from error
     if fault := reference_fault(sample):
         raise Unfit("unscorable_answer", fault)
     keys = [hashes.sha256(image.data) for image in images]
@@ -146,15 +152,20 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, pictur
         sizes=[(image.width, image.height) for image in images],
         actions=[image.action for image in images],
         notes=sorted({note for image in images for note in image.notes}),
+        stated_split=record.split,
+        group=record.group,
         question_key=hashes.text_key(sample.question),
-        row_key=hashes.text_key(sample.question, sample.reference, *keys),
+        row_key=hashes.text_key(sample.question, *keys) + (answer_key(sample.reference) or sample.reference),
         words=len(hashes.normalise(sample.question).split()),
         signature=hashes.minhash(sample.question),
         image_keys=keys,
         image_prints=[hashes.image_print(image.pixels) for image in images],
     )
-    small = base64.b64encode(thumbnail(images[0].pixels)).decode() if images else ""
-    return PreparedRow(sample, facts, small)
+    return PreparedRow(sample, facts, _thumbnail(images))
+
+
+def _thumbnail(images: Sequence[PreparedImage]) -> str:
+    return base64.b64encode(thumbnail(images[0].pixels)).decode() if images else ""
 
 
 def _check_fields(record: Record) -> None:
@@ -170,3 +181,37 @@ def _check_fields(record: Record) -> None:
         raise Unfit("bad_modality", f"{record.modality!r}"[:80])
     if record.answer_kind not in ANSWER_KINDS:
         raise Unfit("bad_field", f"answer_kind {record.answer_kind!r}"[:80])
+
+
+def reference_fault(sample: Sample) -> str | None:
+    """Return why a perfect response with the reference would not be paid in full, or None.
+
+    A row that no policy can win teaches nothing. The components are those of the `strict` preset; judge and embedder
+    are taken to agree, so that what is left is what the components themselves find.
+    """
+    from reward_fns import ScoringInput
+
+    response = format_response(sample.modality, "Reasoning.", sample.reference)
+    parsed = parse_response(response)
+    if parsed.problems:
+        return f"a perfect response with it has the problems {', '.join(parsed.problems)}"
+    if parsed.scorable_answer != sample.reference:
+        return "the parser reads another answer out of a perfect response"
+    item = ScoringInput(
+        response, sample.reference, sample.question, sample.modality, sample.aliases, sample.answer_kind, sample.id
+    )
+    loop, composite = _scoring()
+    try:
+        score = loop.run_until_complete(composite.score(item))
+    except MedixError as error:
+        return f"a component fails on it: {type(error).__name__}"
+    short = [name for name, part in score.components.items() if part.applicable and part.value < 1.0]
+    return f"it earns {score.total:.3f}; less than 1 from {', '.join(short)}" if short else None
+
+
+@functools.cache
+def _scoring() -> tuple[asyncio.AbstractEventLoop, Any]:
+    """Return a loop and a composite of this process: to start a loop for each row would cost more than the scoring."""
+    from reward_fns import AssumedScorers, build_composite
+
+    return asyncio.new_event_loop(), build_composite({"preset": "strict"}, AssumedScorers(judge_says=True, cosine=1.0))

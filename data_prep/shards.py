@@ -6,6 +6,7 @@ A kill leaves no half shard, and a run that is started again gives the bytes of 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
@@ -217,7 +218,8 @@ def assemble(folder: Path, out: Path, results: Sequence[ShardResult], dropped: M
     kept = [r for r in results if not r.evaluation]
     splits = {f.split for r in kept for place, f in enumerate(r.facts) if (r.index, place) not in dropped}
     for split in sorted(splits):
-        write_atomically(out / f"{split}.parquet", lambda path, split=split: _write_split(path, split, folder, kept, dropped))  # type: ignore[misc]
+        write = functools.partial(_write_split, split=split, folder=folder, results=kept, dropped=dropped)
+        write_atomically(out / f"{split}.parquet", write)
 
 
 def _write_split(

@@ -119,8 +119,8 @@ class TokenCounter:
         for text, row_sizes in zip(texts, sizes, strict=True):
             if text.count(self._image_token) != len(row_sizes):
                 raise ConfigError(
-                    f"The chat template writes {text.count(self._image_token)} {self._image_token} for {len(row_sizes)} "
-                    "images.",
+                    f"The chat template writes {self._image_token} {text.count(self._image_token)} times for "
+                    f"{len(row_sizes)} images.",
                     "Use the chat template of a vision-language model.",
                 )
         lengths = [len(one.ids) for one in self._tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -25,6 +25,8 @@ ROW_SCHEMA: Final = pa.schema(
                     ("aliases", pa.list_(pa.string())),
                     ("split", pa.string()),
                     ("n_tokens", pa.int64()),
+                    ("group", pa.string()),
+                    ("extra", pa.string()),
                 ]
             ),
         ),
@@ -37,7 +39,7 @@ MAY_BE_ABSENT: Final = frozenset({"path", "modality", "aliases"})
 
 
 def wrong_columns(found: pa.Schema) -> list[str]:
-    """What of `ROW_SCHEMA` a file has not, or has with another type; further columns are nobody's harm.
+    """Return what of `ROW_SCHEMA` a file lacks, or has with another type; further columns do no harm.
 
     A file that pandas or polars rewrote passes: large strings and lists hold the same.
     """

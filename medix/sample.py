@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from medix.errors import DataError
@@ -36,25 +37,28 @@ class Sample:
     aliases: tuple[str, ...] = ()
     """Other wordings of `reference` that the source states or that are true by definition."""
 
+    group: str = ""
+    """Patient or study, where the source states one."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Further columns that were asked for."""
+
     def __post_init__(self) -> None:
         for name in ("id", "source", "split", "question", "reference"):
             if not getattr(self, name).strip():
-                raise DataError(f"a non-empty {name}", f"an empty one in sample {self.id!r}", f"fill in {name!r}")
+                raise DataError(f"Sample {self.id!r} has an empty {name}.", f"Fill in {name!r}.")
         if self.modality is not None and not is_modality(self.modality):
             raise DataError(
-                f"a modality out of {', '.join(MODALITIES)}, or none",
-                f"{self.modality!r} in sample {self.id!r}",
-                "map the source's own name to one of the tags",
+                f"Sample {self.id!r} has the modality {self.modality!r}, which is none of {', '.join(MODALITIES)}.",
+                "Map the source's own name to one of the tags, or state none.",
             )
         if self.answer_kind not in ANSWER_KINDS:
             raise DataError(
-                f"an answer kind out of {', '.join(ANSWER_KINDS)}",
-                f"{self.answer_kind!r} in sample {self.id!r}",
-                "correct 'answer_kind'",
+                f"Sample {self.id!r} has the answer kind {self.answer_kind!r}.",
+                f"Use one of {', '.join(ANSWER_KINDS)}.",
             )
 
     def to_verl_row(self, index: int, prompt_template: str, n_tokens: int) -> dict[str, Any]:
-        """The row veRL reads; the only place that knows its column names. Same keys and types for every sample.
+        """Return the row that veRL reads: the only place that knows its column names. Same keys for every sample.
 
         Args:
             index: position in the prepared split, from 0.
@@ -76,10 +80,12 @@ class Sample:
                 "aliases": list(self.aliases),
                 "split": self.split,
                 "n_tokens": n_tokens,
+                "group": self.group,
+                "extra": json.dumps(dict(self.extra), ensure_ascii=False),
             },
         }
 
 
 def count_image_slots(messages: Sequence[dict[str, Any]]) -> int:
-    """Number of image placeholders in a row's prompt messages."""
+    """Return the number of image placeholders in a row's prompt messages."""
     return sum(str(message["content"]).count(IMAGE_SLOT) for message in messages)

@@ -192,7 +192,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[str, s
     root = tmp_path_factory.mktemp("damaged")
     expected = [*jsonl(root / "rows"), *table(root / "table")]
     sources = [f"jsonl:{root / 'rows'}", f"csv:{root / 'table'}?name=c"]
-    manifest = prepare(sources, root / "out", workers=1, max_quarantine=1.0)
+    manifest = prepare(sources, root / "out", workers=0, max_quarantine=1.0)
     lines = (root / "out" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     return expected, [json.loads(line) for line in lines], manifest
 

@@ -36,7 +36,7 @@ def prepared(
     )
     (root / "train.jsonl").write_text(table)
     model = model_folder(request.param)
-    prepare([f"jsonl:{root}"], tmp_path / "out", model=str(model), workers=1)
+    prepare([f"jsonl:{root}"], tmp_path / "out", model=str(model), workers=0)
     return tmp_path / "out", model
 
 

@@ -121,7 +121,7 @@ def test_identifiers_are_noted_and_never_written(tmp_path: Path) -> None:
     ultrasound = np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)
     (scans / "no_extension").write_bytes(make(ultrasound, Modality="US"))
     (scans / "readme.txt").write_text("not an image")
-    found = prepare([f"dicom:{scans}"], tmp_path / "out", workers=1)
+    found = prepare([f"dicom:{scans}"], tmp_path / "out", workers=0)
     rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
     got = {(row["extra_info"]["question"], row["reward_model"]["ground_truth"]) for row in rows}
     assert got == {
@@ -151,6 +151,6 @@ def test_modality_tags(header: dict[str, Any], tag: str) -> None:
 def test_a_jsonl_row_may_name_a_dicom_file(tmp_path: Path, write_set: Callable[..., Path]) -> None:
     root = write_set([{"images": ["images/a.dcm"]}])
     (root / "images" / "a.dcm").write_bytes(make(np.arange(256, dtype=np.uint8).reshape(16, 16)))
-    assert prepare([f"jsonl:{root}"], tmp_path / "out", workers=1)["splits"]["train"]["image_actions"] == {
+    assert prepare([f"jsonl:{root}"], tmp_path / "out", workers=0)["splits"]["train"]["image_actions"] == {
         "converted": 1
     }

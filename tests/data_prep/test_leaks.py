@@ -88,7 +88,7 @@ def test_exact_duplicates_are_dropped_near_ones_reported(
         {"id": "f", "question": question(1) + " Explain."},
     ]
     out = tmp_path / "out"
-    report = prepare([f"jsonl:{write_set(rows)}"], out, workers=1, max_quarantine=0.5)["dedupe"]["within"]
+    report = prepare([f"jsonl:{write_set(rows)}"], out, workers=0, max_quarantine=0.5)["dedupe"]["within"]
     lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert [(row["id"], row["reason"]) for row in lines] == [("b", "duplicate_row"), ("a", "duplicate_id")]
     assert report["different_answers"]["examples"] == [
@@ -96,7 +96,7 @@ def test_exact_duplicates_are_dropped_near_ones_reported(
     ]
     assert report["near_questions_without_image"]["rows"] == 1
     assert prepare(
-        [f"jsonl:{tmp_path / 'set'}"], tmp_path / "kept", workers=1, max_quarantine=0.5, keep_duplicates=True
+        [f"jsonl:{tmp_path / 'set'}"], tmp_path / "kept", workers=0, max_quarantine=0.5, keep_duplicates=True
     )["rows"] == {"read": 7, "kept": 6, "quarantined": 1}
 
 
@@ -107,7 +107,7 @@ def test_a_question_of_many_images_is_a_template_not_a_leak(
     asked = {"question": "In which of the lobes of the lung is the opacity seen here?"}
     training = write_set([asked | {"picture": picture(i)} for i in range(images - 1)])
     write_set([asked | {"picture": picture(50)}], name="test")
-    found = prepare([f"jsonl:{training}"], tmp_path / "out", workers=1)["dedupe"]["against"]
+    found = prepare([f"jsonl:{training}"], tmp_path / "out", workers=0)["dedupe"]["against"]
     # One training and one evaluation image is a leaked row; five and one, from four on, a template.
     assert found["question"]["rows"] == (1 if images == 2 else 0)
     assert found["question_of_other_image"]["rows"] == (0 if images == 2 else 5)

@@ -19,13 +19,13 @@ FILLED: dict[str, Any] = {"id": "1", "source": "s", "split": "train", "question"
 @pytest.mark.parametrize("name", list(FILLED))
 @pytest.mark.parametrize("blank", ["", " \n"])
 def test_a_blank_field_is_refused_by_name(name: str, blank: str) -> None:
-    with pytest.raises(DataError, match=f"a non-empty {name}"):
+    with pytest.raises(DataError, match=f"an empty {name}"):
         Sample(**{**FILLED, name: blank})
 
 
 @pytest.mark.parametrize("change", [{"modality": "CT"}, {"modality": "<CT_SCAN>"}, {"answer_kind": "essay"}])
 def test_a_wrong_tag_or_kind_is_refused_with_what_there_is(change: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="out of"):
+    with pytest.raises(DataError, match="none of|Use one of"):
         Sample(**{**FILLED, **change})
 
 
