@@ -25,7 +25,7 @@ def test_a_blank_field_is_refused_by_name(name: str, blank: str) -> None:
 
 @pytest.mark.parametrize("change", [{"modality": "CT"}, {"modality": "<CT_SCAN>"}, {"answer_kind": "essay"}])
 def test_a_wrong_tag_or_kind_is_refused_with_what_there_is(change: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="none of|Use one of"):
+    with pytest.raises(DataError, match=r"none of|Use one of"):
         Sample(**{**FILLED, **change})
 
 
