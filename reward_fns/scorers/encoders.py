@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medix.errors import ConfigError
-from reward_fns.scorers.endpoints import EndpointError, EndpointOptions, EndpointPool
+from reward_fns.scorers.endpoints import EndpointOptions, EndpointPool
+from reward_fns.scorers.retry import EndpointError
 
 Vectors = npt.NDArray[np.float32]
 
@@ -30,7 +32,7 @@ class Encoder(Protocol):
 
 
 def packaged_model(name: str) -> str:
-    """`name` itself, or the folder of the model that a Python package of that name carries."""
+    """Return `name` itself, or the folder of the model that a Python package of that name carries."""
     module = name.replace("-", "_")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -42,23 +44,34 @@ def packaged_model(name: str) -> str:
 class LocalEncoder:
     """A sentence-transformers model, loaded at construction, run in one thread of its own.
 
+    Args:
+        threads: of the processor, for the model's arithmetic; 0 takes a quarter of those that this process may use. Ray
+            sets OMP_NUM_THREADS=1 for its workers, which would leave it one.
+
     Raises:
         ConfigError: the library or the model is not there.
     """
 
-    def __init__(self, model: str, device: str = "cpu", batch_size: int = 32) -> None:
+    def __init__(self, model: str, device: str = "cpu", batch_size: int = 32, threads: int = 0) -> None:
         try:
             from sentence_transformers import SentenceTransformer
 
             self._model: Any = SentenceTransformer(packaged_model(model), device=device)
         except (ImportError, OSError, ValueError) as error:
-            fix = "install sentence-transformers, or name a folder or package in medix.scorer.embedder.model"
-            raise ConfigError(f"an embedder {model!r}", f"{type(error).__name__}: {error}", fix) from error
+            raise ConfigError(
+                f"The embedder {model!r} can not be loaded: {type(error).__name__}: {error}.",
+                "Install sentence-transformers, or name a folder or package in medix.scorer.embedder.model.",
+            ) from error
+        import torch
+
+        self.threads = threads or max(1, len(os.sched_getaffinity(0)) // 4)
         self._batch_size = batch_size
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        # OpenMP counts its threads for each calling thread, so the number is set in the one that encodes.
+        setting = (torch.set_num_threads, (self.threads,))
+        self._thread = ThreadPoolExecutor(1, "embedder", *setting)
 
     def encode_now(self, texts: Sequence[str]) -> Vectors:
-        """The blocking form of `encode`."""
+        """Encode in the calling thread."""
         vectors = self._model.encode(
             list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
         )
@@ -72,29 +85,29 @@ class LocalEncoder:
 
 
 class EndpointEncoder:
-    """Vectors from `/v1/embeddings`. `extra` goes into the request body as it is."""
+    """Vectors from an embeddings endpoint."""
 
-    def __init__(self, options: EndpointOptions, model: str, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, options: EndpointOptions, model: str) -> None:
         self.pool = EndpointPool(options, "medix.scorer.embedder")
-        self._fields = {"model": model, **(extra or {})}
+        self._fields = {"model": model, **options.extra}
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
-        reply = await self.pool.post("/v1/embeddings", {**self._fields, "input": list(texts)})
+        reply = await self.pool.post("embeddings", {**self._fields, "input": list(texts)})
         try:
-            rows = sorted(reply.data["data"], key=lambda row: row["index"])
-            vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
+            by_index = {int(row["index"]): row["embedding"] for row in reply.data["data"]}
+            vectors = np.asarray([by_index[n] for n in range(len(texts))], dtype=np.float32)
         except (KeyError, TypeError, ValueError) as error:
-            raise self._malformed(f"{type(error).__name__} on {error}") from error
-        if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise self._malformed(f"vectors of shape {vectors.shape}")
+            raise self._malformed(reply.url, f"{type(error).__name__} on {error}") from error
+        if vectors.ndim != 2 or len(by_index) != len(texts):
+            raise self._malformed(reply.url, f"vectors of shape {vectors.shape} for {len(texts)} texts")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         usable = np.isfinite(lengths) & (lengths > 0)
         return np.asarray(vectors / np.where(usable, lengths, 1.0), dtype=np.float32)
 
     @staticmethod
-    def _malformed(found: str) -> EndpointError:
-        expected = "one vector for each text"
-        return EndpointError(expected, found, "check that medix.scorer.embedder.model is an embedder", "malformed")
+    def _malformed(url: str, found: str) -> EndpointError:
+        problem = f"The reply of {url} has not one vector for each text: {found}."
+        return EndpointError(problem, "Check that medix.scorer.embedder.model is an embedder.", "malformed")
 
     async def aclose(self) -> None:
         await self.pool.aclose()

@@ -1,264 +1,315 @@
-"""A pool of HTTP endpoints that speak JSON: least-loaded choice, bounded concurrency, bounded patience.
-
-Only what another try can mend is retried: 429, 5xx and a failed connection. A time-out is not: the server may still be
-working on the request, and sending it again would double its load.
-"""
+"""A pool of HTTP endpoints that speak JSON: any address, proxies, keys, the least-loaded choice, one error a fault."""
 
 from __future__ import annotations
 
-import asyncio
+import base64
+import email.utils
 import json
 import os
-import random
+import ssl
 import time
+import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from medix.errors import ConfigError, ScorerError
+import aiohttp
+import yarl
+
+from medix.errors import ConfigError
 from medix.options import Count, CountOrZero, NotNegative, Positive, Texts, check_options
-from reward_fns.scorers.http import HttpClient, HttpReply, MalformedReplyError, OversizedReplyError
+from medix.secrets import mask_secrets
+from reward_fns.scorers.retry import EndpointError, FaultKind, RetryPolicy, Slots
 from reward_fns.scorers.rule_judge import RULE_JUDGE_URL, RuleJudgeModel
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-
-FaultKind = Literal["connect", "timeout", "busy", "server", "refused", "malformed", "oversized"]
 CONTENT_STATUSES = (400, 413, 422)
-"""Refusals of what was sent (too long, an unknown field), by a server that is up."""
-
-
-class EndpointError(ScorerError):
-    """An endpoint did not answer, or not usably.
-
-    `kind` says how. `refused` (HTTP 4xx but 408 and 429) means that the request or the set-up is wrong.
-    """
-
-    def __init__(
-        self,
-        expected: str,
-        found: str,
-        fix: str,
-        kind: FaultKind = "server",
-        status: int = 0,
-        retry_after_s: float = 0.0,
-    ) -> None:
-        super().__init__(expected, found, fix)
-        self.kind, self.status, self.retry_after_s = kind, status, retry_after_s
-
-    @property
-    def retryable(self) -> bool:
-        return self.kind in ("connect", "busy", "server")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.expected, self.found, self.fix, self.kind, self.status, self.retry_after_s)
+"""Refusals of what was sent (too long, an unknown field, its content), by a server that is up."""
+FILTER_WORDS = (
+    "content_filter",
+    "content filter",
+    "content management policy",
+    "content_policy",
+    "moderation",
+    "safety",
+)
+ServerName = Literal["auto", "vllm", "sglang", "ollama", "llama.cpp", "openai", "azure", "gemini", "mistral"]
 
 
 @dataclass(frozen=True)
 class EndpointOptions:
-    """How to reach a service. `urls` are bases such as `http://host:8000`; a trailing `/v1` is allowed."""
+    """How to reach a service. Times are seconds."""
 
     urls: Texts = ()
+    """Bases such as `http://host:8000` or `https://host/openai/v1?api-version=1`, or the full `.../chat/completions`. A
+    base without a path gets `/v1`. Several serve the same model: the least loaded one is asked."""
     api_key_env: str = ""
     """Name of the environment variable that holds the key; the key itself is never configured or logged."""
     max_in_flight: Count = 256
     timeout_s: Positive = 60.0
-    """Seconds one try may take from the first byte sent to the last received."""
+    """For one try, from the first byte sent to the last received."""
     connect_timeout_s: Positive = 5.0
-    retries: CountOrZero = 4
-    """Further tries after the first, on 429, 5xx and connection failures only."""
+    retries: CountOrZero = 2
+    """Further tries of a call whose failure is its own; see `medix.scorer.hold_limit_s` for an outage."""
     backoff_s: NotNegative = 0.5
-    backoff_max_s: NotNegative = 10.0
+    backoff_max_s: NotNegative = 30.0
     max_reply_bytes: Count = 1_048_576
+    server: ServerName = "auto"
+    """What kind of server it is: spares the calls that find out which parameters it takes."""
+    api_key_header: str = ""
+    """Header that carries the key; empty: the server kind's own (`api-key` for azure), else `Authorization: Bearer`."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Further request headers."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the request body, e.g. {chat_template_kwargs: {enable_thinking: false}}; null omits one."""
+
+    def retry_policy(self, name: str, address: str, hold_limit_s: float = 0.0) -> RetryPolicy:
+        """Return a policy with these limits."""
+        waits = (self.backoff_s, self.backoff_max_s)
+        return RetryPolicy(name, address, self.retries, Slots(self.max_in_flight), waits, hold_limit_s)
 
 
 @dataclass(frozen=True)
 class EndpointReply:
-    """`data` is the decoded JSON object; `latency_s` is of the try that succeeded."""
+    """The decoded JSON object, where it came from, and the seconds it took."""
 
     data: Mapping[str, Any]
     url: str
     latency_s: float
-    attempts: int
 
 
-class Deadline:
-    """Seconds for all tries and waits of one call. They begin with its first slot: our own queue is nobody's fault."""
+class Address:
+    """One base URL: where to post, with which credentials, through which proxy, and what of it may be shown."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._began: float | None = None
+    def __init__(self, text: str, where: str) -> None:
+        if not (text.isascii() and text.isprintable()):
+            raise ConfigError(
+                f"The address {mask_secrets(text)!r} in {where}.urls has characters that no URL can have.",
+                "Write what is outside ASCII in its %-encoded form.",
+            )
+        try:
+            parts = urlsplit(text)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number
+            is_address = False
+        if not is_address or " " in text:
+            raise ConfigError(
+                f"{mask_secrets(text)!r} in {where}.urls is no address.",
+                "Write it as http://HOST:PORT or https://HOST/PATH.",
+            )
+        user, _, self.host = parts.netloc.rpartition("@")
+        path = parts.path.rstrip("/").removesuffix("/chat/completions").removesuffix("/embeddings")
+        self._parts = parts._replace(netloc=self.host, path=path or "/v1", fragment="")
+        self.shown = mask_secrets(urlunsplit(self._parts))
+        self.authorization = f"Basic {base64.b64encode(unquote(user).encode()).decode()}" if user else ""
+        # Not aiohttp's `trust_env`: it would also send what ~/.netrc has for the host in place of the configured key.
+        is_direct = urllib.request.proxy_bypass(self.host)
+        self.proxy = None if is_direct else urllib.request.getproxies().get(parts.scheme)
 
-    def begin(self) -> None:
-        if self._began is None:
-            self._began = time.monotonic()
-
-    @property
-    def spent_s(self) -> float:
-        return time.monotonic() - self._began if self._began is not None else 0.0
-
-    @property
-    def left_s(self) -> float:
-        return self._seconds - self.spent_s
+    def join(self, path: str) -> yarl.URL:
+        """Return the URL of `chat/completions` or `embeddings` below this base, its query kept."""
+        return yarl.URL(urlunsplit(self._parts._replace(path=f"{self._parts.path}/{path}")), encoded=True)
 
 
 class EndpointPool:
-    """Use from one event loop; `await aclose()` at the end.
+    """Sends one request at a time to the endpoint with the least load. Use from one event loop; close it at the end.
 
     Raises:
         ConfigError: no URL or a wrong one, a number out of its range, or a key that is not set or can not be one.
     """
 
     COOLING_S = 5.0
-    """How long an endpoint that failed is passed over while others are there: who fails at once looks least loaded."""
+    """How long an endpoint that failed is passed over while others are there: one that fails at once looks idle."""
 
-    def __init__(self, options: EndpointOptions, where: str = "medix.scorer.judge") -> None:
+    def __init__(self, options: EndpointOptions, where: str = "medix.scorer.judge", key_header: str = "") -> None:
         if not options.urls:
-            raise ConfigError(f"at least one address in {where}.urls", "none", f"set {where}.urls=[http://HOST:PORT]")
-        bad = [url for url in options.urls if not _is_address(url)]
-        if bad:
-            raise ConfigError(f"http(s) addresses in {where}.urls", repr(bad[0]), "write it as http://HOST:PORT")
+            raise ConfigError(f"There is no address in {where}.urls.", f"Set {where}.urls=[http://HOST:PORT].")
         check_options(options, where)
-        self.options = options
-        self._where = where
-        self._bases = [url.rstrip("/").removesuffix("/v1") for url in options.urls]
-        self._load = dict.fromkeys(self._bases, 0)
-        self._cold_until = dict.fromkeys(self._bases, 0.0)
-        self._slots = asyncio.Semaphore(options.max_in_flight)
-        headers = {"Content-Type": "application/json", **self._authorisation()}
-        limits = options.connect_timeout_s, options.max_reply_bytes
-        self._rules = RuleJudgeModel() if RULE_JUDGE_URL in self._bases else None
-        addresses = [base for base in self._bases if base != RULE_JUDGE_URL]
-        self._clients = {base: HttpClient(base, headers, *limits) for base in addresses}
-        self.tries = self.retried = 0
-        self._in_flight = self.peak_in_flight = 0
+        self.options, self._where = options, where
+        self._rules = RuleJudgeModel() if RULE_JUDGE_URL in options.urls else None
+        self._addresses = {url: Address(url, where) for url in options.urls if url != RULE_JUDGE_URL}
+        self.shown = ", ".join(address.shown for address in self._addresses.values()) or RULE_JUDGE_URL
+        self._load = dict.fromkeys(options.urls, 0)
+        self._cold_until = dict.fromkeys(options.urls, 0.0)
+        self._has_answered: set[str] = set()
+        self._key = self._read_key()
+        self._headers = {"Content-Type": "application/json", **options.headers}
+        if self._key:
+            name = options.api_key_header or key_header or "Authorization"
+            self._headers[name] = f"Bearer {self._key}" if name.lower() == "authorization" else self._key
+        self._session: aiohttp.ClientSession | None = None
 
-    def _authorisation(self) -> dict[str, str]:
+    def _read_key(self) -> str:
         name = self.options.api_key_env
         if not name:
-            return {}
+            return ""
         key = os.environ.get(name, "").strip()  # a key read from a file brings its line end
         if not key:
-            raise ConfigError(f"a key in the environment variable {name}", "none", f"export {name}=...")
+            raise ConfigError(f"The environment variable {name} holds no key.", f"export {name}=...")
         if not (key.isascii() and key.isprintable()):
-            expected = f"a key of printable ASCII in the environment variable {name}"
-            raise ConfigError(expected, "other characters in it", f"export {name}=... again, on one line")
-        return {"Authorization": f"Bearer {key}"}
+            raise ConfigError(
+                f"The key in the environment variable {name} has characters that no header can have.",
+                f"export {name}=... again, on one line.",
+            )
+        return key
 
-    async def post(
-        self, path: str, payload: Mapping[str, Any], deadline: Deadline | float | None = None
-    ) -> EndpointReply:
-        """POST JSON, get a JSON object.
+    async def post(self, path: str, payload: Mapping[str, Any], left_s: float = float("inf")) -> EndpointReply:
+        """POST JSON once, get a JSON object.
 
         Args:
-            path: below the base, e.g. `/v1/chat/completions`.
-            deadline: for all tries and waits together, a number in seconds; None for no limit but the tries' own.
+            path: `chat/completions` or `embeddings`.
+            left_s: seconds that the caller has left; the try ends at these or at `timeout_s`.
 
         Raises:
-            EndpointError: after the last try, or at the deadline.
+            EndpointError: anything else came of it.
         """
-        body = _encode(payload).encode(errors="replace")  # a lone surrogate is no UTF-8
-        if not isinstance(deadline, Deadline):
-            deadline = Deadline(float("inf") if deadline is None else deadline)
-        for attempt in range(self.options.retries + 1):
-            try:
-                async with self._slots:
-                    deadline.begin()
-                    return await self._try(path, body, deadline.left_s, attempt + 1)
-            except EndpointError as error:
-                wait = self._backoff(attempt, error)
-                last = attempt == self.options.retries or wait >= deadline.left_s
-                if last or not error.retryable:
-                    raise
-            self.retried += 1
-            await asyncio.sleep(wait)
-        raise AssertionError("the loop above returns or raises")
-
-    def _backoff(self, attempt: int, error: EndpointError) -> float:
-        ceiling = min(self.options.backoff_max_s, self.options.backoff_s * 2**attempt)
-        return max(min(error.retry_after_s, self.options.backoff_max_s), random.uniform(ceiling / 2, ceiling))
-
-    def _least_loaded(self) -> str:
         now = time.monotonic()
-        return min(self._bases, key=lambda base: (self._cold_until[base] > now, self._load[base]))
-
-    async def _try(self, path: str, body: bytes, left_s: float, attempt: int) -> EndpointReply:
-        if left_s <= 0:
-            raise self._fault("a reply before the deadline", "none in time", "timeout")
-        base = self._least_loaded()
-        self._load[base] += 1
-        self.tries += 1
-        self._in_flight += 1
-        self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
-        start = time.monotonic()
+        url = min(self._load, key=lambda url: (self._cold_until[url] > now, self._load[url]))
+        self._load[url] += 1
         try:
-            data = await self._exchange(base, path, body, min(self.options.timeout_s, left_s))
+            data = await self._exchange(url, path, payload, min(self.options.timeout_s, max(left_s, 0.001)))
         except EndpointError as error:
             if error.status not in CONTENT_STATUSES:
-                self._cold_until[base] = time.monotonic() + max(self.COOLING_S, error.retry_after_s)
+                self._cold_until[url] = time.monotonic() + max(self.COOLING_S, error.retry_after_s)
+            # Before its first answer a refusal or a wrong certificate is the set-up, later it is an outage like any.
+            error.final = error.kind in ("filtered", "oversized") or error.status in CONTENT_STATUSES
+            error.final |= error.kind in ("refused", "setup") and url not in self._has_answered
             raise
         finally:
-            self._load[base] -= 1
-            self._in_flight -= 1
-        return EndpointReply(data, base, time.monotonic() - start, attempt)
+            self._load[url] -= 1
+        self._has_answered.add(url)
+        return EndpointReply(
+            data, self._addresses[url].shown if url in self._addresses else url, time.monotonic() - now
+        )
 
-    async def _exchange(self, base: str, path: str, body: bytes, timeout_s: float) -> Mapping[str, Any]:
-        """One request's JSON, or what went wrong with it as an EndpointError."""
-        if base == RULE_JUDGE_URL:
+    def has_answered(self) -> bool:
+        return bool(self._has_answered)
+
+    async def _exchange(self, url: str, path: str, payload: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
+        if url == RULE_JUDGE_URL:
             assert self._rules is not None
-            status, answer = self._rules.complete(json.loads(body))
+            status, answer = self._rules.complete(payload)
             if status != 200:
-                raise self._status_fault(base, HttpReply(status, {}, _encode(answer).encode()))
+                raise self._status_fault(url, status, {}, _encode(answer).encode())
             return answer
+        address = self._addresses[url]
+        target = address.join(path)
+        shown = f"{address.shown.partition('?')[0]}/{path}"
         try:
-            reply = await self._clients[base].post(path, body, timeout_s)
-        except TimeoutError as error:
-            raise self._fault(f"a reply from {base} in {self.options.timeout_s:g} s", "none", "timeout") from error
-        except OSError as error:
-            raise self._fault(f"a connection to {base}", str(error) or type(error).__name__, "connect") from error
-        except MalformedReplyError as error:
-            raise self._fault(f"an HTTP reply from {base}", str(error), "malformed") from error
-        except OversizedReplyError as error:
-            expected = f"a reply of at most {self.options.max_reply_bytes} bytes"
-            raise self._fault(expected, "a longer one", "oversized") from error
-        if reply.status != 200:
-            raise self._status_fault(base, reply)
-        return self._decode(reply.body, base)
+            status, headers, body = await self._send(address, target, payload, timeout_s)
+        except EndpointError:
+            raise
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._transport_fault(error, shown, address, timeout_s) from error
+        if status != 200:
+            raise self._status_fault(shown, status, headers, body)
+        return self._decode(body, shown)
 
-    def _status_fault(self, base: str, reply: HttpReply) -> EndpointError:
-        status = reply.status
-        kind: FaultKind = "busy" if status == 429 else "server" if status >= 500 or status == 408 else "refused"
-        fixes = {401: f"check the key in ${self.options.api_key_env or '(api_key_env is not set)'}"}
-        fixes |= {403: fixes[401], 404: f"check {self._where}.urls and the model's name"}
-        found = f"HTTP {status}: {reply.body[:300].decode(errors='replace')!r}"
-        fix = fixes.get(status, f"see the log of {base}")
-        after = reply.headers.get("retry-after", "")
-        return EndpointError("HTTP 200", found, fix, kind, status, float(after) if after.isdecimal() else 0.0)
+    async def _send(
+        self, address: Address, target: yarl.URL, payload: Mapping[str, Any], timeout_s: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        o = self.options
+        if self._session is None:
+            # Servers close idle connections after 5 s (uvicorn's default); a client that does it first loses no call.
+            connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(), keepalive_timeout=4)
+            jar = aiohttp.DummyCookieJar()
+            self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, cookie_jar=jar)
+        body = _encode(payload).encode(errors="replace")  # a lone surrogate is no UTF-8
+        headers = {"Authorization": address.authorization} if address.authorization else None
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=o.connect_timeout_s)
+        asking = self._session.post(
+            target, data=body, headers=headers, timeout=timeout, proxy=address.proxy, allow_redirects=False
+        )
+        async with asking as reply:
+            read = bytearray()
+            async for part in reply.content.iter_any():
+                read += part
+                if len(read) > o.max_reply_bytes:
+                    problem = f"The reply of {address.shown} is longer than {o.max_reply_bytes} bytes."
+                    raise EndpointError(problem, f"Raise {self._where}.max_reply_bytes if it is meant.", "oversized")
+            return reply.status, reply.headers, bytes(read)
 
-    def _decode(self, raw: bytes, base: str) -> Mapping[str, Any]:
+    def _transport_fault(self, error: Exception, shown: str, address: Address, timeout_s: float) -> EndpointError:
+        said = mask_secrets(str(error)) or type(error).__name__
+        up = f"Check that the server is up ({self._where}.urls)."
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            fix = "Set SSL_CERT_FILE to the file of your site's certificate authority, or use the name in the certificate."
+            return EndpointError(f"The certificate of {shown} is not valid here: {said}.", fix, "setup")
+        if isinstance(error, aiohttp.ClientSSLError):
+            fix = f"Write http:// in {self._where}.urls if the server speaks no TLS."
+            return EndpointError(f"There is no TLS connection to {shown}: {said}.", fix, "setup")
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            fix = f"Correct the host in {self._where}.urls, or the machine's DNS; behind a proxy set HTTPS_PROXY."
+            return EndpointError(f"The name of the host of {shown} is not known here: {said}.", fix, "setup")
+        if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
+            fix = "Correct HTTP_PROXY or HTTPS_PROXY, or name the host in NO_PROXY."
+            kind: FaultKind = "setup" if getattr(error, "status", 0) in (401, 403, 407) else "connect"
+            return EndpointError(
+                f"The proxy {mask_secrets(str(address.proxy))} gives no way to {shown}: {said}.", fix, kind
+            )
+        if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
+            return EndpointError(f"There is no connection to {shown}: {said}.", up, "connect")
+        if isinstance(error, TimeoutError):
+            return EndpointError(f"There is no reply from {shown} within {timeout_s:g} s.", up, "timeout")
+        if isinstance(error, (aiohttp.ClientPayloadError, OSError)):
+            return EndpointError(f"The reply of {shown} broke off: {said}.", up, "connect")
+        fix = f"Check that {self._where}.urls is an OpenAI-compatible server."
+        return EndpointError(f"What came from {shown} is no HTTP reply: {said:.300}.", fix, "malformed")
+
+    def _status_fault(self, shown: str, status: int, headers: Mapping[str, str], body: bytes) -> EndpointError:
+        said = body[:300].decode(errors="replace")
+        said = mask_secrets(said.replace(self._key, "***") if self._key else said)
+        after = _retry_after(headers)
+        kind: FaultKind = "refused"
+        if status in (429, 529) or (status == 503 and after):
+            kind = "busy"
+        elif status >= 500 or status == 408:
+            kind = "server"
+        elif status in (*CONTENT_STATUSES, 403) and any(word in said.lower() for word in FILTER_WORDS):
+            kind = "filtered"
+        fix = f"See the log of {shown}."
+        if status in (401, 403):
+            fix = f"Check the key in ${self.options.api_key_env or f'the variable named by {self._where}.api_key_env'}."
+        elif status == 404:
+            fix = f"Check {self._where}.urls and the model's name."
+        elif 300 <= status < 400:
+            location = mask_secrets(headers.get("Location", "nowhere"))
+            fix = f"It points to {location}: write the final address in {self._where}.urls."
+        found = f"HTTP {status}: {said!r}"
+        problem = f"POST {shown} was answered by {found}."
+        return EndpointError(problem, fix, kind, status=status, retry_after_s=after, found=found)
+
+    def _decode(self, raw: bytes, shown: str) -> Mapping[str, Any]:
+        fix = f"Check that {self._where}.urls is an OpenAI-compatible server."
         try:
             data = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise self._fault(f"JSON from {base}", repr(raw[:120]), "malformed") from error
+        except (ValueError, RecursionError):
+            problem = f"The reply of {shown} is not JSON: {mask_secrets(repr(raw[:120]))}."
+            raise EndpointError(problem, fix, "malformed") from None
         if not isinstance(data, dict):
-            raise self._fault(f"a JSON object from {base}", type(data).__name__, "malformed")
+            raise EndpointError(f"The reply of {shown} is a JSON {type(data).__name__}, no object.", fix, "malformed")
+        error = data.get("error")
+        if error and not data.get("choices") and not data.get("data"):  # some gateways send every error with HTTP 200
+            code = error.get("code") if isinstance(error, Mapping) else 0
+            status = code if isinstance(code, int) and 400 <= code < 600 else 500
+            raise self._status_fault(shown, status, {}, raw)
         return data
 
-    def _fault(self, expected: str, found: str, kind: FaultKind) -> EndpointError:
-        return EndpointError(expected, found, f"check that {', '.join(self._bases)} is up ({self._where}.urls)", kind)
-
     async def aclose(self) -> None:
-        for client in self._clients.values():
-            client.close()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
 
-def _is_address(url: str) -> bool:
-    if url == RULE_JUDGE_URL:
-        return True
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds that a server asks to wait, given as a number or as a date; 0 where it asks for none."""
+    text = headers.get("Retry-After", "")
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # a port that is none
-        return False
-    plain = url.isprintable() and " " not in url
-    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
+    return seconds if 0 < seconds < 86_400 else 0.0

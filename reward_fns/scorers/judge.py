@@ -1,50 +1,68 @@
-"""The judge: one verdict a request, found in the cache, shared with a call in flight, or asked of an endpoint."""
+"""The judge: one verdict a request, from the cache, from an equal call in flight, or from an endpoint."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
-import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from medix.errors import ScorerError
-from medix.options import Count, CountOrZero, NotNegative, Positive
-from reward_fns.scorers.breaker import BreakerOptions, CircuitBreaker
+from medix.errors import ConfigError, ScorerError
+from medix.options import Count, CountOrZero, NotNegative
 from reward_fns.scorers.cache import VerdictCache
-from reward_fns.scorers.chat import ChatClient, Sampling, user_message
-from reward_fns.scorers.endpoints import CONTENT_STATUSES, Deadline, EndpointError, EndpointOptions
-from reward_fns.scorers.judge_prompt import JUDGE_PROMPT, load_judge_prompt, own_prompt
-from reward_fns.scorers.patience import Patience
-from reward_fns.scorers.types import JudgeRequest, Verdict
+from reward_fns.scorers.chat import ChatClient, ChatReply, Sampling, user_message
+from reward_fns.scorers.endpoints import CONTENT_STATUSES, EndpointOptions
+from reward_fns.scorers.judge_prompt import JUDGE_PROMPT, JudgePrompt, load_judge_prompt, own_prompt
+from reward_fns.scorers.retry import EndpointError
+from reward_fns.scorers.types import JudgeRequest, RefusedSample, Verdict
 from reward_fns.scorers.verdict import CHOICES, VERDICT_SCHEMA, Constraint, parse_verdict, yes_probability
 
 LATENCIES_KEPT = 4096
+RELEASED_TOKENS = 4
+"""Length of a judge's reply in the released reward."""
 _encode = json.JSONEncoder(sort_keys=True).encode  # json.dumps would make an encoder for each of thousands of calls
 
 
 @dataclass(frozen=True)
 class JudgeOptions(EndpointOptions):
-    """`medix.scorer.judge`. Times are seconds."""
+    """`medix.scorer.judge`."""
 
     model: str = "rule-judge"
     prompt: str = str(JUDGE_PROMPT)
     max_field_chars: Count = 2000
     max_tokens: Count = 8
-    temperature: NotNegative = 0.0
+    free_tokens: CountOrZero = 2048
+    """`max_tokens` for a judge that can not be held to one word or thinks before it answers. 0: no other than that."""
+    temperature: NotNegative | None = 0.0
+    """null leaves it to the server."""
     top_logprobs: CountOrZero = 5
-    """Alternatives asked for, to record P(YES); 0 where the server refuses log-probabilities."""
+    """Alternatives asked for, to record P(YES)."""
     constrain: Constraint = "auto"
-    """How the reply is held to YES or NO; `auto` starts with `choice` and steps down where the server refuses it."""
-    tries: Count = 3
-    """Calls for one sample, each with the endpoint's own retries, before its failure is final."""
-    deadline_s: Positive = 180.0
-    """For one sample; time that the breaker holds does not count."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Further fields of the request body, e.g. {chat_template_kwargs: {enable_thinking: false}}."""
+    """How the reply is held to YES or NO: vLLM's `choice`, a `json` schema, `none`; `auto` finds out."""
+
+
+class Refusals:
+    """Count the samples that a scorer refused, and say what becomes of one: see `RefusedSample`."""
+
+    def __init__(self, on_refusal: str = "stop", max_share: float = 0.0) -> None:
+        self._drops, self._max_share = on_refusal == "drop_group", max_share
+        self.count = 0
+
+    def error(self, fault: EndpointError, calls: int) -> ScorerError:
+        """Return the error to raise for a refused sample; `calls` were asked in all."""
+        self.count += 1
+        if not self._drops:
+            fix = f"{fault.fix} medix.scorer.on_refusal=drop_group goes on without such samples."
+            return ScorerError(f"One sample was refused: {fault.problem}", fix, found=fault.found)
+        if self.count > self._max_share * max(calls, 100):
+            problem = f"{self.count} of {calls} samples were refused, the last so: {fault.problem}"
+            fix = (
+                f"Use another judge, or raise medix.scorer.max_refused_share, which is {self._max_share:g}. {fault.fix}"
+            )
+            return ScorerError(problem, fix, found=fault.found)
+        return RefusedSample(f"One sample was refused: {fault.problem}", fault.fix, found=fault.found)
 
 
 class Judge:
@@ -54,35 +72,41 @@ class Judge:
         ConfigError: at construction, for a missing URL, key or prompt file.
     """
 
-    def __init__(self, options: JudgeOptions, cache: VerdictCache, breaker: BreakerOptions) -> None:
-        self.options, self.cache = options, cache
-        self.client = ChatClient(options, options.model)
+    def __init__(
+        self, options: JudgeOptions, cache: VerdictCache, hold_limit_s: float = 0.0, refusals: Refusals | None = None
+    ) -> None:
+        self.options, self.cache, self.refusals = options, cache, refusals or Refusals()
+        self.client = ChatClient(options, options.model, hold_limit_s=hold_limit_s)
         self.prompt = load_judge_prompt(Path(options.prompt), options.max_field_chars)
         sampling = [options.temperature, options.max_tokens, options.extra]
         self._settings_key = _encode([self.prompt.version, options.model, *sampling]).encode()
-        self.breaker = CircuitBreaker(breaker, "judge", ", ".join(options.urls))
-        self.patience = Patience(self.breaker, options.tries, options.deadline_s)
         self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self.requests = self.calls = self.cache_hits = self.coalesced = self.unparsed = 0
         self.prompt_tokens = self.completion_tokens = 0
         self._in_flight: dict[bytes, asyncio.Task[Verdict]] = {}
-        self._constraints = ["choice", "json", "none"] if options.constrain == "auto" else [str(options.constrain)]
-        self._stepping = asyncio.Lock()
 
     def key(self, request: JudgeRequest) -> bytes:
-        """Content address: prompt version, model, sampling, and all of the request."""
-        asked = [request.question, request.reference, list(request.aliases), request.candidate, request.parse]
-        if request.template is not None:
-            asked.append(request.template)
+        """Return the content address: prompt version, model, sampling, and all of the request."""
+        asked: list[object] = [
+            request.question,
+            request.reference,
+            list(request.aliases),
+            request.candidate,
+            request.parse,
+        ]
+        asked += [own for own in (request.seed, request.template) if own is not None]
         return hashlib.sha256(self._settings_key + _encode(asked).encode()).digest()
 
     async def judge(self, request: JudgeRequest) -> Verdict:
-        """A verdict for the request.
+        """Return a verdict. A candidate without a letter or digit is wrong without asking.
 
         Raises:
-            ScorerError: no verdict could be had (see `medix.scorer.patience`).
+            RefusedSample: the judge refuses this sample, and the run goes on without its group.
+            ScorerError: there is no verdict to be had (see `RetryPolicy`).
         """
         self.requests += 1
+        if request.parse == "strict" and not any(char.isalnum() for char in request.candidate):
+            return Verdict(False, "(not asked: the candidate has no letter and no digit)", cached=True, attempts=0)
         key = self.key(request)
         cached = self.cache.get(key)
         if cached is not None:
@@ -91,8 +115,7 @@ class Judge:
         task = self._in_flight.get(key)
         shared = task is not None
         if task is None:
-            task = asyncio.create_task(self._ask(key, request))
-            self._in_flight[key] = task
+            task = self._in_flight[key] = asyncio.create_task(self._ask(key, request))
             task.add_done_callback(lambda done: self._landed(key, done))
         self.coalesced += shared
         # Shielded: a caller that is cancelled must not take the verdict away from the others.
@@ -105,66 +128,70 @@ class Judge:
             task.exception()  # read, so that a fault whose callers are gone is not reported as never retrieved
 
     async def _ask(self, key: bytes, request: JudgeRequest) -> Verdict:
-        prompt = self.prompt if request.template is None else own_prompt(request.template, self.prompt.max_field_chars)
-        text = prompt.fill(request)
-        verdict = await self.patience.get(lambda deadline: self._call(text, request, deadline))
+        messages = user_message(self._prompt_for(request).fill(request))
+        try:
+            verdict: Verdict = await self.client.complete(
+                messages, self._sampling(request), read=lambda reply: self._read(reply, request)
+            )
+        except EndpointError as fault:
+            is_of_the_sample = fault.status in CONTENT_STATUSES and self.client.pool.has_answered()
+            if fault.kind == "filtered" or is_of_the_sample:
+                raise self.refusals.error(fault, self.requests) from fault
+            raise
+        self.latencies_s.append(verdict.latency_s)
         self.cache.put(key, verdict)
         return verdict
 
-    async def _call(self, text: str, request: JudgeRequest, deadline: Deadline) -> Verdict:
-        start = time.monotonic()
-        constraint = self._constraints[0]
-        try:
-            reply = await self.client.complete(user_message(text), self._sampling(constraint), deadline)
-        except EndpointError as error:
-            if error.status in CONTENT_STATUSES and await self._stepped_down(constraint, deadline):
-                return await self._call(text, request, deadline)
-            raise
+    def _prompt_for(self, request: JudgeRequest) -> JudgePrompt:
+        if request.template is not None:
+            return own_prompt(request.template, self.options.max_field_chars)
+        if request.parse == "strict" and not self.prompt.is_delimited:
+            raise ConfigError(
+                f"The judge prompt {self.options.prompt} has no delimited fields. Only `paper` can do without.",
+                "Name a prompt with them in medix.scorer.judge.prompt, or use reward_preset=paper.",
+            )
+        return self.prompt
+
+    def _read(self, reply: ChatReply, request: JudgeRequest) -> Verdict:
+        """Return the verdict of a reply.
+
+        Raises:
+            EndpointError: the reply is no verdict.
+        """
         self.calls += 1
         self.prompt_tokens += reply.usage.get("prompt_tokens", 0)
         self.completion_tokens += reply.usage.get("completion_tokens", 0)
-        correct = parse_verdict(reply.text, request.parse)
-        if correct is None:
-            self.unparsed += 1
-            raise ScorerError(
-                "a judge's reply that is YES or NO",
-                f"{reply.text[:120]!r} from {reply.url}",
-                "use a model that follows the prompt, or constrained decoding (medix.scorer.judge.constrain)",
-            )
-        latency_s = time.monotonic() - start
-        self.latencies_s.append(latency_s)
-        return Verdict(correct, reply.text, yes_probability(reply.logprobs), latency_s, attempts=reply.attempts)
+        was_cut = reply.ran_out and request.parse == "strict"
+        correct = None if was_cut else parse_verdict(reply.text, request.parse)
+        if correct is not None:
+            probability = yes_probability(reply.logprobs)
+            return Verdict(correct, reply.text, probability, reply.latency_s, attempts=reply.attempts)
+        self.unparsed += 1
+        said = f"{reply.text[:120]!r}" + (f", after the reasoning {reply.reasoning[-80:]!r}" if reply.reasoning else "")
+        if was_cut:
+            problem = f"The judge's reply was cut at its limit of tokens: it answered {said}."
+            fix = "Raise medix.scorer.judge.max_tokens or .free_tokens, or switch the model's thinking off in .extra."
+        else:
+            problem = f"The judge answers, but not with YES or NO: it answered {said}."
+            fix = "Use a model that follows the prompt, or one whose server can be held to a choice (.constrain)."
+        raise EndpointError(problem, fix, "unusable", found=f"{said} from {reply.url}")
 
-    async def _stepped_down(self, constraint: str, deadline: Deadline) -> bool:
-        """After a refusal: whether it was the constraint, seen on a tiny question, and not one long prompt."""
-        async with self._stepping:  # of all the calls refused at the start, one finds out
-            if self._constraints[0] != constraint:
-                return True
-            if len(self._constraints) == 1 or self.breaker.successes:
-                return False
-            tiny = user_message(self.prompt.fill(JudgeRequest("yes", "yes")))
-            try:
-                await self.client.complete(tiny, self._sampling(constraint), deadline)
-            except EndpointError as error:
-                if error.status not in CONTENT_STATUSES:
-                    raise
-                self._constraints.pop(0)
-                return True
-            self._constraints = [constraint]
-            return False
-
-    def _sampling(self, constraint: str) -> Sampling:
+    def _sampling(self, request: JudgeRequest) -> Sampling:
         o = self.options
+        if request.parse == "substring":
+            return Sampling(RELEASED_TOKENS, o.temperature, seed=request.seed, top_logprobs=o.top_logprobs)
         return Sampling(
-            max_tokens=o.max_tokens if constraint != "json" else max(o.max_tokens, 24),
+            max_tokens=o.max_tokens,
             temperature=o.temperature,
+            seed=request.seed,
             top_logprobs=o.top_logprobs,
-            choice=CHOICES if constraint == "choice" else (),
-            json_schema=VERDICT_SCHEMA if constraint == "json" else None,
-            extra=o.extra,
+            choice=CHOICES if o.constrain in ("auto", "choice") else (),
+            json_schema=VERDICT_SCHEMA if o.constrain in ("auto", "json") else None,
+            free_tokens=o.free_tokens,
         )
 
     async def aclose(self) -> None:
+        """Cancel the calls in flight and close the session."""
         for task in list(self._in_flight.values()):
             task.cancel()
         await asyncio.gather(*self._in_flight.values(), return_exceptions=True)

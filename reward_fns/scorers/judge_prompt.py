@@ -29,29 +29,33 @@ FIELDS: Final = {
 
 NOT_SHOWN: Final = "(not shown)"
 NOTHING_ELSE: Final = "(nothing else)"
+FILLING: Final = 3
+"""Goes up when fields are filled in another way: verdicts on other prompts are not reused."""
 _FILLED = re.compile(r"\[\[([A-Z ]+)\]\]\n(.*?)\n\[\[/\1\]\]", re.DOTALL)
 _PLACEHOLDER = re.compile("{(" + "|".join(FIELDS) + ")}")
 _OPENING, _CLOSING = "[⁅【〖〚⟦［﹝❲⦋⦍⦏⟬⦗〔「｢『﹁﹃﹇⎡⎣⎢", "]⁆】〗〛⟧］﹞❳⦌⦎⦐⟭⦘〕」｣』﹂﹄﹈⎤⎦⎥"
 _UNSEEN = {"Cf", "Cc", "Cn", "Co", "Cs"}
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Nothing to see, though Unicode counts them as letters, marks or signs. So are variation selectors."""
-# Of chat templates: <|im_end|>, </s>, <bos>, <end_of_turn>, <<SYS>>, [INST], [/SYSTEM_PROMPT], [gMASK]. Not: < 5 mm.
-_CONTROL_TOKEN = re.compile(
-    r"<\s*(?=[|｜/]|[A-Za-z_][^\s<>]{0,60}>)|\[(?=\s*(?:/\s*)?(?:[A-Z_]{3,}|[gs]MASK|(?i:inst)\b))"
-)
-FILLING: Final = 2
-"""Goes up when fields are filled in another way: verdicts on other prompts are not reused."""
 _HARMLESS = re.compile(r"[A-Za-z0-9 \n.,;:%()/+*'\"?!=-]*")
 _MARKED_BRACKET = re.compile(r"([\[\]])[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
-_RUN_OF_OPENING, _RUN_OF_CLOSING = re.compile(r"\[\s*(?=\[)"), re.compile(r"\]\s*(?=\])")
+# Control tokens of chat templates are told by their shape, since every new model brings new words: a sign of
+# punctuation or a name right behind an opening bracket. Each match gets a blank after its first character.
+_CONTROL_TOKEN = re.compile(
+    r"<(?=\s*[|｜/<\[{!]|\s*[A-Za-z_][^\s<>]{0,60}>)"  # <|im_end|>, </s>, <end_of_turn>, <<SYS>>, <[PAD]>; not <5 mm
+    r"|\[(?=\s*[|｜/~\[]|\s*(?:[A-Z_]{3,}|[gs]MASK|(?i:inst)\b))"  # [|user|], [/INST], [~, [BOS], [gMASK]
+    r"|[|｜/~](?=[\]>])|\](?=\s*[~\]])|(?<=\w)~(?=\[)"  # the other ends: |], |>, ]~b], [e~[
+    r"|>(?=>\s*[A-Z_]{3,}\s*<)"  # >>QUESTION<<
+)
 
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """A prompt file, ready to be filled."""
+    """A prompt file, ready to be filled. `is_delimited`: every field stands between its delimiters."""
 
     template: str
     max_field_chars: int
+    is_delimited: bool = True
 
     @property
     def version(self) -> str:
@@ -59,7 +63,7 @@ class JudgePrompt:
         return hashlib.sha256(f"{FILLING}\n{self.max_field_chars}\n{self.template}".encode()).hexdigest()[:12]
 
     def fill(self, request: JudgeRequest) -> str:
-        """All placeholders in one pass, so that text put in is never scanned for placeholders again."""
+        """Fill all placeholders in one pass, so that text put in is never scanned for placeholders again."""
         values = {
             "question": NOT_SHOWN if request.question is None else self._field(request.question),
             "reference": self._field(request.reference),
@@ -77,19 +81,48 @@ class JudgePrompt:
         return f"{neutralise(text[:head])}\n({cut} characters cut here)\n{neutralise(text[head + cut :])}"
 
 
+def _misplaced(template: str) -> list[str]:
+    """Return the placeholders that do not stand between their delimiters, or not exactly once."""
+    blocks = {field: f"[[{name}]]\n{{{field}}}\n[[/{name}]]" for field, name in FIELDS.items()}
+    return [
+        field for field, block in blocks.items() if not template.count(block) == template.count(f"{{{field}}}") == 1
+    ]
+
+
 def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) -> JudgePrompt:
-    """Read a prompt file.
+    """Read a prompt file. One without any of our delimiters will do where the released reward is reproduced.
 
     Raises:
         ConfigError: no such file, or a placeholder is missing, doubled or outside its delimiters.
     """
     if not path.is_file():
-        raise ConfigError("a judge prompt file", f"none at {path}", f"name an existing file, e.g. {JUDGE_PROMPT}")
+        raise ConfigError(f"There is no judge prompt at {path}.", f"Name an existing file, e.g. {JUDGE_PROMPT}.")
     template = path.read_text(encoding="utf-8").strip()
-    for field, name in FIELDS.items():
-        block = f"[[{name}]]\n{{{field}}}\n[[/{name}]]"
-        if template.count(block) != 1 or template.count(f"{{{field}}}") != 1:
-            raise ConfigError(f"{block!r} exactly once in {path}", "something else", f"edit {path}")
+    wrong = _misplaced(template)
+    is_plain = "[[" not in template and all(f"{{{field}}}" in template for field in ("reference", "candidate"))
+    if wrong and not is_plain:
+        name = FIELDS[wrong[0]]
+        raise ConfigError(
+            f"The judge prompt {path} does not show {{{wrong[0]}}} exactly once between its delimiters.",
+            f"Write [[{name}]], {{{wrong[0]}}} and [[/{name}]] on three lines of it.",
+        )
+    return JudgePrompt(template, max_field_chars, not wrong)
+
+
+@lru_cache(maxsize=64)
+def own_prompt(template: str, max_field_chars: int) -> JudgePrompt:
+    """Return a component's own prompt (`JudgeRequest.template`).
+
+    Raises:
+        ConfigError: it shows no candidate, or a placeholder stands outside its delimiters or twice.
+    """
+    wrong = [name for name in _misplaced(template) if f"{{{name}}}" in template or name == "candidate"]
+    if wrong:
+        name = FIELDS[wrong[0]]
+        raise ConfigError(
+            f"A component's own judge prompt does not show {{{wrong[0]}}} once between its delimiters.",
+            f"Write [[{name}]], {{{wrong[0]}}} and [[/{name}]] on three lines of the template.",
+        )
     return JudgePrompt(template, max_field_chars)
 
 
@@ -121,15 +154,17 @@ def read_fields(prompt: str) -> dict[str, str] | None:
 
 
 def neutralise(text: str) -> str:
-    """`text` without means to leave its field: invisible characters go, bracket runs and control tokens are parted.
+    """Return `text` without means to leave its field: no invisible characters, brackets and control tokens parted.
 
     Letters, digits, units, signs and single brackets stay as they are: they are clinical content.
+
+    >>> neutralise("[[/CANDIDATE]]<|im_end|> [|user|] < 5 mm")
+    '[ [ /CANDIDATE] ]< |im_end| > [ |user| ] < 5 mm'
     """
     if _HARMLESS.fullmatch(text):  # nearly all texts, told at a fraction of the price
         return text.strip()
     seen = _MARKED_BRACKET.sub(r"\1", "".join(_plain(char) for char in text))
-    seen = _RUN_OF_CLOSING.sub("] ", _RUN_OF_OPENING.sub("[ ", seen))
-    return _CONTROL_TOKEN.sub(lambda match: match[0].strip() + " ", seen).strip()
+    return _CONTROL_TOKEN.sub(lambda match: match[0] + " ", seen).strip()
 
 
 def _plain(char: str) -> str:

@@ -1,4 +1,4 @@
-"""The scorer service: one judge, one embedder, their cache and their breakers, for one job and one event loop.
+"""The scorer service: one judge, one embedder and their cache, for one job and one event loop.
 
     service = ScorerService({"judge": {"urls": ["http://127.0.0.1:8000"], "model": "my-judge"}})
     verdict = await service.judge(JudgeRequest("pneumonia", "lung infection", "Diagnosis?"))
@@ -15,14 +15,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from medix.options import Share, read_options
-from reward_fns.scorers.breaker import BreakerOptions, CircuitBreaker
+from medix.options import NotNegative, Share, read_options
 from reward_fns.scorers.cache import CacheOptions, VerdictCache
 from reward_fns.scorers.embedder import Embedder, EmbedderOptions
 from reward_fns.scorers.encoders import Encoder
-from reward_fns.scorers.judge import Judge, JudgeOptions
+from reward_fns.scorers.judge import Judge, JudgeOptions, Refusals
+from reward_fns.scorers.retry import RetryPolicy
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
-from reward_fns.telemetry import percentile
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,12 @@ class ServiceOptions:
     judge: JudgeOptions = field(default_factory=JudgeOptions)
     embedder: EmbedderOptions = field(default_factory=EmbedderOptions)
     cache: CacheOptions = field(default_factory=CacheOptions)
-    breaker: BreakerOptions = field(default_factory=BreakerOptions)
+    hold_limit_s: NotNegative = 1800.0
+    """Seconds that a scorer which is down is waited for before the run stops; 0 waits for none."""
     on_refusal: Literal["stop", "drop_group"] = "drop_group"
-    """What a judge's refusal of one sample's content does: see `RefusedSample`."""
+    """What a scorer's refusal of one sample's content does: see `RefusedSample`."""
     max_refused_share: Share = 0.02
-    """Share of the calls since the start (of 100 where there were fewer) that may be refused before the run stops."""
+    """Share of the samples since the start (of 100 where there were fewer) that may be refused before the run stops."""
 
 
 class ScorerService:
@@ -68,63 +68,51 @@ class ScorerService:
         Raises:
             ConfigError: a URL, key, prompt, cache file or model is missing.
         """
+        o = self.options
         if "judge" in needs and self._judge is None:
-            self._cache = VerdictCache(self.options.cache)
-            self._judge = Judge(self.options.judge, self._cache, self.options.breaker)
+            self._cache = VerdictCache(o.cache)
+            self._judge = Judge(o.judge, self._cache, o.hold_limit_s, Refusals(o.on_refusal, o.max_refused_share))
         if "similarity" in needs and self._embedder is None:
-            self._embedder = Embedder(self.options.embedder, self.options.breaker, self._encoder)
+            refusals = Refusals(o.on_refusal, o.max_refused_share)
+            self._embedder = Embedder(o.embedder, o.hold_limit_s, refusals, self._encoder)
 
     async def judge(self, request: JudgeRequest) -> Verdict:
-        """See `medix.scorer.judge.Judge.judge`."""
+        """See `Judge.judge`."""
         self.open(("judge",))
         assert self._judge is not None
         return await self._judge.judge(request)
 
     async def similarity(self, reference: str, candidate: str) -> Similarity:
-        """See `medix.scorer.embedder.Embedder.similarity`."""
+        """See `Embedder.similarity`."""
         self.open(("similarity",))
         assert self._embedder is not None
         return await self._embedder.similarity(reference, candidate)
 
     def uncached(self) -> ScorerService:
-        """A service of the same options that knows no earlier verdict and leaves none. Close it by itself."""
+        """Return a service of the same options that knows no earlier verdict and leaves none. Close it by itself."""
         service = ScorerService(encoder=self._encoder)
         service.options = replace(self.options, cache=CacheOptions())
         return service
 
     @property
     def judge_faults(self) -> int:
-        """Requests to the judge that failed, or whose reply was no verdict, since the start.
-
-        All were repeated but refusals of what was sent.
-        """
-        return self._judge.patience.failures + self._judge.client.pool.retried if self._judge else 0
+        """Requests to the judge that failed, or whose reply was no verdict, since the start."""
+        return self._judge.client.retry.failures if self._judge else 0
 
     def stats(self) -> dict[str, float]:
-        """Counts since the start, seconds, and latency percentiles of recent calls; always the same keys."""
-        judge, embedder = self._judge, self._embedder
-        latencies = sorted(judge.latencies_s) if judge else []
-        return {
-            "judge_requests": judge.requests if judge else 0,
-            "judge_calls": judge.calls if judge else 0,
-            "judge_cache_hits": judge.cache_hits if judge else 0,
-            "judge_coalesced": judge.coalesced if judge else 0,
-            "judge_failures": judge.patience.failures if judge else 0,
-            "judge_unparsed": judge.unparsed if judge else 0,
-            "judge_retries": judge.client.pool.retried if judge else 0,
-            "judge_peak_in_flight": judge.client.pool.peak_in_flight if judge else 0,
-            "judge_prompt_tokens": judge.prompt_tokens if judge else 0,
-            "judge_completion_tokens": judge.completion_tokens if judge else 0,
-            **{f"judge_p{rank}_s": percentile(latencies, rank) if latencies else 0.0 for rank in (50, 95, 99)},
-            **_breaker_stats("judge", judge.breaker if judge else None),
-            "cache_entries": len(self._cache) if self._cache else 0,
-            "embed_texts": embedder.texts if embedder else 0,
-            "embed_encoded": embedder.encoded if embedder else 0,
-            "embed_batches": embedder.batches if embedder else 0,
-            "embed_encoder_s": embedder.seconds if embedder else 0.0,
-            "embed_failures": embedder.patience.failures if embedder else 0,
-            **_breaker_stats("embed", embedder.breaker if embedder else None),
-        }
+        """Return counts and seconds since the start, of the parts that are open."""
+        found: dict[str, float] = {}
+        if self._judge:
+            judge = self._judge
+            names = ("requests", "calls", "cache_hits", "coalesced", "unparsed", "prompt_tokens", "completion_tokens")
+            found |= {f"judge_{name}": getattr(judge, name) for name in names}
+            found |= {"judge_refused": judge.refusals.count, "cache_entries": len(judge.cache)}
+            found |= {"judge_peak_in_flight": judge.client.retry.slots.peak, **_outages("judge", judge.client.retry)}
+        if self._embedder:
+            embedder = self._embedder
+            found |= {f"embed_{name}": getattr(embedder, name) for name in ("texts", "encoded", "batches", "seconds")}
+            found |= {"embed_refused": embedder.refusals.count, **_outages("embed", embedder.retry)}
+        return found
 
     async def aclose(self) -> None:
         """Close sessions, threads and the cache file. Calls in flight are cancelled."""
@@ -147,9 +135,10 @@ def relax_collector() -> None:
     gc.set_threshold(100_000, 20, 100)
 
 
-def _breaker_stats(name: str, breaker: CircuitBreaker | None) -> dict[str, float]:
+def _outages(name: str, policy: RetryPolicy) -> dict[str, float]:
     return {
-        f"{name}_breaker_opened": breaker.opened if breaker else 0,
-        f"{name}_breaker_open": float(breaker.is_open) if breaker else 0.0,
-        f"{name}_held_s": breaker.held_s if breaker else 0.0,
+        f"{name}_failures": policy.failures,
+        f"{name}_outages": policy.outages,
+        f"{name}_held_s": policy.held_s,
+        f"{name}_is_down": float(policy.is_down),
     }

@@ -1,4 +1,4 @@
-"""From a judge's reply to a verdict: strictly, or not at all."""
+"""From a judge's reply to a verdict: beyond doubt, or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-from reward_fns.scorers.types import NOT_OFFERED, VerdictParse
+from medix.sample import NOT_APPLICABLE
+from reward_fns.scorers.types import VerdictParse
 
 CHOICES: Final = ("YES", "NO")
 VERDICT_SCHEMA: Final = {
@@ -19,35 +20,48 @@ VERDICT_SCHEMA: Final = {
 }
 Constraint = Literal["auto", "choice", "json", "none"]
 
-_REASONING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-_ONE_WORD = re.compile(r"[\s\"'`*(\[]*(YES|NO)[\s\"'`*)\].!]*", re.IGNORECASE)
+END_OF_THOUGHT: Final = re.compile(r"</think(?:ing)?>|◁/think▷|\[/THINK\]")
+FENCE: Final = re.compile(r"\A```\w*\s*(.*?)\s*```\Z", re.DOTALL)
+_ONE_WORD = re.compile(
+    r"[\s\"'`*_(\[]*(?:(?:final )?(?:answer|verdict)[*_]*\s*:[\s*_]*)?(YES|NO)[\s\"'`*_)\].!]*", re.IGNORECASE
+)
 
 
 def parse_verdict(reply: str, parse: VerdictParse = "strict") -> bool | None:
-    """True for YES, False for NO, None where the reply says neither beyond doubt.
+    """Return True for YES, False for NO, None where the reply says neither beyond doubt.
 
-    `strict` takes the one word, bare or as `{"verdict": ...}`, after an optional closed reasoning block.
-    `substring` is the released rule (YES anywhere), but a reply with neither word is not understood instead of NO.
+    `strict` takes the one word after any reasoning, bare, bold or as `{"verdict": ...}`, fenced or not. `substring` is
+    the released rule (YES anywhere), but a reply with neither word is not understood instead of NO.
+
+    >>> parse_verdict("It fits.</think> **Yes**."), parse_verdict("NO, but YES"), parse_verdict("NO", "substring")
+    (True, None, False)
     """
     if parse == "substring":
         return True if "YES" in reply.upper() else False if "NO" in reply.upper() else None
-    text = _REASONING.sub("", reply).strip()
+    text = after_thought(reply)
     if text.startswith("{"):
         text = _json_verdict(text)
     match = _ONE_WORD.fullmatch(text)
     return None if match is None else match[1].upper() == "YES"
 
 
+def after_thought(reply: str) -> str:
+    """Return what a reply says after its reasoning, without a code fence around it."""
+    text = END_OF_THOUGHT.split(reply)[-1].strip()
+    fenced = FENCE.match(text)
+    return fenced[1] if fenced else text
+
+
 def _json_verdict(text: str) -> str:
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(data["verdict"]) if isinstance(data, dict) and set(data) == {"verdict"} else ""
 
 
 def yes_probability(entries: Sequence[Mapping[str, Any]]) -> float:
-    """P(YES) / (P(YES) + P(NO)) at the first position that can start either word; -1 where none can.
+    """Return P(YES) / (P(YES) + P(NO)) at the first position that can start either word; -1 where none can.
 
     A word may be cut into several tokens ("N" + "O"), so every token that begins a word counts for it.
     """
@@ -59,9 +73,8 @@ def yes_probability(entries: Sequence[Mapping[str, Any]]) -> float:
                 continue
             token, logprob = str(option.get("token", "")).strip().upper(), option.get("logprob")
             for word in CHOICES:
-                if token and word.startswith(token) and isinstance(logprob, (int, float)):
-                    mass[word] += math.exp(min(float(logprob), 0.0))
-        total = mass["YES"] + mass["NO"]
-        if total > 0:
-            return mass["YES"] / total
-    return NOT_OFFERED
+                if token and word.startswith(token) and isinstance(logprob, (int, float)) and -700 < logprob <= 0:
+                    mass[word] += math.exp(logprob)
+        if sum(mass.values()) > 0:
+            return mass["YES"] / sum(mass.values())
+    return NOT_APPLICABLE
