@@ -7,7 +7,6 @@ CORE = [
     "aiohttp>=3.10",
     "datasketch>=2,<3",
     "filelock>=3.12",
-    "httptools>=0.6",  # parses replies for the scorers' own HTTP client
     "httpx>=0.27",
     "hydra-core>=1.3,<1.4",  # reads the overrides of `medix score` with the grammar of training
     "jinja2>=3.1",

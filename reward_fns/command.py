@@ -86,7 +86,7 @@ def score(
     scorer["judge"] = {**(scorer.get("judge") or {}), "urls": list(judge_url or ()), "model": judge_model}
     if embedder:
         scorer["embedder"] = {"kind": "sentence_transformers", "model": embedder}
-    scorer["breaker"] = {"hold_limit_s": HOLD_LIMIT_S}
+    scorer["hold_limit_s"] = HOLD_LIMIT_S
     if jsonl is not None:
         scorer["cache"] = {"path": f"{jsonl}.verdicts.sqlite"}
     apply_overrides(settings, overrides)

@@ -1,6 +1,6 @@
 """The reward manager `medix`: veRL's reward loop calls it once a response, as soon as that response is rolled out.
 
-The scorers (judge and embedder clients, cache, breaker) live in the one reward worker of the job, so that there is one
+The scorers (judge and embedder clients, cache) live in the one reward worker of the job, so that there is one
 cache, one connection pool and one concurrency limit. Named in YAML as
 `reward.reward_manager: {source: importlib, name: MedixRewardManager, module.path: pkg://medix_verl.plugins.reward_manager}`.
 """

@@ -20,8 +20,6 @@ FIXED_VERDICTS = (
 )
 """(question, reference, answer, right?): a judge that misses one of these is not fit to pay a policy."""
 
-PROBE_BREAKER = {"hold_limit_s": 0.0}
-
 
 def check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:
     """Probe what the composite needs (`judge`, `similarity`); a scorer of weight 0 is not asked."""
@@ -30,8 +28,8 @@ def check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:
 
 async def _check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:
     # A probe must say "unreachable" within seconds: no cache that could answer for it, and no waiting.
-    judge = {**scorer["judge"], "tries": 1, "retries": 1, "deadline_s": 20.0}
-    service = ScorerService({**scorer, "judge": judge, "cache": {}, "breaker": PROBE_BREAKER})
+    judge = {**scorer["judge"], "retries": 1, "timeout_s": 20.0}
+    service = ScorerService({**scorer, "judge": judge, "cache": {}, "hold_limit_s": 0.0})
     checks = []
     try:
         if "judge" in needs:

@@ -119,15 +119,15 @@ def check_guards(config: Any) -> str:
 
     options = read_watchdog(config.medix.watchdog)
     scorer = read_options(ServiceOptions, OmegaConf.to_container(config.medix.scorer, resolve=True), "medix.scorer")
-    # The silence begins with the first of a call's tries; the hold begins when they are spent.
-    held_s = scorer.breaker.hold_limit_s + max(scorer.judge.deadline_s, scorer.embedder.deadline_s)
+    # The last try of a call that holds may begin just before the limit.
+    held_s = scorer.hold_limit_s + max(scorer.judge.timeout_s, scorer.embedder.timeout_s)
     if 60 * options.stall_minutes <= held_s:
         raise ConfigError(
             "medix.watchdog.stall_minutes above the time that the scorers hold an outage "
-            f"(breaker.hold_limit_s + deadline_s = {held_s / 60:g} minutes)",
+            f"(hold_limit_s + timeout_s = {held_s / 60:g} minutes)",
             f"{options.stall_minutes:g}: the run would end as silent, without naming the judge",
             f"set medix.watchdog.stall_minutes={math.ceil(held_s / 60) + 10} or lower "
-            "medix.scorer.breaker.hold_limit_s (`+` adds it)",
+            "medix.scorer.hold_limit_s (`+` adds it)",
         )
     band = read_mean_band(config.medix.filter, bool(config.algorithm.filter_groups.enable))
     bounds = "" if band.is_off else f"; groups kept with a mean between {band.low} and {band.high}"

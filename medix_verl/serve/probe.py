@@ -9,7 +9,7 @@ from medix.errors import ScorerError
 from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest
 
-PATIENT_ENOUGH = {"tries": 1, "retries": 2, "timeout_s": 300.0, "deadline_s": 300.0}
+PATIENT_ENOUGH = {"retries": 2, "timeout_s": 300.0}
 """The first request may compile kernels."""
 EMBEDDER_EXTRA = {"truncate_prompt_tokens": -1}
 """vLLM refuses a text over the model's length unless it is told to cut it, as sentence-transformers does unasked."""
@@ -56,7 +56,7 @@ def probe_embedder(url: str, model: str, api_key_env: str) -> str:
 
 async def _with_service(scorer: dict[str, Any], ask: Any) -> str:
     # No holding: a server that can not answer now is not announced.
-    service = ScorerService({**scorer, "cache": {}, "breaker": {"hold_limit_s": 0.0}})
+    service = ScorerService({**scorer, "cache": {}, "hold_limit_s": 0.0})
     try:
         return str(await ask(service))
     finally:

@@ -39,8 +39,8 @@ class CacheOptions:
 class VerdictCache:
     """Least recently used goes first from memory; the file keeps all up to `max_stored`, then takes no more.
 
-    A file that fails later (full, locked) costs no verdict: the log says it once, the memory serves until it works again, and
-    what is missing is written then.
+    A file that fails later (full, locked) costs no verdict: the log says it once, and the memory serves until the
+    file works again and gets what is missing.
 
     Raises:
         ConfigError: the file can not be opened as a cache.

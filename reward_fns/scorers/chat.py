@@ -65,7 +65,7 @@ PRESETS: Final[dict[str, tuple[set[str], dict[str, str], str]]] = {
     "gemini": (_NO_CHOICE | {"logprobs", "seed"}, {}, ""),
     "mistral": (_NO_CHOICE | {"logprobs"}, {"seed": "random_seed"}, ""),
 }
-"""Kind of server, by its documents -> fields that it does not take, fields that it calls otherwise, header of the key."""
+"""Kind of server, by its documents -> fields that it does not take, its names of others, header of the key."""
 
 
 class Server:

@@ -136,12 +136,17 @@ class Embedder:
                 raise
         # A text that is too long for the server, or that has no usable vector, spoils its batch: one by one then. That
         # a plain text has a vector tells it from an embedder that is out of order.
-        await self._encode([PLAIN_TEXT])
+        try:
+            await self._encode([PLAIN_TEXT])
+        except EndpointError as error:
+            error.kind = "server"
+            raise
         return [await self._alone(text) for text in texts]
 
     async def _alone(self, text: str) -> Vector | ScorerError:
         try:
-            return list(await self._encode([text]))[0]
+            (vector,) = await self._encode([text])
+            return np.asarray(vector, dtype=np.float32)
         except EndpointError as error:
             if error.kind != "unusable" and error.status not in CONTENT_STATUSES:
                 raise

@@ -20,7 +20,8 @@ import yarl
 from medix.errors import ConfigError
 from medix.options import Count, CountOrZero, NotNegative, Positive, Texts, check_options
 from medix.secrets import mask_secrets
-from reward_fns.scorers.retry import EndpointError, FaultKind, RetryPolicy, Slots
+from reward_fns.scorers.retry import EndpointError as EndpointError
+from reward_fns.scorers.retry import FaultKind, RetryPolicy, Slots
 from reward_fns.scorers.rule_judge import RULE_JUDGE_URL, RuleJudgeModel
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -159,7 +160,7 @@ class EndpointPool:
 
         Args:
             path: `chat/completions` or `embeddings`.
-            left_s: seconds that the caller has left; the try ends at these or at `timeout_s`.
+            left_s: seconds that the caller has left; the try ends at these, but gets one, or at `timeout_s`.
 
         Raises:
             EndpointError: anything else came of it.
@@ -168,7 +169,7 @@ class EndpointPool:
         url = min(self._load, key=lambda url: (self._cold_until[url] > now, self._load[url]))
         self._load[url] += 1
         try:
-            data = await self._exchange(url, path, payload, min(self.options.timeout_s, max(left_s, 0.001)))
+            data = await self._exchange(url, path, payload, min(self.options.timeout_s, max(left_s, 1.0)))
         except EndpointError as error:
             if error.status not in CONTENT_STATUSES:
                 self._cold_until[url] = time.monotonic() + max(self.COOLING_S, error.retry_after_s)
@@ -212,7 +213,9 @@ class EndpointPool:
         o = self.options
         if self._session is None:
             # Servers close idle connections after 5 s (uvicorn's default); a client that does it first loses no call.
-            connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(), keepalive_timeout=4)
+            secure = any(url.startswith("https:") for url in self._addresses)
+            tls = ssl.create_default_context() if secure else True  # which takes a while to make
+            connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=4)
             jar = aiohttp.DummyCookieJar()
             self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, cookie_jar=jar)
         body = _encode(payload).encode(errors="replace")  # a lone surrogate is no UTF-8
@@ -234,7 +237,7 @@ class EndpointPool:
         said = mask_secrets(str(error)) or type(error).__name__
         up = f"Check that the server is up ({self._where}.urls)."
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            fix = "Set SSL_CERT_FILE to the file of your site's certificate authority, or use the name in the certificate."
+            fix = "Set SSL_CERT_FILE to the file of your site's certificate authority, or use the certificate's name."
             return EndpointError(f"The certificate of {shown} is not valid here: {said}.", fix, "setup")
         if isinstance(error, aiohttp.ClientSSLError):
             fix = f"Write http:// in {self._where}.urls if the server speaks no TLS."

@@ -143,7 +143,7 @@ class RetryPolicy:
         """
         holds = limit_s is None and self.hold_limit_s > 0
         limit = limit_s if limit_s is not None else self.hold_limit_s or float("inf")
-        spent_s, failures, failed_at = 0.0, 0, float("inf")
+        spent_s, failures, failed_at, was_held = 0.0, 0, float("inf"), False
         while True:
             async with self.slots:
                 start = time.monotonic()
@@ -156,11 +156,14 @@ class RetryPolicy:
                     return result
             now = time.monotonic()
             self.failures += 1
+            others_are_answered = self._answered_at > failed_at
+            if was_held and others_are_answered:  # the outage is over: what failed in it counts against no call
+                failures, was_held = 0, False
             failures += fault.kind != "busy" or limit == float("inf")
             is_spent = failures > self._retries
-            is_its_own = not holds or fault.kind == "unusable" or self._answered_at > failed_at
-            if fault.final or (is_spent and is_its_own):
+            if fault.final or (is_spent and (not holds or others_are_answered or fault.kind == "unusable")):
                 raise fault
+            was_held = was_held or is_spent
             failed_at = now
             longest = min(self._waits[1], self._waits[0] * 2.0 ** min(failures, 30))
             wait = max(fault.retry_after_s, random.uniform(longest / 2, longest))
@@ -169,10 +172,13 @@ class RetryPolicy:
                 raise self._given_up(fault) if holds else fault
             if fault.kind == "busy":
                 self.slots.slow_down(wait)
-                continue
-            if is_spent:
-                self._say_down(fault, now)
-            await asyncio.sleep(wait)
+            elif is_spent and self._down_since is None:
+                self._down_since = now
+                self.outages += 1
+            if is_spent or fault.kind == "busy":
+                self._remind(fault, now)
+            if fault.kind != "busy":  # else the slots pause
+                await asyncio.sleep(wait)
 
     def _answered(self) -> None:
         self._answered_at = now = time.monotonic()
@@ -180,24 +186,31 @@ class RetryPolicy:
         if self._down_since is not None:
             held_s, self._down_since = now - self._down_since, None
             self.held_s += held_s
+            self._next_reminder = 0.0
             logger.warning("The %s at %s is back after %.0f s. Nothing is lost.", self.name, self.address, held_s)
 
-    def _say_down(self, fault: ScorerError, now: float) -> None:
-        if self._down_since is None:
-            self._down_since = self._next_reminder = now
-            self.outages += 1
-        if now >= self._next_reminder:
-            self._next_reminder = now + REMINDER_S
-            logger.warning(
-                "The %s at %s is out of order since %.0f s: %s Scoring holds for up to %g s and goes on by itself: "
-                "bring the %s up at the same address and leave the run alone.",
-                *(self.name, self.address, now - self._down_since, fault.problem, self.hold_limit_s, self.name),
-            )
+    def _remind(self, fault: EndpointError, now: float) -> None:
+        if now < self._next_reminder:
+            return
+        self._next_reminder = now + REMINDER_S
+        if fault.kind == "busy":
+            does = f"asks for fewer requests, {int(self.slots.limit)} at once for now"
+        else:
+            does = f"is out of order since {now - (self._down_since or now):.0f} s"
+        logger.warning(
+            "The %s at %s %s: %s Scoring waits for up to %g s and goes on by itself: %s.",
+            *(self.name, self.address, does, fault.problem, self.hold_limit_s, self._remedy(fault)),
+        )
 
-    def _given_up(self, fault: ScorerError) -> ScorerError:
+    def _remedy(self, fault: EndpointError) -> str:
+        if fault.kind == "busy":
+            return f"raise its limit, or lower medix.scorer.{self.name}.max_in_flight"
+        return f"bring the {self.name} up at the same address"
+
+    def _given_up(self, fault: EndpointError) -> ScorerError:
         return ScorerError(
-            f"The {self.name} at {self.address} did not come back within {self.hold_limit_s:g} s: {fault.problem}",
-            f"Bring the {self.name} up at the same address and start the same command again: what was judged is in the "
-            f"cache (medix.scorer.cache.path). {fault.fix}",
+            f"The {self.name} at {self.address} gave no answer within {self.hold_limit_s:g} s: {fault.problem}",
+            f"First {self._remedy(fault)}. Then start the same command again: what was judged is in the cache "
+            f"(medix.scorer.cache.path). {fault.fix}",
             found=fault.found,
         )

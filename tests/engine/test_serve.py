@@ -83,7 +83,7 @@ def test_a_judge_with_a_key_gives_constrained_verdicts(tmp_path: Path, monkeypat
 
 
 async def ask(judge: dict[str, object]) -> str:
-    service = ScorerService({"judge": judge, "cache": {}, "breaker": {"hold_limit_s": 0.0}})
+    service = ScorerService({"judge": judge, "cache": {}, "hold_limit_s": 0.0})
     try:
         return (await service.judge(JudgeRequest(question="Which organ?", reference="liver", candidate="spleen"))).raw
     finally:

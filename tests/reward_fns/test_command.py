@@ -192,8 +192,8 @@ def test_a_run_of_the_same_command_asks_for_no_verdict_twice_and_a_dying_judge_l
     path = write(tmp_path, [judged(number) for number in range(6)])
     one_by_one = "medix.scorer.judge.max_in_flight=1"
     with fake_judge(lambda number: "YES" if number <= 4 else "neither") as (url, asked):
-        options = ("--json", "--judge-url", url, "medix.scorer.judge.tries=1", one_by_one, NO_EMBEDDER)
-        result = invoke(path, *options, "medix.scorer.breaker.hold_limit_s=0.1", catch=True)
+        options = ("--json", "--judge-url", url, "medix.scorer.judge.retries=0", one_by_one, NO_EMBEDDER)
+        result = invoke(path, *options, "medix.scorer.hold_limit_s=0.1", catch=True)
     assert isinstance(result.exception, MedixError)
     assert len(result.stdout.splitlines()) == 4
     with fake_judge(lambda number: "YES") as (url, asked):
@@ -207,8 +207,8 @@ def test_a_hanging_judge_is_told_while_it_hangs(tmp_path: Path, monkeypatch: pyt
     with fake_judge(lambda number: None) as (url, _):
         limits = (
             "medix.scorer.judge.timeout_s=1",
-            "medix.scorer.judge.tries=1",
-            "medix.scorer.breaker.hold_limit_s=0.1",
+            "medix.scorer.judge.retries=0",
+            "medix.scorer.hold_limit_s=0.1",
         )
         result = invoke(write(tmp_path, [judged(0)]), "--judge-url", url, *limits, NO_EMBEDDER, catch=True)
         assert isinstance(result.exception, MedixError)

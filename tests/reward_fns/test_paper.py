@@ -97,9 +97,8 @@ async def test_a_judge_that_is_down_is_raised_where_the_released_code_scored_014
     # The one case in which `paper` is not the released reward: an outage is nobody's wrong answer.
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        judge = {"urls": [f"http://127.0.0.1:{closed.getsockname()[1]}"], "retries": 0, "tries": 1}
-        breaker = {"hold_limit_s": 0.2, "probe_first_s": 0.05}
-        service = ScorerService({"judge": judge, "breaker": breaker, "embedder": {"kind": "none"}})
+        judge = {"urls": [f"http://127.0.0.1:{closed.getsockname()[1]}"], "retries": 0}
+        service = ScorerService({"judge": judge, "hold_limit_s": 0.2, "embedder": {"kind": "none"}})
         config = {"preset": "paper", "components": {"embed_accuracy": None}}
         with pytest.raises(ScorerError):
             await build_composite(config, service).score(

@@ -84,11 +84,11 @@ def test_settings_of_the_guards_are_read_before_the_run(config: Any) -> None:
     ("changes", "refused"),
     [
         ({"medix.watchdog.stall_minutes": 30}, True),  # the old default: the hold of 30 minutes begins later
-        ({"medix.watchdog.stall_minutes": 33}, True),  # 1800 s + 180 s = 33 minutes
-        ({"medix.watchdog.stall_minutes": 33.1}, False),
-        ({"medix.scorer.breaker": {"hold_limit_s": 2520}}, True),  # 2520 s + 180 s = 45 minutes
-        ({"medix.scorer.breaker": {"hold_limit_s": 2519}}, False),
-        ({"medix.scorer.judge.deadline_s": 900}, True),  # 1800 s + 900 s = 45 minutes
+        ({"medix.watchdog.stall_minutes": 31}, True),  # 1800 s + 60 s for one try = 31 minutes
+        ({"medix.watchdog.stall_minutes": 31.1}, False),
+        ({"medix.scorer.hold_limit_s": 2640}, True),  # 2640 s + 60 s for one try = 45 minutes
+        ({"medix.scorer.hold_limit_s": 2639}, False),
+        ({"medix.scorer.judge.timeout_s": 900}, True),  # 1800 s + 900 s = 45 minutes
     ],
 )
 def test_a_silence_ends_no_run_before_the_scorers_name_the_outage(

@@ -140,7 +140,7 @@ class FakeEncoder:
     async def encode(self, texts: Sequence[str]) -> Vectors:
         await asyncio.sleep(self.delay_s)
         if self.broken:
-            raise ScorerError("vectors", "FakeEncoder is broken", "mend it")
+            raise ScorerError("FakeEncoder is broken.", "Mend it.")
         self.batches.append(list(texts))
         return np.stack([hashed(text) for text in texts])
 
@@ -175,12 +175,13 @@ def fast() -> Callable[..., dict[str, Any]]:
     def config(url: str, cache: str = "", **judge: Any) -> dict[str, Any]:
         return {
             "judge": {
-                "urls": [url], "retries": 1, "backoff_s": 0.01, "timeout_s": 3.0, "deadline_s": 6.0, "tries": 2,
-                "max_reply_bytes": 20_000, **judge,
+                "urls": [url], "retries": 1, "backoff_s": 0.01, "backoff_max_s": 0.05, "timeout_s": 3.0,
+                "max_reply_bytes": 20_000, "free_tokens": 0, **judge,
             },
-            "breaker": {"min_calls": 4, "probe_first_s": 0.02, "probe_max_s": 0.05, "hold_limit_s": 0.4},
+            "hold_limit_s": 0.4,
+            "on_refusal": "stop",
             "cache": {"path": cache},
-            "embedder": {"kind": "none", "batch_wait_ms": 1, "tries": 2},
+            "embedder": {"kind": "none", "batch_wait_ms": 1, "retries": 1},
         }  # fmt: skip
 
     return config

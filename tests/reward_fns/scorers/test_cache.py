@@ -190,8 +190,8 @@ def test_a_new_file_that_another_process_has_locked_is_not_to_be_deleted(tmp_pat
     with pytest.raises(ConfigError, match="locked") as refused:
         VerdictCache(CacheOptions(path=str(tmp_path / "c.sqlite")))
     holder.close()
-    assert "another process is using it" in refused.value.fix
-    assert "delete" not in refused.value.fix
+    assert "Another process is using it" in refused.value.fix
+    assert "Delete" not in refused.value.fix
 
 
 def test_a_full_disk_costs_no_verdict(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

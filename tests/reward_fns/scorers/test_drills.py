@@ -69,19 +69,19 @@ def chat(text: Any) -> Any:
 
 
 FAULTS = {
-    "hanging": (hang, "found none"),
-    "slow drip": (drip, "found none"),
+    "hanging": (hang, "no reply"),
+    "slow drip": (drip, "no reply"),
     "server errors": (always(lambda: web.Response(status=500, text="boom")), "HTTP 500"),
     "endless 429": (always(lambda: web.Response(status=429, headers={"Retry-After": "0"})), "HTTP 429"),
     "odd Retry-After": (always(lambda: web.Response(status=429, headers={"Retry-After": "\xb2"})), "HTTP 429"),
     "garbage verdict": (chat("I think the answer may well be right"), "YES or NO"),
     "both words": (chat("NO, but YES"), "YES or NO"),
     "empty verdict": (chat(""), "YES or NO"),
-    "null verdict": (chat(None), "NoneType"),
-    "no choices": (always(lambda: web.json_response({"choices": []})), "IndexError"),
-    "not an object": (always(lambda: web.json_response(["YES"])), "found list"),
+    "null verdict": (chat(None), "YES or NO"),
+    "no choices": (always(lambda: web.json_response({"choices": []})), "no chat completion"),
+    "not an object": (always(lambda: web.json_response(["YES"])), "a JSON list"),
     "not JSON": (always(lambda: web.Response(text="<html>YES</html>")), "<html>"),
-    "JSON too deep": (always(lambda: web.Response(text="[" * 15_000)), "expected JSON"),
+    "JSON too deep": (always(lambda: web.Response(text="[" * 15_000)), "not JSON"),
     "huge reply": (
         always(lambda: web.json_response({"choices": [{"message": {"content": "YES" * 50_000}}]})),
         "20000 bytes",
@@ -89,12 +89,21 @@ FAULTS = {
     "redirect": (always(lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"})), "HTTP 302"),
 }
 """Name -> what the judge does, and what the error says of it."""
-AT_ONCE = {"redirect"}
-"""Refused before the first answer: the set-up is wrong, and nothing is held."""
+NO_OUTAGE = {
+    "redirect",
+    "endless 429",
+    "odd Retry-After",
+    "huge reply",
+    "garbage verdict",
+    "both words",
+    "empty verdict",
+    "null verdict",
+}
+"""The set-up is wrong, or a judge answers and gives no verdict, or wants fewer requests: it is not to be brought up."""
 
 
-SHORT = {"timeout_s": 0.15, "deadline_s": 0.6}
-PATIENCE: dict[str, dict[str, float]] = {"hanging": SHORT, "slow drip": SHORT}
+SHORT = {"timeout_s": 0.25}
+LIMITS: dict[str, dict[str, float]] = {"hanging": SHORT, "slow drip": SHORT}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -102,33 +111,32 @@ async def test_a_judge_that_never_answers_usably_stops_the_run_without_a_score(
     fault: str, fake_judge: Any, fast: Any
 ) -> None:
     fake_judge.behaviour, says = FAULTS[fault]
-    service = ScorerService(fast(fake_judge.url, **PATIENCE.get(fault, {})))
+    service = ScorerService(fast(fake_judge.url, **LIMITS.get(fault, {})))
     results = await score_all(service, responses(6))
-    stats = service.stats()
     await service.aclose()
     assert check_no_fault_was_scored(results) == 0
     for result in results:
         assert says in str(result)
-        assert ("bring the judge up" in str(result)) is (fault not in AT_ONCE)  # held to the limit, then this
-    assert stats["judge_breaker_open"] == 1
+        assert ("bring the judge up" in str(result)) is (fault not in NO_OUTAGE)  # held to the limit, then this
 
 
-@pytest.mark.parametrize("fault", ["hanging", "server errors", "endless 429", "garbage verdict", "not JSON"])
+@pytest.mark.parametrize("fault", ["hanging", "server errors", "endless 429", "not JSON"])
 async def test_a_judge_that_comes_back_within_the_limit_loses_nothing(fault: str, fake_judge: Any, fast: Any) -> None:
-    config = fast(fake_judge.url, **PATIENCE.get(fault, {}))
-    config["breaker"]["hold_limit_s"] = 20
+    config = fast(fake_judge.url, **LIMITS.get(fault, {}))
+    config["hold_limit_s"] = 20
     fake_judge.behaviour, _ = FAULTS[fault]
     service = ScorerService(config)
     work = asyncio.create_task(score_all(service, responses(10)))
-    await asyncio.sleep(0.7)
+    await until(lambda: service.stats().get("judge_failures", 0) > 10)
+    await asyncio.sleep(0.3)
     assert not work.done()
     fake_judge.behaviour = None
     results = await asyncio.wait_for(work, 15)
     stats = service.stats()
     await service.aclose()
     assert check_no_fault_was_scored(results) == 10
-    assert stats["judge_breaker_opened"] >= 1
-    assert stats["judge_held_s"] > 0
+    assert stats["judge_failures"] > 0
+    assert stats["judge_held_s"] > 0 or fault == "endless 429"  # a rate limit slows down and is no outage
 
 
 async def test_a_judge_down_from_the_start_holds_and_then_says_what_to_do(fake_judge: Any, fast: Any) -> None:
@@ -144,7 +152,7 @@ async def test_up_down_and_up_again_within_the_limit_loses_nothing(
     fake_judge: Any, fast: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = fast(fake_judge.url, max_in_flight=8)
-    config["breaker"]["hold_limit_s"] = 20
+    config["hold_limit_s"] = 20
     down = asyncio.Event()
 
     async def die_at_half(judge: Any, request: web.Request) -> web.Response | None:
@@ -157,7 +165,7 @@ async def test_up_down_and_up_again_within_the_limit_loses_nothing(
     service = ScorerService(config)
     work = asyncio.create_task(score_all(service, responses(40)))
     await down.wait()
-    await until(lambda: service.stats()["judge_breaker_open"])
+    await until(lambda: service.stats()["judge_is_down"])
     await asyncio.sleep(1)  # twenty probes
     assert not work.done()
     fake_judge.behaviour = None
@@ -166,15 +174,15 @@ async def test_up_down_and_up_again_within_the_limit_loses_nothing(
     assert check_no_fault_was_scored(results) == 40
     assert set(fake_judge.answered.values()) == {1}
     opened, closed = caplog.messages
-    assert f"judge at {fake_judge.url} is out of order" in opened
+    assert f"judge at {fake_judge.url}/v1 is out of order" in opened
     assert "bring the judge up" in opened
     assert "is back after" in closed
 
 
-async def test_two_in_flight_behind_a_window_of_successes_hold_when_the_judge_dies(fake_judge: Any, fast: Any) -> None:
-    """Of 50 recent calls 50 succeeded, so the failure rate can not open the breaker: 2 of 52 is below a half."""
-    config = fast(fake_judge.url, tries=3)
-    config["breaker"]["hold_limit_s"] = 20
+async def test_two_in_flight_after_many_answers_hold_when_the_judge_dies(fake_judge: Any, fast: Any) -> None:
+    """That 50 were answered before says nothing about now."""
+    config = fast(fake_judge.url, retries=2)
+    config["hold_limit_s"] = 20
     service = ScorerService(config)
     await asyncio.gather(*(service.judge(JudgeRequest("reference", f"good {n}", "q?")) for n in range(50)))
 
@@ -184,7 +192,7 @@ async def test_two_in_flight_behind_a_window_of_successes_hold_when_the_judge_di
 
     fake_judge.behaviour = die_while_slow
     late = asyncio.gather(*(service.judge(JudgeRequest("reference", text, "q?")) for text in ("good late", "bad late")))
-    await until(lambda: late.done() or service.stats()["judge_breaker_opened"])
+    await until(lambda: late.done() or service.stats()["judge_outages"])
     assert not late.done()
     fake_judge.behaviour = None
     verdicts = await asyncio.wait_for(late, 5)
@@ -202,7 +210,7 @@ async def test_a_429_storm_is_ridden_out(fake_judge: Any, fast: Any) -> None:
     stats = service.stats()
     await service.aclose()
     assert check_no_fault_was_scored(results) == 30
-    assert stats["judge_retries"] > 0
+    assert stats["judge_failures"] > 0
 
 
 @pytest.mark.parametrize(
@@ -210,7 +218,7 @@ async def test_a_429_storm_is_ridden_out(fake_judge: Any, fast: Any) -> None:
     [
         ("the right key", "the right model", ""),
         ("the right key\n", "the right model", ""),  # as `export KEY="$(cat file; echo)"` leaves it
-        ("a wrong key", "the right model", "check the key in $JUDGE_KEY"),
+        ("a wrong key", "the right model", "Check the key in $JUDGE_KEY"),
         ("the right key", "a wrong model", "the model's name"),
     ],
 )
@@ -220,7 +228,7 @@ async def test_a_wrong_key_or_model_stops_at_once(
     fake_judge.key, fake_judge.model = "the right key", "the right model"
     monkeypatch.setenv("JUDGE_KEY", key)
     config = fast(fake_judge.url, api_key_env="JUDGE_KEY", model=model)
-    config["breaker"]["hold_limit_s"] = 3600  # would hold for an hour if it were taken for an outage
+    config["hold_limit_s"] = 3600  # would hold for an hour if it were taken for an outage
     service = ScorerService(config)
     results = await asyncio.wait_for(score_all(service, responses(3)), 3)
     await service.aclose()
@@ -228,7 +236,7 @@ async def test_a_wrong_key_or_model_stops_at_once(
     assert not says or says in str(results[0])
 
 
-async def test_one_sample_the_judge_can_not_do_does_not_open_the_breaker(fake_judge: Any, fast: Any) -> None:
+async def test_one_sample_the_judge_can_not_do_is_no_outage(fake_judge: Any, fast: Any) -> None:
     async def choke_on_one(judge: Any, request: web.Request) -> web.Response | None:
         body = judge.bodies[-1]["messages"][0]["content"]
         return web.json_response({"choices": [{"message": {"content": "?"}}]}) if "bad answer 1\n" in body else None
@@ -240,4 +248,4 @@ async def test_one_sample_the_judge_can_not_do_does_not_open_the_breaker(fake_ju
     await service.aclose()
     assert check_no_fault_was_scored(results) == 19
     assert isinstance(results[1], ScorerError)
-    assert stats["judge_breaker_opened"] == 0
+    assert stats["judge_outages"] == 0

@@ -31,32 +31,17 @@ def test_a_wrong_setting_fails_at_the_start(config: Any, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "wrong", "says"),
+    ("part", "wrong"),
     [
-        ("judge", {"tries": 0}, r"judge\.tries at least 1; found 0"),
-        ("judge", {"timeout_s": -1}, r"judge\.timeout_s above 0; found -1"),
-        ("judge", {"deadline_s": 0}, r"judge\.deadline_s above 0"),
-        ("judge", {"retries": -1}, r"judge\.retries at least 0"),
-        ("judge", {"backoff_s": -0.5}, r"judge\.backoff_s at least 0"),
-        ("judge", {"max_in_flight": 0}, r"judge\.max_in_flight at least 1"),
-        ("judge", {"max_reply_bytes": 0}, r"judge\.max_reply_bytes at least 1"),
-        ("judge", {"max_field_chars": 0}, r"judge\.max_field_chars at least 1"),
-        ("judge", {"max_tokens": 0}, r"judge\.max_tokens at least 1"),
-        ("judge", {"temperature": -5}, r"judge\.temperature at least 0"),
-        ("judge", {"top_logprobs": -1}, r"judge\.top_logprobs at least 0"),
-        ("embedder", {"batch_size": 0}, r"embedder\.batch_size at least 1"),
-        ("embedder", {"max_chars": 0}, r"embedder\.max_chars at least 1"),
-        ("cache", {"max_entries": -5}, r"cache\.max_entries at least 0"),
-        ("breaker", {"window": 0}, r"min_calls at most the window of 0"),
-        ("breaker", {"window": 4, "min_calls": 5}, r"min_calls at most the window of 4 calls; found 5"),
-        ("breaker", {"failure_rate": 7}, r"breaker\.failure_rate above 0 and at most 1; found 7"),
-        ("breaker", {"failure_rate": 0}, r"breaker\.failure_rate above 0 and at most 1"),
-        ("breaker", {"probe_first_s": 0}, r"breaker\.probe_first_s above 0"),
-        ("breaker", {"hold_limit_s": -1}, r"breaker\.hold_limit_s at least 0"),
+        ("judge", {"timeout_s": -1}), ("judge", {"retries": -1}), ("judge", {"backoff_s": -0.5}),
+        ("judge", {"max_in_flight": 0}), ("judge", {"max_reply_bytes": 0}), ("judge", {"max_field_chars": 0}),
+        ("judge", {"max_tokens": 0}), ("judge", {"temperature": -5}), ("judge", {"top_logprobs": -1}),
+        ("judge", {"server": "claude"}), ("embedder", {"batch_size": 0}), ("embedder", {"threads": -1}),
+        ("cache", {"max_entries": -5}),
     ],
-)
-def test_a_number_out_of_its_range_fails_at_the_start(part: str, wrong: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+)  # fmt: skip
+def test_a_value_out_of_its_range_fails_at_the_start(part: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"medix\.scorer\.{part}\.{next(iter(wrong))}"):
         ScorerService({part: wrong})
 
 
@@ -65,12 +50,12 @@ def test_a_number_out_of_its_range_fails_at_the_start(part: str, wrong: dict[str
     ["http://", "http://h:99999", "http://h:port", "http://h:0", "h:80", "ftp://h", "http://h\r\nX: y", "http://a b"],
 )
 def test_an_address_that_is_none_fails_at_the_start(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"addresses in medix\.scorer\.judge\.urls"):
+    with pytest.raises(ConfigError, match=r"medix\.scorer\.judge\.urls"):
         EndpointPool(EndpointOptions(urls=("http://fine:80/v1", url)))
 
 
 def test_options_that_were_not_read_from_a_mapping_are_held_to_the_ranges_too() -> None:
-    with pytest.raises(ConfigError, match=r"--model-url\.retries at least 0"):
+    with pytest.raises(ConfigError, match=r"--model-url\.retries"):
         EndpointPool(EndpointOptions(urls=("http://h",), retries=-1), "--model-url")
 
 

@@ -13,10 +13,11 @@ from aiohttp import web
 
 from examples.rule_judge.server import start_rule_judge
 from medix.errors import MedixError, ScorerError
+from medix.sample import NOT_APPLICABLE
 from reward_fns.scorers.chat import ChatClient, Sampling, user_message
 from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
 from reward_fns.scorers.service import ScorerService
-from reward_fns.scorers.types import NOT_OFFERED, JudgeRequest, Verdict
+from reward_fns.scorers.types import JudgeRequest, Verdict
 from reward_fns.scorers.verdict import parse_verdict, yes_probability
 from tests.reward_fns.scorers.conftest import ask
 
@@ -101,8 +102,7 @@ async def test_constrained_decoding_steps_down_where_the_server_refuses_it(fake_
     await service.judge(ask(1))
     await service.aclose()
     assert verdict.correct
-    # The first call and the tiny question that tells a refused constraint from a long prompt; then JSON at once.
-    assert ["structured_outputs" in body for body in fake_judge.bodies] == [True, True, False, False]
+    assert ["structured_outputs" in body for body in fake_judge.bodies] == [True, False, False]
 
 
 async def test_one_prompt_that_is_too_long_leaves_the_constraint_to_the_others(fake_judge: Any, fast: Any) -> None:
@@ -141,7 +141,7 @@ async def test_an_odd_field_beside_the_verdict_was_not_offered(beside: Any, fake
     service = ScorerService(fast(fake_judge.url))
     verdict = await service.judge(ask(0))
     await service.aclose()
-    assert (verdict.correct, verdict.yes_probability) == (True, NOT_OFFERED)
+    assert (verdict.correct, verdict.yes_probability) == (True, NOT_APPLICABLE)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_chat_client_for_generation_sends_images_and_returns_usage(fake_ju
 def test_an_endpoint_error_survives_pickling_with_its_kind() -> None:
     import pickle
 
-    error = EndpointError("a", "b", "c", "busy", 429, 2.0)
+    error = EndpointError("a", "b", "busy", 429, 2.0)
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, MedixError)
     assert (copy.kind, copy.status, copy.retry_after_s, str(copy)) == ("busy", 429, 2.0, str(error))
