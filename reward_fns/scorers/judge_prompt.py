@@ -126,24 +126,6 @@ def own_prompt(template: str, max_field_chars: int) -> JudgePrompt:
     return JudgePrompt(template, max_field_chars)
 
 
-@lru_cache(maxsize=64)
-def own_prompt(template: str, max_field_chars: int) -> JudgePrompt:
-    """Return a component's own prompt (`JudgeRequest.template`).
-
-    Raises:
-        ConfigError: it shows no candidate, or a placeholder stands outside its delimiters or twice.
-    """
-    for field, name in FIELDS.items():
-        block = f"[[{name}]]\n{{{field}}}\n[[/{name}]]"
-        count = template.count(f"{{{field}}}")
-        if template.count(block) != count or count > 1 or (field == "candidate" and not count):
-            raise ConfigError(
-                f"A component's own judge prompt does not show {{{field}}} once between its delimiters.",
-                f"Write [[{name}]], {{{field}}} and [[/{name}]] on three lines of the template.",
-            )
-    return JudgePrompt(template, max_field_chars)
-
-
 def read_fields(prompt: str) -> dict[str, str] | None:
     """Return field name -> text of a filled prompt; None if a field that a verdict needs is not there exactly once."""
     found = _FILLED.findall(prompt)
