@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from medix.errors import ScorerError
 
 if TYPE_CHECKING:
-    from medix_verl.preflight.colocated import JudgeCheck
+    from medix_verl.preflight.scorers import JudgeCheck
     from reward_fns.scorers.service import ScorerService
 
 logger = logging.getLogger(__name__)

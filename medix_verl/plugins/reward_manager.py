@@ -18,7 +18,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from medix.errors import ConfigError
 from medix_verl.plugins.colocated_judge import ask_fixed_verdicts
-from medix_verl.preflight.colocated import read_judge_check
+from medix_verl.preflight.scorers import read_judge_check
 from medix_verl.scored_log import ScoredLog
 from reward_fns import ScoringInput, build_composite
 

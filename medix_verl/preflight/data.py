@@ -1,4 +1,4 @@
-"""Can veRL train on these parquet files?"""
+"""Check that veRL can train on these parquet files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from medix.errors import ConfigError, DataError
 from medix.sample import count_image_slots
-from medix_verl.preflight.batch_sizes import read_sizes
 from medix_verl.preflight.check import Check
+from medix_verl.preflight.config import read_sizes
 
 MAX_DECODED = 2000
-"""Rows a file whose images are decoded, of row groups spread evenly; `medix prepare` decoded every one already."""
+"""Rows of a file whose images are decoded, in row groups spread evenly; `medix prepare` has decoded every one."""
 MAX_PIXELS = 64_000_000
-_PREPARE = "make it with `medix prepare SOURCE --out DIR`"
-_AGAIN = "prepare the file again: it sets such rows aside"
+_PREPARE = "Make it with `medix prepare SOURCE --out DIR`."
+_AGAIN = "Prepare the file again: it sets such rows aside."
 
 
 def check_parquet(path: str, max_prompt_length: int) -> str | Check:
-    """Columns and every row of one file; of the images their number, and those of a sample decoded.
+    """Check columns and every row of one file, count its images, and decode those of a sample.
 
     Raises:
         DataError: naming the column or the row.
@@ -38,13 +38,13 @@ def check_parquet(path: str, max_prompt_length: int) -> str | Check:
     if len(groups) < file.num_row_groups or decoded < rows:
         found += f"; the images of {decoded} rows decoded, from {len(groups)} of {file.num_row_groups} row groups"
     if uncounted:
-        remedy = "prepare the file again with --model, which counts"
-        return Check("data", "warn", f"{found}; the tokens of {uncounted} rows were not counted", remedy)
+        remedy = "Prepare the file again with --model, which counts."
+        return Check("warn", f"{found}; the tokens of {uncounted} rows were not counted", remedy)
     return found
 
 
 def check_train_rows(config: Any, paths: Sequence[str]) -> str | Check:
-    """Rows for at least one batch: veRL leaves out what does not fill one, and divides by the number of batches.
+    """Check for rows of at least one batch: veRL leaves out what does not fill one, and divides by their number.
 
     Raises:
         ConfigError: with the batch that there are rows for.
@@ -52,14 +52,14 @@ def check_train_rows(config: Any, paths: Sequence[str]) -> str | Check:
     try:
         rows = sum(_open(path).metadata.num_rows for path in paths)
     except DataError:
-        return Check("train rows", "warn", "not counted", "mend the files first")
+        return Check("warn", "not counted", "Mend the files first.")
     most = config.data.train_max_samples
     rows = min(rows, most) if most > 0 else rows
     sizes = read_sizes(config)
     if rows < sizes.batch:
         fits = sizes.fitting(rows)[0] <= rows
-        fix = sizes.set_to(rows) if fits else f"prepare {sizes.unit} rows or more"
-        raise ConfigError(f"rows for one batch of data.train_batch_size={sizes.batch}", str(rows), fix)
+        fix = sizes.set_to(rows) if fits else f"Prepare {sizes.unit} rows or more."
+        raise ConfigError(f"There are {rows} rows, fewer than one batch (data.train_batch_size={sizes.batch}).", fix)
     return f"{rows}, {rows // sizes.batch} batch(es) of {sizes.batch} an epoch"
 
 
@@ -70,27 +70,27 @@ def _open(path: str) -> Any:
     from medix.row_schema import wrong_columns
 
     if not Path(path).is_file():
-        raise DataError("a parquet file", f"none at {path}", _PREPARE)
+        raise DataError(f"There is no parquet file at {path}.", _PREPARE)
     try:
         file = parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError("a readable parquet file", f"{path}: {error}", _PREPARE) from error
+        raise DataError(f"{path} can not be read as parquet: {error}", _PREPARE) from error
     if wrong := wrong_columns(file.schema_arrow):
-        raise DataError(f"the columns that `medix prepare` writes in {path}", ", ".join(wrong), _PREPARE)
+        raise DataError(f"{path} has not the columns that `medix prepare` writes: {', '.join(wrong)}.", _PREPARE)
     if file.metadata.num_rows == 0:
-        raise DataError(f"rows in {path}", "none", _PREPARE)
+        raise DataError(f"{path} has no rows.", _PREPARE)
     return file
 
 
 def _without_bytes(file: Any) -> list[str]:
-    """Columns that say all of a row but its pixels; of an image the empty path, so that the list has its length."""
+    """Return columns that say all of a row but its pixels; the empty path of each image keeps the list's length."""
     leaves = [file.schema.column(number).path for number in range(len(file.schema))]
     paths = [leaf for leaf in leaves if leaf.startswith("images.") and leaf.endswith(".path")]
     return ["prompt", "reward_model", "extra_info", *paths]
 
 
 def _rows(file: Any, columns: Sequence[str], group: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(index, row) of a file, or of one of its row groups; few rows are in memory at once."""
+    """Yield (index, row) of a file, or of one of its row groups; few rows are in memory at once."""
     groups = range(file.num_row_groups) if group is None else [group]
     index = sum(file.metadata.row_group(before).num_rows for before in range(group or 0))
     for batch in file.iter_batches(batch_size=32, row_groups=list(groups), columns=list(columns)):
@@ -100,14 +100,14 @@ def _rows(file: Any, columns: Sequence[str], group: int | None = None) -> Iterat
 
 
 def _sampled_groups(file: Any) -> list[int]:
-    """All row groups, or so many, evenly spread, that about `MAX_DECODED` rows are in them."""
+    """Return all row groups, or so many, evenly spread, that they hold about `MAX_DECODED` rows."""
     groups = file.num_row_groups
     wanted = min(groups, max(1, MAX_DECODED * groups // file.metadata.num_rows))
     return sorted({number * groups // wanted for number in range(wanted)})
 
 
 def _decode(path: str, file: Any, groups: Sequence[int]) -> int:
-    """Decode the images of at most `MAX_DECODED` rows of these groups; returns the number of rows."""
+    """Decode the images of at most `MAX_DECODED` rows of these groups; return the number of rows."""
     rows = sum(file.metadata.row_group(group).num_rows for group in groups)
     stride, decoded = -(-rows // MAX_DECODED), 0
     for group in groups:
@@ -126,15 +126,15 @@ def _name(path: str, index: int, row: dict[str, Any]) -> str:
 def _check_row(where: str, row: dict[str, Any], max_prompt_length: int) -> None:
     info, images = row["extra_info"] or {}, row["images"] or []
     if not info or not row["prompt"]:
-        raise DataError(f"a prompt and extra_info in {where}", "null", _AGAIN)
+        raise DataError(f"There is no prompt or no extra_info in {where}.", _AGAIN)
     if not (row["reward_model"] or {}).get("ground_truth"):
-        raise DataError(f"a reference answer, reward_model.ground_truth, in {where}", "none", _AGAIN)
+        raise DataError(f"There is no reference answer (reward_model.ground_truth) in {where}.", _AGAIN)
     slots = count_image_slots(row["prompt"])
     if slots != len(images):
-        raise DataError(f"as many <image> slots as images in {where}", f"{slots} slots, {len(images)} images", _AGAIN)
+        raise DataError(f"There are {slots} <image> slots and {len(images)} images in {where}.", _AGAIN)
     tokens = info.get("n_tokens") or 0
     if tokens > max_prompt_length:
-        raise DataError(f"at most {max_prompt_length} prompt tokens in {where}", f"{tokens}", _AGAIN)
+        raise DataError(f"There are {tokens} prompt tokens, over {max_prompt_length}, in {where}.", _AGAIN)
 
 
 def _check_image(content: bytes, where: str) -> None:
@@ -143,7 +143,7 @@ def _check_image(content: bytes, where: str) -> None:
     try:
         with Image.open(BytesIO(content)) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"images of at most {MAX_PIXELS:,} pixels in {where}", f"{image.size}", _AGAIN)
+                raise DataError(f"An image of {image.size} has over {MAX_PIXELS:,} pixels in {where}.", _AGAIN)
             image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"a decodable image in {where}", f"{type(error).__name__}: {error}", _AGAIN) from error
+        raise DataError(f"An image can not be decoded ({error}) in {where}.", _AGAIN) from error

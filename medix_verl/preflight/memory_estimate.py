@@ -1,4 +1,4 @@
-"""How much memory one GPU of a run needs: the arithmetic, with no configuration and no hardware in it.
+"""Estimate the memory that a run needs on one GPU and in a node's main memory: arithmetic, without configuration.
 
 Method, for FSDP over G processes, all in bytes (P parameters, T trainable ones, L one decoder layer, t tokens, h hidden
 width, V vocabulary, m bytes of the trained copy: 4 in fp32, 2 in bf16).
@@ -14,15 +14,25 @@ width, V vocabulary, m bytes of the trained copy: 4 in fp32, 2 in bf16).
 veRL runs three phases on the same card, and the largest counts: `rollout` (vLLM awake; weights and optimizer only where
 they are not offloaded), `log-probs` (vLLM asleep; weights, gathered, activations of one layer, logits), and `update`
 (vLLM asleep; everything that is trained). The optimizer is loaded for its own step, with activations and logits gone.
-To each come 2 GB for CUDA contexts, NCCL and CUDA graphs. No GPU was at hand when this was written: it is reckoned, not
-measured, and a tenth of the card is left as a margin for fragmentation and what is not in this list.
+To each come 2 GB for CUDA contexts, NCCL and CUDA graphs. A tenth of the card is left as a margin for fragmentation and
+what is not in this list. `medix preflight --rehearse` holds the trained part against PyTorch's own accounting of the
+real model class; nothing was measured on a GPU.
+
+Main memory has two moments, and the larger counts:
+
+    start   every rank loads the model whole in the trained type where input and output embeddings are tied, else only
+            rank 0 does (veRL's `get_init_weight_context_manager`)
+    step    offloaded weights and optimizer. veRL copies them with `non_blocking=True`, into pinned memory, and
+            PyTorch's pinned allocator rounds every tensor up to a power of two. Besides, TransferQueue keeps each
+            response's pixel values until the step ends: 24 bytes a pixel (3 channels, twice in time, in fp32)
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from medix_verl.preflight.model_shape import ModelShape
+from medix_verl.preflight.model import ModelShape
 
 GB = 1e9
 CONTEXT_GB = 2.0
@@ -32,14 +42,14 @@ PATCHES_A_TOKEN = 4
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What of a configuration the memory depends on. Tokens are those of one micro-batch on one GPU."""
+    """What the memory depends on. Tokens are those of one micro-batch on one GPU."""
 
     shape: ModelShape
     gpus: int
     update_tokens: int
     log_prob_tokens: int
     image_share: float
-    """Of those tokens, at most so many stand for images: prompt / (prompt + response)."""
+    """Share of those tokens that may stand for images: prompt / (prompt + response)."""
     trained_bytes: int = 4
     lora_rank: int = 0
     checkpointing: bool = True
@@ -54,7 +64,7 @@ class TrainingPlan:
 
     @property
     def held(self) -> int:
-        """Parameters with a trained copy: adapters come on top of what they adapt."""
+        """Parameters with a copy in the trained type: adapters come on top of what they adapt."""
         return self.shape.parameters + (self.trainable if self.lora_rank else 0)
 
 
@@ -72,17 +82,17 @@ class RolloutPlan:
         return 2 * self.shape.parameters / self.tensor_parallel / GB
 
     def sequence_gb(self) -> float:
-        """KV cache of one sequence of `max_model_len`, in bf16. vLLM repeats heads where there are fewer than GPUs."""
+        """Return the KV cache of one sequence of `max_model_len`, in bf16. vLLM repeats heads if GPUs are more."""
         shared = min(self.tensor_parallel, self.shape.kv_heads)
         return 2 * self.shape.layers * self.shape.kv_width * self.max_model_len / shared / GB
 
     def cache_gb(self, card_gb: float) -> float:
-        """What is left for the KV cache; vLLM's own buffers are taken as 1 GB."""
+        """Return what is left for the KV cache; vLLM's own buffers are taken as 1 GB."""
         return self.utilization * card_gb - self.weights_gb() - 1.0
 
 
 def training_phases(plan: TrainingPlan) -> dict[str, dict[str, float]]:
-    """Phase -> part -> GB on one GPU, for the two phases in which vLLM sleeps."""
+    """Return phase -> part -> GB on one GPU, for the phases in which vLLM sleeps."""
     shape = plan.shape
     weights = plan.trained_bytes * plan.held / plan.gpus / GB
     optimizer = 2 * plan.trained_bytes * plan.trainable / plan.gpus / GB
@@ -109,7 +119,7 @@ def training_phases(plan: TrainingPlan) -> dict[str, dict[str, float]]:
 
 
 def rollout_phase(plan: TrainingPlan, rollout: RolloutPlan, card_gb: float) -> dict[str, float]:
-    """Part -> GB on one GPU while vLLM generates."""
+    """Return part -> GB on one GPU while vLLM generates."""
     parts = {"vLLM": rollout.utilization * card_gb, "context": CONTEXT_GB, **_reference(plan)}
     if not plan.param_offload:
         parts["weights"] = plan.trained_bytes * plan.held / plan.gpus / GB
@@ -118,22 +128,48 @@ def rollout_phase(plan: TrainingPlan, rollout: RolloutPlan, card_gb: float) -> d
     return parts
 
 
-def host_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
-    """What the offloaded parts of one node's processes take of its main memory."""
-    share = gpus_of_node / plan.gpus
-    weights = plan.trained_bytes * plan.held if plan.param_offload else 0
-    optimizer = 2 * plan.trained_bytes * plan.trainable if plan.optimizer_offload else 0
-    reference = plan.trained_bytes * plan.shape.parameters if plan.reference_offload else 0
-    return share * (weights + optimizer + reference) / GB
+def host_start_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
+    """Return what loading the model takes of one node's main memory, before it is sharded."""
+    whole = plan.trained_bytes * plan.shape.parameters / GB
+    return whole * (gpus_of_node if plan.shape.tied else 1)
+
+
+def host_step_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
+    """Return what the offloaded parts of one node's processes take of its main memory, pinned."""
+    node = gpus_of_node / plan.gpus
+    frozen = _pinned(plan)
+    # Adapters are small beside what they adapt: not rounded.
+    trained = plan.trained_bytes * plan.trainable if plan.lora_rank else frozen
+    weights = frozen + (trained if plan.lora_rank else 0)
+    offloaded = weights * plan.param_offload + 2 * trained * plan.optimizer_offload
+    return node * (offloaded + frozen * bool(plan.reference_offload)) / GB
+
+
+def pixels_gb(responses: int, pixels_of_a_prompt: float, bytes_a_pixel: int = 24) -> float:
+    """Return what TransferQueue holds of pixel values in one step."""
+    return responses * pixels_of_a_prompt * bytes_a_pixel / GB
+
+
+def _pinned(plan: TrainingPlan) -> int:
+    """Return the bytes of all ranks' shards, each rounded up to a power of two.
+
+    FSDP2 cuts a tensor by rows: every rank has `ceil(rows / gpus)` of them, until there are no more.
+    """
+    total = 0
+    for count, rows, width in plan.shape.tensors:
+        share = math.ceil(rows / plan.gpus)
+        for held in (share,) * (rows // share) + (rows % share,):
+            total += count * (1 << (plan.trained_bytes * held * width - 1).bit_length() if held else 0)
+    return total
 
 
 def checkpoint_gb(plan: TrainingPlan) -> float:
-    """On disk: the trained copy of the weights and two moments of what is trained."""
+    """Return the size on disk: the trained copy of the weights, and two moments of what is trained."""
     return plan.trained_bytes * (plan.held + 2 * plan.trainable) / GB
 
 
 def _reference(plan: TrainingPlan) -> dict[str, float]:
-    """A reference model that stays on the GPUs. An offloaded one takes the trained weights' place for its own pass."""
+    """Return what a reference model holds of the GPUs. An offloaded one takes the trained weights' place."""
     if plan.reference_offload is not False:
         return {}
     return {"reference": plan.trained_bytes * plan.shape.parameters / plan.gpus / GB}

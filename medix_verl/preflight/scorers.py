@@ -1,12 +1,15 @@
-"""Do the judge and the embedder answer, and do they make sense?"""
+"""Do the judge and the embedder answer, and do they make sense? A judge that veRL serves starts with the run only."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from medix.errors import ConfigError, ScorerError
+from medix.files import read_mapping
 from medix_verl.preflight.check import Check
+from medix_verl.preflight.model import hub_name
 from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest, Scorers
 
@@ -19,6 +22,8 @@ FIXED_VERDICTS = (
     ("What is the diagnosis?", "myocardial infarction", "heart attack", True),
 )
 """(question, reference, answer, right?): a judge that misses one of these is not fit to pay a policy."""
+
+JudgeCheck = Literal["stop", "warn"]
 
 
 def check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:
@@ -42,7 +47,7 @@ async def _check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[
 
 
 async def wrong_verdicts(scorers: Scorers) -> list[str]:
-    """Ask for the fixed verdicts; what came out wrong, in words.
+    """Ask for the fixed verdicts, and return what came out wrong, in words.
 
     Raises:
         ScorerError: there was no verdict to be had.
@@ -56,16 +61,17 @@ async def wrong_verdicts(scorers: Scorers) -> list[str]:
 
 
 async def _judge_check(service: ScorerService, judge: dict[str, Any]) -> Check:
-    name = f"judge {judge['model']}"
+    name, urls = f"judge {judge['model']}", ", ".join(judge["urls"])
     try:
         wrong = await wrong_verdicts(service)
     except (ScorerError, ConfigError) as error:
-        remedy = f"{error.fix}; start one with `python -m examples.rule_judge`, or set JUDGE_URL= to yours"
-        return Check(name, "fail", f"{', '.join(judge['urls'])}: {error.found}", remedy)
+        remedy = f"{error.fix} Or start one with `python -m examples.rule_judge`, or set JUDGE_URL= to yours."
+        return Check("fail", f"{urls}: {error.problem}", remedy, name)
     if wrong:
-        return Check(name, "fail", f"wrong on {', '.join(wrong)}", "use a stronger judge: its mistakes are the reward")
+        remedy = "Use a stronger judge: its mistakes are the reward."
+        return Check("fail", f"wrong on {', '.join(wrong)}", remedy, name)
     number = len(FIXED_VERDICTS)
-    return Check(name, "pass", f"{number} of {number} fixed verdicts right at {', '.join(judge['urls'])}")
+    return Check("pass", f"{number} of {number} fixed verdicts right at {urls}", name=name)
 
 
 async def _embedder_check(service: ScorerService, embedder: dict[str, Any]) -> Check:
@@ -74,8 +80,72 @@ async def _embedder_check(service: ScorerService, embedder: dict[str, Any]) -> C
         same = (await service.similarity("pneumonia", "pneumonia ")).cosine
         other = (await service.similarity("pneumonia", "tax return")).cosine
     except (ScorerError, ConfigError) as error:
-        return Check(name, "fail", error.found, error.fix)
+        return Check("fail", error.problem, error.fix, name)
+    found = f"cosine {same:.2f} to itself, {other:.2f} to an unrelated text"
     if same < 0.99 or other > same - 0.2:
-        found = f"cosine {same:.2f} to itself and {other:.2f} to an unrelated text"
-        return Check(name, "fail", found, "use another embedder: this one does not tell texts apart")
-    return Check(name, "pass", f"cosine {same:.2f} to itself, {other:.2f} to an unrelated text")
+        return Check("fail", found, "Use another embedder: this one does not tell texts apart.", name)
+    return Check("pass", found, name=name)
+
+
+def check_colocated_judge(config: Any, config_only: bool = False) -> str | Check:
+    """Settings and model folder of `reward.reward_model`; at best a warning, as no verdict has been seen.
+
+    Raises:
+        ConfigError: it could not start, or would not be asked.
+    """
+    model = config.reward.reward_model
+    if config.reward.custom_reward_function.path is None:
+        raise ConfigError(
+            "Without reward.custom_reward_function.path veRL never calls the reward manager of a judge that it serves.",
+            "Choose judge=colocated instead of setting the keys one by one.",
+        )
+    if not model.enable_resource_pool:
+        raise ConfigError(
+            "The judge has no GPU slots of its own (reward.reward_model.enable_resource_pool).",
+            "Set reward.reward_model.enable_resource_pool=true.",
+        )
+    read_judge_check(config)
+    if config_only:
+        return f"colocated, {model.model_path}, on {model.n_gpus_per_node} GPU slot(s) of its own"
+    found = _check_judge_folder(str(model.model_path or ""))
+    asked = "it starts with the run, and is asked the fixed verdicts before it pays the first response"
+    return Check("warn", f"{found}; {asked}", "Watch the first step.")
+
+
+def read_judge_check(config: Any) -> JudgeCheck:
+    """Return what a judge that gets fixed verdicts wrong does to the run: `medix.judge_check`.
+
+    Raises:
+        ConfigError: neither `stop` nor `warn`.
+    """
+    found = config.medix.get("judge_check", "stop")
+    if found not in get_args(JudgeCheck):
+        raise ConfigError(f"medix.judge_check is {found!r}.", "Set it to stop or warn.")
+    chosen: JudgeCheck = found
+    return chosen
+
+
+def _check_judge_folder(path: str) -> str:
+    folder = Path(path)
+    if hub_name(path):
+        return f"colocated, {path} taken as a hub name"
+    if not path or not folder.is_dir():
+        raise ConfigError(
+            f"There is no folder with the judge's language model at {path!r}.",
+            "Set JUDGE_MODEL= (reward.reward_model.model_path); examples/colocated_judge makes a small one.",
+        )
+    missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
+    if not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    settings = {} if "tokenizer_config.json" in missing else read_mapping(folder / "tokenizer_config.json")
+    if not (folder / "chat_template.jinja").is_file() and not settings.get("chat_template"):
+        missing.append("chat template")
+    if missing:
+        raise ConfigError(f"The judge in {path} has no {', '.join(missing)}.", "Build or download it again.")
+    if "auto_map" in settings:
+        # veRL 0.9.1 opens the judge's tokenizer with trust_remote_code=True, whatever is configured.
+        raise ConfigError(
+            f"veRL would run code that the judge's tokenizer brings (auto_map in {path}/tokenizer_config.json).",
+            "Use another model, or serve this one yourself and set JUDGE=external JUDGE_URL=.",
+        )
+    return f"colocated, {path} holds weights, tokenizer and chat template"

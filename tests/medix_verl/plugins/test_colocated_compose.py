@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
-from medix_verl.preflight.colocated import check_colocated_judge
+from medix_verl.preflight.scorers import check_colocated_judge
 from medix_verl.run_config import compose_config
 from reward_fns.scorers.service import ScorerService
 

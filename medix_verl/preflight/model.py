@@ -1,0 +1,199 @@
+"""A model's size: every tensor of its class, built on the meta device from its `config.json`; no weights are read.
+
+torch and transformers take many seconds to import, so the class is built in a child process, once for each
+`config.json`. `known_models.json` holds the results for the models of the recipes, so that a run can be estimated
+before anything is downloaded; a test builds each of them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from medix.errors import ConfigError
+from medix.files import read_mapping
+from medix_verl.preflight.check import Check
+
+KNOWN_MODELS = Path(__file__).with_name("known_models.json")
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Counts of elements, not of bytes."""
+
+    tensors: tuple[tuple[int, int, int], ...]
+    """(how many, rows, elements a row) of the parameters, tied ones once. FSDP2 shards the rows."""
+    vision_parameters: int
+    layer_parameters: int
+    """Of one decoder layer, which FSDP gathers as a whole."""
+    adapted_width: int
+    """Input and output widths of one decoder layer's linear maps, added up: a LoRA of rank r adds r times that."""
+    layers: int
+    hidden: int
+    feed_forward: int
+    """Width that one token passes through: all chosen experts together in a mixture."""
+    idle_parameters: int
+    """Of the experts that one token does not pass through; 0 for a dense model."""
+    vocabulary: int
+    vision_width: int
+    """Widths of the vision tower's blocks, added up; 0 for a language model."""
+    kv_width: int
+    """Key and value elements that one token leaves in one layer."""
+    kv_heads: int
+    tied: bool
+    """Whether input and output embeddings are one tensor."""
+    family: str
+    """`model_type` of the configuration, e.g. qwen2_5_vl."""
+
+    @property
+    def parameters(self) -> int:
+        return sum(count * rows * width for count, rows, width in self.tensors)
+
+    def lora_parameters(self, rank: int) -> int:
+        """Return the size of adapters on every linear map of the decoder (`target_modules: all-linear`)."""
+        return rank * self.adapted_width * self.layers
+
+
+def shape_of(path: str) -> ModelShape | None:
+    """Return the shape of the model in a folder, in the hub client's cache, or known by its hub name; else None.
+
+    Raises:
+        ConfigError: its config.json can not be read, or transformers has no class for it.
+    """
+    folder = Path(path)
+    file = folder / "config.json" if (folder / "config.json").is_file() else _cached_config(path)
+    if file is None:
+        known = json.loads(KNOWN_MODELS.read_text(encoding="utf-8")).get(path)
+        return _shape(known["shape"]) if known else None
+    return _shape(_built(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest()))
+
+
+def hub_name(path: str) -> bool:
+    """Return whether a model setting is a name on the hub (USER/MODEL) rather than a folder."""
+    return path.count("/") == 1 and not Path(path).exists() and not path.startswith((".", "/", "~", "outputs/"))
+
+
+def check_model_folder(path: str) -> str | Check:
+    """A Hugging Face folder with weights, tokenizer and processor.
+
+    Raises:
+        ConfigError: there is none, or a part is missing.
+    """
+    folder = Path(path)
+    if hub_name(path):
+        return f"{path}: taken as a hub name"
+    if not folder.is_dir():
+        raise ConfigError(
+            f"There is no model folder at {path}.",
+            f"Set MODEL= to a folder or a hub name; `python -m examples.tiny_vlm --out {path}` builds a tiny one.",
+        )
+    wanted = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
+    missing = [name for name in wanted if not (folder / name).exists()]
+    if not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise ConfigError(f"The model in {path} has no {', '.join(missing)}.", "Build or download the model again.")
+    return f"{path} holds weights, tokenizer and processor"
+
+
+def _cached_config(name: str) -> Path | None:
+    """Return the config.json of a hub name in the hub client's own cache. No connection is made."""
+    if not hub_name(name):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found) if isinstance(found, str) else None
+
+
+@cache
+def _built(file: str, _digest: str) -> dict[str, Any]:
+    read_mapping(Path(file))  # says what is wrong with a broken file
+    code = f"from {__name__} import build; build({file!r})"
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=600)
+    if run.returncode:
+        reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ConfigError(f"transformers can not build the model of {file}: {reason}", "Name another model.")
+    built: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return built
+
+
+def _shape(counts: dict[str, Any]) -> ModelShape:
+    return ModelShape(**{**counts, "tensors": tuple(tuple(row) for row in counts["tensors"])})
+
+
+def build(file: str) -> None:
+    """Print the counts of the model class of a config.json. Runs in a child process."""
+    from transformers import AutoConfig
+
+    print(json.dumps(measure(AutoConfig.for_model(**json.loads(Path(file).read_text(encoding="utf-8"))))))
+
+
+def meta_model(config: Any) -> Any:
+    """Return the class of a configuration on the meta device: shapes and no memory."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    with torch.device("meta"):
+        return kind.from_config(config, dtype=torch.float32)
+
+
+def measure(config: Any) -> dict[str, Any]:
+    """Return the fields of `ModelShape` for a transformers configuration."""
+    from collections import Counter
+
+    import torch
+
+    model = meta_model(config)
+    text = config.get_text_config()
+    decoder = model.get_decoder()
+    layer = decoder.layers[0]
+    experts = getattr(text, "num_experts", 0) or getattr(text, "num_local_experts", 0) or 0
+    chosen = text.num_experts_per_tok if experts else 1
+    held = sum(tensor.numel() for tensor in layer.parameters() if tensor.ndim == 3)
+    vision = getattr(model.model, "visual", None)
+    blocks = getattr(vision, "blocks", [])
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    shapes = Counter((tensor.shape[0], tensor.numel() // tensor.shape[0]) for tensor in model.parameters())
+    return {
+        "tensors": sorted([count, rows, width] for (rows, width), count in shapes.items()),
+        "vision_parameters": sum(tensor.numel() for tensor in vision.parameters()) if vision is not None else 0,
+        "layer_parameters": sum(tensor.numel() for tensor in layer.parameters()),
+        # Adapters are put on `Linear` modules; the experts of a mixture are plain tensors.
+        "adapted_width": sum(m.in_features + m.out_features for m in layer.modules() if isinstance(m, torch.nn.Linear)),
+        "layers": text.num_hidden_layers,
+        "hidden": text.hidden_size,
+        "feed_forward": (text.moe_intermediate_size if experts else text.intermediate_size) * chosen,
+        "idle_parameters": text.num_hidden_layers * held * (experts - chosen) // experts if experts else 0,
+        "vocabulary": text.vocab_size,
+        "vision_width": len(blocks) * config.vision_config.hidden_size if len(blocks) else 0,
+        "kv_width": 2 * heads * width,
+        "kv_heads": heads,
+        "tied": bool(config.tie_word_embeddings),
+        "family": config.model_type,
+    }
+
+
+def count_parameters(weights: Path) -> int:
+    """Return the number of parameters in a safetensors file, from its header.
+
+    Raises:
+        ConfigError: it is no such file.
+    """
+    from math import prod
+
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{weights} can not be read: {error}", "Build or download the model again.") from error
