@@ -12,8 +12,8 @@ from evaluation.command import eval_app
 from medix.errors import MedixError
 from medix_verl.export.command import export
 from medix_verl.preflight.command import preflight
+from medix_verl.recipe.command import recipe
 from medix_verl.report.command import report, summary
-from medix_verl.serve.command import serve_app
 from medix_verl.training.command import config, train
 from reward_fns.command import score
 
@@ -27,8 +27,8 @@ def _root() -> None:
 
 app.command("prepare")(prepare_command)
 app.command("score")(score)
-app.add_typer(serve_app, name="serve")
 app.command("preflight")(preflight)
+app.command("recipe")(recipe)
 app.command("config")(config)
 app.command("train")(train)
 app.command("export")(export)

@@ -18,9 +18,6 @@ def preflight(
     config_only: Annotated[
         bool, typer.Option("--config-only", help="leave out what needs model files, data files or running scorers")
     ] = False,
-    rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="trace one update of the real model class, without memory (minutes)")
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Check machine, model, data, reward, judge and embedder before anything starts."""
@@ -41,9 +38,5 @@ def preflight(
         Console().print(table(checks))
     for check in failed(checks):
         typer.echo(f"error: {check.name}: {check.found} Fix: {check.remedy}", err=True)
-    if rehearse:
-        from medix_verl.preflight.rehearsal import show_rehearsal
-
-        show_rehearsal(config, as_json)
     if failed(checks):
         raise typer.Exit(2)

@@ -130,6 +130,7 @@ def read_plan(config: Any) -> tuple[TrainingPlan, RolloutPlan] | tuple[None, Non
         return None, None
     length = config.data.max_prompt_length + config.data.max_response_length
     engine, gpus = actor.fsdp_config, config.trainer.n_gpus_per_node * config.trainer.nnodes
+    reference = config.actor_rollout_ref.ref.fsdp_config
     has_reference = (actor.use_kl_loss or config.algorithm.use_kl_in_reward) and not model.lora_rank
     plan = TrainingPlan(
         shape,
@@ -149,7 +150,8 @@ def read_plan(config: Any) -> tuple[TrainingPlan, RolloutPlan] | tuple[None, Non
         checkpointing=model.enable_gradient_checkpointing,
         param_offload=engine.param_offload,
         optimizer_offload=engine.optimizer_offload,
-        reference_offload=config.actor_rollout_ref.ref.fsdp_config.param_offload if has_reference else None,
+        reference_offload=reference.param_offload if has_reference else None,
+        reference_bytes=4 if str(reference.get("model_dtype")) in ("fp32", "float32") else 2,
     )
     limits = (rollout.gpu_memory_utilization, rollout.tensor_model_parallel_size, rollout.max_model_len or length)
     return plan, RolloutPlan(shape, *limits, rollout.free_cache_engine)

@@ -57,6 +57,7 @@ class TrainingPlan:
     optimizer_offload: bool = False
     reference_offload: bool | None = None
     """Whether the reference model of a KL term waits in main memory; None: there is none (adapters bring their own)."""
+    reference_bytes: int = 2
 
     @property
     def trainable(self) -> int:
@@ -137,12 +138,13 @@ def host_start_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
 def host_step_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
     """Return what the offloaded parts of one node's processes take of its main memory, pinned."""
     node = gpus_of_node / plan.gpus
-    frozen = _pinned(plan)
+    frozen = _pinned(plan, plan.trained_bytes)
     # Adapters are small beside what they adapt: not rounded.
     trained = plan.trained_bytes * plan.trainable if plan.lora_rank else frozen
     weights = frozen + (trained if plan.lora_rank else 0)
     offloaded = weights * plan.param_offload + 2 * trained * plan.optimizer_offload
-    return node * (offloaded + frozen * bool(plan.reference_offload)) / GB
+    reference = _pinned(plan, plan.reference_bytes) if plan.reference_offload else 0
+    return node * (offloaded + reference) / GB
 
 
 def pixels_gb(responses: int, pixels_of_a_prompt: float, bytes_a_pixel: int = 24) -> float:
@@ -150,8 +152,8 @@ def pixels_gb(responses: int, pixels_of_a_prompt: float, bytes_a_pixel: int = 24
     return responses * pixels_of_a_prompt * bytes_a_pixel / GB
 
 
-def _pinned(plan: TrainingPlan) -> int:
-    """Return the bytes of all ranks' shards, each rounded up to a power of two.
+def _pinned(plan: TrainingPlan, size: int) -> int:
+    """Return the bytes of all ranks' shards, `size` an element, each rounded up to a power of two.
 
     FSDP2 cuts a tensor by rows: every rank has `ceil(rows / gpus)` of them, until there are no more.
     """
@@ -159,7 +161,7 @@ def _pinned(plan: TrainingPlan) -> int:
     for count, rows, width in plan.shape.tensors:
         share = math.ceil(rows / plan.gpus)
         for held in (share,) * (rows // share) + (rows % share,):
-            total += count * (1 << (plan.trained_bytes * held * width - 1).bit_length() if held else 0)
+            total += count * (1 << (size * held * width - 1).bit_length() if held else 0)
     return total
 
 
@@ -172,7 +174,7 @@ def _reference(plan: TrainingPlan) -> dict[str, float]:
     """Return what a reference model holds of the GPUs. An offloaded one takes the trained weights' place."""
     if plan.reference_offload is not False:
         return {}
-    return {"reference": plan.trained_bytes * plan.shape.parameters / plan.gpus / GB}
+    return {"reference": plan.reference_bytes * plan.shape.parameters / plan.gpus / GB}
 
 
 def _gathered_gb(plan: TrainingPlan, trained: bool) -> float:

@@ -1,1 +1,1 @@
-"""`medix recipe`: a run from its knobs, stage by stage: checks, downloads, data, judge, training, export, evaluation."""
+"""`medix recipe`: a run from its knobs, stage by stage, from the checks to the report."""

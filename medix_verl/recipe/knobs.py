@@ -18,7 +18,7 @@ _SAYS = {_FLAG: "0 or 1", _WHOLE: "a whole number", _COUNT: "a whole number abov
 
 @dataclass(frozen=True)
 class Knob:
-    """One knob. `pattern` is what a value that is not empty has to match; `group` a folder of config/ with its names."""
+    """One knob. `pattern` is what a value has to match, if there is one; `group` a folder of config/ with its names."""
 
     default: str
     help: str
@@ -54,7 +54,14 @@ KNOBS = {
     "JUDGE_MEMORY": Knob("0.12", "JUDGE=local: share of each of them", r"0?\.[0-9]+"),
     "TINY_STEPS": Knob("720", "CPU recipe: warm-start steps of the tiny model", _COUNT),
 }
-_CPU = {"JUDGE": "external", "JUDGE_MODEL": "rule-judge", "SEED": "0", "STEPS": "40", "EVAL": "1", "RUN": "outputs/demo"}
+_CPU = {
+    "JUDGE": "external",
+    "JUDGE_MODEL": "rule-judge",
+    "SEED": "0",
+    "STEPS": "40",
+    "EVAL": "1",
+    "RUN": "outputs/demo",
+}
 _GPU = {"JUDGE_MODEL": "Qwen/Qwen3-4B-Instruct-2507", "SEED": "1", "EVAL": "0"}
 
 
@@ -105,7 +112,9 @@ def _check_choice(name: str, value: str, group: str) -> None:
 
 
 def quoted(text: str) -> str:
-    """Return a text as Hydra reads it: in quotes, so that none of `=,()[] ` in it is grammar and 14 stays a text."""
+    """Return a text as Hydra reads it: in quotes if it needs them, so that `=,()[] ` is no grammar and 14 is a text."""
+    if re.fullmatch(r"[A-Za-z/_.][\w./-]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return f"'{escaped}'"
 

@@ -7,7 +7,11 @@
 # Workers inherit the environment of this command: export keys (the judge's, W&B's) before it, on every node.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-source recipes/medix/lib/values.sh
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
 
 NODE_IP=${NODE_IP:-auto}       # this node's address among the nodes; auto: the one it sends from
 if [[ $NODE_IP == auto ]]; then

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.recipes.launcher import Checkout
+from tests.recipes.checkout import Checkout
 
 pytestmark = pytest.mark.slow
 

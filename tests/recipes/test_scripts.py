@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
+from medix_verl.recipe.knobs import KNOBS
+from tests.recipes.checkout import Checkout
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes" / "medix"
 MODELS = {
-    "2b": ("qwen3_vl_2b", "Qwen/Qwen3-VL-2B-Instruct"),
-    "3b": ("qwen2_5_vl_3b", "Qwen/Qwen2.5-VL-3B-Instruct"),
-    "7b": ("qwen2_5_vl_7b", "Qwen/Qwen2.5-VL-7B-Instruct"),
-    "8b": ("qwen3_vl_8b", "Qwen/Qwen3-VL-8B-Instruct"),
-    "30b": ("qwen3_vl_30b_a3b", "Qwen/Qwen3-VL-30B-A3B-Instruct"),
+    "2b": "Qwen/Qwen3-VL-2B-Instruct",
+    "3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "7b": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "8b": "Qwen/Qwen3-VL-8B-Instruct",
+    "30b": "Qwen/Qwen3-VL-30B-A3B-Instruct",
 }
 GSPO = {"loss_mode": "gspo", "clip": (3e-4, 4e-4), "filter": False, "kl": False}
 DAPO = {"loss_mode": "vanilla", "clip": (0.2, 0.28), "filter": True, "kl": False}
@@ -27,20 +30,19 @@ GRPO = {"loss_mode": "vanilla", "clip": (0.2, 0.3), "filter": False, "kl": True}
 DEFAULTS = {"2b": DAPO, "3b": GSPO, "7b": GSPO, "8b": DAPO, "30b": DAPO}
 
 
-def dry_run(size: str, *overrides: str, **knobs: str) -> tuple[dict[str, Any], list[str]]:
-    """The configuration and the steps that a script shows, the steps without their `# `."""
-    environment = {**os.environ, "DRY_RUN": "1", **knobs}
-    shown = subprocess.run(
-        ["bash", f"recipes/medix/run_{size}.sh", *overrides],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+def start(size: str, *overrides: str, **knobs: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", f"recipes/medix/run_{size}.sh", *overrides]
+    kept = {name: value for name, value in os.environ.items() if name not in KNOBS}
+    return subprocess.run(command, cwd=ROOT, env={**kept, **knobs}, capture_output=True, text=True, timeout=100)
+
+
+def dry_run(size: str, *overrides: str, **knobs: str) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The configuration, the steps (without their `# `), and the lines of the screen that a script shows."""
+    shown = start(size, *overrides, DRY_RUN="1", **knobs)
     assert shown.returncode == 0, shown.stderr
-    steps = [line.removeprefix("# ") for line in shown.stdout.splitlines() if line.startswith("# ")]
-    return yaml.safe_load(shown.stdout), steps
+    lines = shown.stdout.splitlines()
+    steps = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+    return yaml.safe_load(shown.stdout), steps, [line for line in lines if line.startswith("## ")]
 
 
 def algorithm(config: dict[str, Any]) -> dict[str, Any]:
@@ -58,28 +60,24 @@ def test_every_script_of_the_folder_is_looked_at() -> None:
     assert {path.stem for path in RECIPES.glob("run_*.sh")} == {f"run_{size}" for size in [*MODELS, "cpu"]}
 
 
-@pytest.mark.parametrize("size", MODELS)
-def test_a_scripts_model_is_its_names_and_its_yaml_files(size: str) -> None:
-    group, path = MODELS[size]
+@pytest.mark.parametrize("size", [*MODELS, "cpu"])
+def test_a_script_is_short_and_shows_knobs_that_there_are(size: str) -> None:
     script = (RECIPES / f"run_{size}.sh").read_text()
-    assert re.findall(r"^MODEL=\$\{MODEL:-(\S+)\}", script, re.MULTILINE) == [path]
-    assert re.findall(r"^RECIPE=(\S+)", script, re.MULTILINE) == [f"medix_{size}"]
-    assert yaml.safe_load((RECIPES / f"config/model/{group}.yaml").read_text())["actor_rollout_ref"]["model"] == {
-        "path": path
-    }
-    assert f"- model: {group}\n" in (RECIPES / f"config/medix_{size}.yaml").read_text()
+    assert set(re.findall(r"([A-Z_]+)=\$\{\1:-", script)) <= KNOBS.keys()
     assert script.count("\n") <= 20
-    knobs = (RECIPES / "lib/knobs.sh").read_text().split("# Seldom turned.")[0]
-    named = script.split("# Knobs, beside the two below:")[1].split(". Defaults")[0].replace("#", "")
-    assert re.findall(r"[A-Z_]+", named) == re.findall(r"^([A-Z_]+)=", knobs, re.MULTILINE)
-    assert script.endswith('launch "$@"\n')
+    assert script.endswith(f'source recipes/medix/lib/start.sh medix_{size} "$@"\n')
+    if size != "cpu":
+        recipe = yaml.safe_load((RECIPES / f"config/medix_{size}.yaml").read_text())
+        chosen = {name: value for line in recipe["defaults"] if isinstance(line, dict) for name, value in line.items()}
+        assert re.findall(r"^export MODEL=\$\{MODEL:-(\S+)\}", script, re.MULTILINE) == [MODELS[size]]
+        assert re.findall(r"^export ALGO=\$\{ALGO:-(\S+)\}", script, re.MULTILINE) == [chosen["override algorithm"]]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", MODELS)
 def test_what_its_name_says_is_what_runs(size: str) -> None:
-    config, steps = dry_run(size)
-    assert config["actor_rollout_ref"]["model"]["path"] == MODELS[size][1]
+    config, steps, screen = dry_run(size)
+    assert config["actor_rollout_ref"]["model"]["path"] == MODELS[size]
     assert algorithm(config) == DEFAULTS[size]
     assert config["trainer"]["experiment_name"] == f"medix_{size}"
     assert config["medix"]["reward"]["preset"] == "strict"
@@ -90,35 +88,35 @@ def test_what_its_name_says_is_what_runs(size: str) -> None:
         ["medix", name] for name in ("preflight", "prepare", "preflight", "train", "export", "report")
     ]
     assert not (ROOT / f"outputs/medix_{size}").exists()
-
-
-@pytest.mark.slow
-def test_the_released_8b_grpo_is_chosen_by_its_algorithm() -> None:
-    config, _steps = dry_run("8b", ALGO="grpo")
-    assert algorithm(config) == GRPO
-    assert config["actor_rollout_ref"]["actor"]["kl_loss_coef"] == 0.01
-    assert config["actor_rollout_ref"]["actor"]["kl_loss_type"] == "low_var_kl"
+    # One screen: what a person wants to see before eight GPUs are taken.
+    named = {line[3:].split("  ")[0] for line in screen}
+    wanted = ("model", "algorithm", "learning rate", "batch", "responses", "lengths", "reward", "judge", "GPUs")
+    assert {*wanted, "memory", "main memory", "checkpoints", "estimate"} <= named
+    assert len(screen) <= 30
 
 
 @pytest.mark.slow
 def test_the_knobs_reach_the_configuration_and_overrides_win(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
     knobs = {
-        "RUN": str(tmp_path / "run"), "MODEL": "/models/mine", "ALGO": "dapo", "REWARD": "paper", "DATA": "/data/mine",
+        "RUN": str(tmp_path / "run"), "MODEL": "/models/mine", "ALGO": "grpo", "REWARD": "paper", "DATA": str(tmp_path),
         "JUDGE_URL": "http://a:1,http://b:2", "JUDGE_MODEL": "their-judge", "LORA_RANK": "32", "NNODES": "2",
         "STEPS": "7", "SEED": "4", "EXPORT": "0", "EVAL": "0", "LOGGER": "console,wandb",
     }  # fmt: skip
-    config, steps = dry_run("7b", "data.seed=9", "+medix.note=two words", **knobs)
-    assert algorithm(config) == DAPO
+    config, steps, _ = dry_run("8b", "data.seed=9", "+medix.note=two words", **knobs)
+    assert algorithm(config) == GRPO  # the released 8B GRPO is chosen by its algorithm
+    actor = config["actor_rollout_ref"]["actor"]
+    assert (actor["kl_loss_coef"], actor["kl_loss_type"]) == (0.01, "low_var_kl")
     assert config["medix"]["run_dir"] == str(tmp_path / "run")
     assert config["medix"]["reward"]["preset"] == "paper"
     assert config["medix"]["scorer"]["embedder"]["model"] == "abhinand/MedEmbed-large-v0.1"  # the released one
     assert config["medix"]["scorer"]["judge"]["urls"] == ["http://a:1", "http://b:2"]
     assert config["medix"]["scorer"]["judge"]["model"] == "their-judge"
     assert config["reward"]["reward_model"]["enable"] is False  # a JUDGE_URL is an external judge
-    model, actor = config["actor_rollout_ref"]["model"], config["actor_rollout_ref"]["actor"]
+    model = config["actor_rollout_ref"]["model"]
     assert (model["path"], model["lora_rank"], model["lora_alpha"]) == ("/models/mine", 32, 32)
     assert (actor["optim"]["lr"], actor["ppo_mini_batch_size"]) == (1e-5, 128)
-    assert config["data"]["train_files"] == "/data/mine/train.parquet"
+    assert config["data"]["train_files"] == f"{tmp_path}/train.parquet"
     assert config["data"]["seed"] == 9  # overrides come last and win
     assert config["actor_rollout_ref"]["rollout"]["seed"] == 4
     trainer = config["trainer"]
@@ -127,7 +125,7 @@ def test_the_knobs_reach_the_configuration_and_overrides_win(tmp_path: Path) -> 
     # DATA is used as it is, never made.
     assert [step.split()[1] for step in steps] == ["preflight", "preflight", "train", "report"]
     train = shlex.split(steps[2])  # a step is shown as a command that can be copied
-    assert train[:4] == ["medix", "train", "--config-name", "medix_7b"]
+    assert train[:4] == ["medix", "train", "--config-name", "medix_8b"]
     assert {"trainer.nnodes=2", "+medix.note=two words"} <= set(train)
     assert not (tmp_path / "run").exists()
 
@@ -135,7 +133,7 @@ def test_the_knobs_reach_the_configuration_and_overrides_win(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "patch"), [("3b", 14), ("2b", 16)])
 def test_one_gpu_of_24_gb_takes_adapters_short_prompts_and_a_judge_elsewhere(size: str, patch: int) -> None:
-    config, steps = dry_run(size, HARDWARE="gpu_24gb", JUDGE_URL="http://judge:8000")
+    config, steps, _ = dry_run(size, HARDWARE="gpu_24gb", JUDGE_URL="http://judge:8000")
     assert (config["trainer"]["n_gpus_per_node"], config["reward"]["reward_model"]["enable"]) == (1, False)
     assert config["actor_rollout_ref"]["model"]["lora_rank"] == 64
     prepare = next(step for step in steps if step.startswith("medix prepare"))
@@ -144,6 +142,23 @@ def test_one_gpu_of_24_gb_takes_adapters_short_prompts_and_a_judge_elsewhere(siz
     # Its own folder for each size of patch: the token counts of one family are not the other's.
     assert config["medix"]["data_dir"] == f"data/medix_rl_patch_{patch}_small"
     assert config["medix"]["data_dir"] in prepare
+
+
+@pytest.mark.slow
+def test_without_a_gpu_this_checkout_says_so_in_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    ended = start("7b", RUN=str(tmp_path / "run"), RAY_ADDRESS="x';touch PWNED;':1")
+    assert (ended.returncode, list(tmp_path.iterdir()), (ROOT / "PWNED").exists()) == (2, [], False)
+    ended = start("7b", RUN=str(tmp_path / "run"), CUDA_VISIBLE_DEVICES="")
+    assert (ended.returncode, len(ended.stderr.splitlines()), list(tmp_path.iterdir())) == (2, 1, [])
+    assert "make demo" in ended.stderr
+
+
+@pytest.mark.slow
+def test_without_an_environment_its_set_up_is_named(equipped: Checkout) -> None:
+    ended = equipped.run("run_7b.sh", PATH=f"{equipped.commands}:/usr/bin:/bin")
+    assert ended.returncode == 2
+    assert "setup_gpu.sh" in ended.stderr
+    assert "make demo" in ended.stderr
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
-from medix_verl.preflight.batch_sizes import check_batch_sizes
+from medix_verl.preflight.config import check_batch_sizes
 
 ROLLOUT, ACTOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
 MINI, PROCESSES = f"{ACTOR}.ppo_mini_batch_size", "trainer.n_gpus_per_node"

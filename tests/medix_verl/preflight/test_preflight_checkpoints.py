@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
-from medix_verl.preflight.check import Check
-from medix_verl.preflight.checkpoints import check_best, check_disk, checkpoint_bytes
+from medix_verl.preflight.check import Check, run_check
+from medix_verl.preflight.disk import check_best, check_disk, checkpoint_bytes, needs
 
 OURS = "medix_verl.plugins.checkpoint_callback.MedixCheckpointCallback"
 
@@ -30,13 +30,40 @@ def make_config(model: str, checkpoints: dict[str, Any] | None = None, lora: int
     return OmegaConf.create(
         {
             "actor_rollout_ref": {
-                "model": {"path": model, "lora_rank": lora},
-                "actor": {"fsdp_config": {"model_dtype": "fp32"}},
+                "model": {"path": model, "lora_rank": lora, "enable_gradient_checkpointing": True},
+                "actor": {
+                    "fsdp_config": {
+                        "model_dtype": "fp32",
+                        "fsdp_size": -1,
+                        "param_offload": True,
+                        "optimizer_offload": True,
+                    },
+                    "use_kl_loss": False,
+                    "use_dynamic_bsz": False,
+                    "ppo_max_token_len_per_gpu": 1,
+                    "ppo_micro_batch_size_per_gpu": 1,
+                },
+                "rollout": {
+                    "log_prob_use_dynamic_bsz": False,
+                    "log_prob_max_token_len_per_gpu": 1,
+                    "max_model_len": 2,
+                    "log_prob_micro_batch_size_per_gpu": 1,
+                    "gpu_memory_utilization": 0.6,
+                    "tensor_model_parallel_size": 1,
+                    "free_cache_engine": True,
+                },
+                "ref": {"fsdp_config": {"param_offload": True}},
             },
+            "algorithm": {"use_kl_in_reward": False},
+            "data": {"max_prompt_length": 1, "max_response_length": 1, "train_files": "x", "val_files": "x"},
+            "reward": {"reward_model": {"enable": True, "model_path": "Qwen/Qwen3-4B-Instruct-2507"}},
             "trainer": {
                 "max_actor_ckpt_to_keep": None,
                 "checkpoint_callback_class": OURS,
                 "default_local_dir": "/tmp/medix/not/yet",
+                "device": "cpu",
+                "n_gpus_per_node": 1,
+                "nnodes": 1,
                 **settings,
             },
             "medix": {"checkpoints": checkpoints or {}},
@@ -62,7 +89,7 @@ def test_room_is_reckoned_for_the_checkpoints_that_will_be_kept(
     found = check_disk(make_config(str(model_folder(tmp_path / "model")), **changes))
     # 10^6 parameters x 4 bytes x (weights + two moments) = 0.012 GB a checkpoint, whatever the file's own precision.
     assert isinstance(found, str)
-    assert f"about {0.012 * kept:.2f} GB needed for {kept} checkpoint(s)" in found
+    assert f"{kept} of {kept} checkpoint(s) {0.012 * kept:.3g} GB" in found
 
 
 def test_no_end_to_the_checkpoints_is_refused(tmp_path: Path) -> None:
@@ -90,6 +117,37 @@ def test_weights_that_are_none_are_told(content: bytes, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match=r"model\.safetensors"):
         check_disk(make_config(str(folder)))
+
+
+def test_what_a_resumed_run_has_already_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two checkpoints of 0.012 GB are kept. With one of them there, and room for one and a half, a resume may start."""
+
+    class FakeUsage:
+        free = 18_000_000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: FakeUsage)
+    config = make_config(str(model_folder(tmp_path / "model")), default_local_dir=str(tmp_path / "checkpoints"))
+    found = run_check("disk", lambda: check_disk(config))
+    assert (found.status, "HF_HOME" in found.remedy) == ("fail", True)
+    (tmp_path / "checkpoints/global_step_20").mkdir(parents=True)
+    assert "1 of 2 checkpoint(s) 0.012 GB" in str(check_disk(config))
+
+
+def test_downloads_and_the_arrow_copy_need_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medix_verl.preflight.disk.hub_cache", lambda: tmp_path / "hub")
+    config = make_config("Qwen/Qwen2.5-VL-7B-Instruct", default_local_dir=str(tmp_path / "c"), device="cuda")
+    config.data.train_files = config.data.val_files = str(tmp_path / "data/train.parquet")
+    sizes = {what: round(size, 1) for what, size, _ in needs(config)}
+    # 2 bytes x 8.292e9; the judge's 4.022e9; the released data 24 GB, prepared and copied as Arrow.
+    assert sizes == {
+        "2 of 2 checkpoint(s)": 199.0, "model Qwen/Qwen2.5-VL-7B-Instruct": 16.6, "Arrow copy of the data": 24.0,
+        "model Qwen/Qwen3-4B-Instruct-2507": 8.0, "data": 24.0,
+    }  # fmt: skip
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.parquet").write_bytes(bytes(10**6))
+    (tmp_path / "datasets/parquet").mkdir(parents=True)
+    (tmp_path / "datasets/parquet/x.arrow").write_bytes(bytes(2 * 10**6))  # as much as is copied
+    assert not {"Arrow copy of the data", "data"} & {what for what, _, _ in needs(config)}
 
 
 def test_a_full_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
-from medix_verl.preflight import batch_sizes, environment, training, wiring
+from medix_verl.preflight import config as settings
+from medix_verl.preflight import machine, model
 from medix_verl.preflight.check import Check, failed, run_check
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration
@@ -24,26 +25,26 @@ def status(name: str, result: Any) -> str:
 
 
 def test_the_recipe_as_it_stands_passes(config: Any) -> None:
-    assert batch_sizes.check_batch_sizes(config) == "16 prompts x 8 responses on 1 process(es)"
-    assert training.check_lengths(config) == "prompt 96 + response 40 within 192"
-    assert training.check_load_format(config) == "auto"
-    assert wiring.check_reward_manager(config) == "MedixRewardManager"
+    assert settings.check_batch_sizes(config) == "16 prompts x 8 responses on 1 process(es)"
+    assert settings.check_lengths(config) == "prompt 96 + response 40 within 192"
+    assert settings.check_load_format(config) == "auto"
+    assert settings.check_reward_manager(config) == "MedixRewardManager"
     # 0.5175 + 0.3375 + 0.045 + 0.10 = 1, so the effective weights are those configured.
-    assert training.check_reward(config) == "llm_accuracy 0.5175, embed_accuracy 0.3375, modality 0.045, format 0.1"
+    assert settings.check_reward(config) == "llm_accuracy 0.5175, embed_accuracy 0.3375, modality 0.045, format 0.1"
 
 
 def test_the_dummy_load_format_is_refused(config: Any) -> None:
     OmegaConf.update(config, f"{ROLLOUT}.load_format", "dummy")
     with pytest.raises(ConfigError, match="pixel normalisation"):
-        training.check_load_format(config)
+        settings.check_load_format(config)
 
 
 def test_a_context_that_is_too_short_is_refused_with_the_length_needed(config: Any) -> None:
     OmegaConf.update(config, f"{ROLLOUT}.max_model_len", 135)
     with pytest.raises(ConfigError, match="max_model_len=136"):  # 96 + 40
-        training.check_lengths(config)
+        settings.check_lengths(config)
     OmegaConf.update(config, f"{ROLLOUT}.max_model_len", None)
-    assert status("lengths", training.check_lengths(config)) == "warn"
+    assert status("lengths", settings.check_lengths(config)) == "warn"
 
 
 @pytest.mark.parametrize(
@@ -60,24 +61,24 @@ def test_a_batch_that_holds_no_whole_sequence_is_refused(changes: dict[str, Any]
     for key, value in changes.items():
         OmegaConf.update(config, key, value)
     with pytest.raises(ConfigError, match=named):
-        training.check_lengths(config)
+        settings.check_lengths(config)
 
 
 def test_rollout_engines_must_fill_the_gpus(config: Any) -> None:
-    assert training.check_replicas(config) == "1 engine(s) of 1 GPU slot(s)"
+    assert settings.check_replicas(config) == "1 engine(s) of 1 GPU slot(s)"
     OmegaConf.update(config, "trainer.n_gpus_per_node", 6)
     OmegaConf.update(config, f"{ROLLOUT}.tensor_model_parallel_size", 4)
     with pytest.raises(ConfigError, match=r"one of \[1, 2, 3, 6\]"):
-        training.check_replicas(config)
+        settings.check_replicas(config)
 
 
 def test_settings_of_the_guards_are_read_before_the_run(config: Any) -> None:
-    assert training.check_guards(config) == "a silence of 45 minutes ends the run"
+    assert settings.check_guards(config) == "a silence of 45 minutes ends the run"
     OmegaConf.update(config, "medix.filter", {"low": 0.01, "high": 0.99})
     with pytest.raises(ConfigError, match="algorithm=dapo"):
-        training.check_guards(config)
+        settings.check_guards(config)
     OmegaConf.update(config, "algorithm.filter_groups.enable", True)
-    assert training.check_guards(config).endswith("groups kept with a mean between 0.01 and 0.99")
+    assert settings.check_guards(config).endswith("groups kept with a mean between 0.01 and 0.99")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_silence_ends_no_run_before_the_scorers_name_the_outage(
 ) -> None:
     for key, value in changes.items():
         OmegaConf.update(config, key, value, force_add=True)
-    found = run_check("guards", lambda: training.check_guards(config))
+    found = run_check("guards", lambda: settings.check_guards(config))
     assert (found.status, "stall_minutes=" in found.remedy) == (("fail", True) if refused else ("pass", False))
 
 
@@ -112,7 +113,7 @@ def test_a_silence_ends_no_run_before_the_scorers_name_the_outage(
 def test_a_useless_reward_is_refused(components: dict[str, Any], message: str, config: Any) -> None:
     OmegaConf.update(config, "medix.reward.components", components, force_add=True)
     with pytest.raises(ConfigError, match=message):
-        training.check_reward(config)
+        settings.check_reward(config)
 
 
 def model_folder(folder: Path) -> Path:
@@ -127,46 +128,46 @@ def model_folder(folder: Path) -> Path:
 
 def test_a_model_folder_must_be_whole(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model")
-    assert "holds weights" in environment.check_model_folder(str(folder))
+    assert "holds weights" in model.check_model_folder(str(folder))
     (folder / "preprocessor_config.json").unlink()
     (folder / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"no preprocessor_config\.json, \*\.safetensors"):
-        environment.check_model_folder(str(folder))
+        model.check_model_folder(str(folder))
 
 
 @pytest.mark.parametrize("path", ["/absent/model", "./absent", "outputs/demo/tiny-vlm-absent", "absent"])
 def test_a_missing_model_folder_says_how_to_make_one(path: str) -> None:
     with pytest.raises(ConfigError, match=r"python -m examples.tiny_vlm --out"):
-        environment.check_model_folder(path)
+        model.check_model_folder(path)
 
 
 def test_a_hub_name_is_passed_through() -> None:
-    assert "hub name" in environment.check_model_folder("Qwen/Qwen2.5-VL-7B-Instruct")
+    assert "hub name" in model.check_model_folder("Qwen/Qwen2.5-VL-7B-Instruct")
 
 
 def test_a_version_off_its_pin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.8.0" if name == "verl" else real(name))
-    found = environment.check_versions()
+    found = machine.check_versions()
     assert isinstance(found, Check)
     assert "verl 0.8.0 (pinned ==0.9.1)" in found.found
 
 
 def test_a_check_passes_warns_or_fails_with_its_remedy() -> None:
     def refuse() -> str:
-        raise ConfigError("a judge", "none", "start one")
+        raise ConfigError("There is no judge.", "Start one.")
 
     def stumble() -> str:
         return f"{8 % None}"  # type: ignore[operator]
 
     checks = [
         run_check("a", lambda: "fine"),
-        run_check("b", lambda: Check("b", "warn", "w", "do")),
+        run_check("b", lambda: Check("warn", "w", "do")),
         run_check("c", refuse),
         run_check("d", stumble),
     ]
     assert [check.status for check in checks] == ["pass", "warn", "fail", "fail"]
-    assert failed(checks)[0] == Check("c", "fail", "expected a judge; found none", "start one")
+    assert failed(checks)[0] == Check("fail", "There is no judge.", "Start one.", "c")
     assert failed(checks)[1].found.startswith("TypeError: unsupported operand")
     assert all(bool(check.remedy) == (check.status != "pass") for check in checks)
 
@@ -186,4 +187,4 @@ def test_adapters_that_vllm_would_not_serve_are_refused(
     rank: int, target: Any, excluded: str | None, expected: str, config: Any
 ) -> None:
     config.actor_rollout_ref.model.update({"lora_rank": rank, "target_modules": target, "exclude_modules": excluded})
-    assert run_check("adapters", lambda: training.check_adapters(config)).status == expected
+    assert run_check("adapters", lambda: settings.check_adapters(config)).status == expected

@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from medix_verl.cli import app
-from medix_verl.preflight import batch_sizes, checkpoints, hardware, memory, training, wiring
+from medix_verl.preflight import config as settings
+from medix_verl.preflight import disk, machine, memory
 from medix_verl.preflight.check import run_check
-from medix_verl.preflight.hardware import Gpu
+from medix_verl.preflight.machine import Gpu
 from medix_verl.run_config import compose_config
 
 pytestmark = pytest.mark.slow  # composes a configuration each
@@ -36,23 +37,23 @@ def test_a_recipe_fits_its_cards(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     config: Any = compose_config(name, ["medix.run_dir=/tmp/run", *overrides])
     found = [
-        run_check("GPUs", lambda: hardware.check_gpus(config, [Gpu("card", card)] * gpus)),
+        run_check("GPUs", lambda: machine.check_gpus(config, [Gpu("card", card)] * gpus)),
         run_check("memory", lambda: memory.check_memory(config, card)),
-        run_check("main memory", lambda: memory.check_host_memory(config, 512.0)),
-        run_check("batch sizes", lambda: batch_sizes.check_batch_sizes(config)),
-        run_check("rollout engines", lambda: training.check_replicas(config)),
-        run_check("lengths", lambda: training.check_lengths(config)),
-        run_check("load format", lambda: training.check_load_format(config)),
-        run_check("reward manager", lambda: wiring.check_reward_manager(config)),
-        run_check("guards", lambda: training.check_guards(config)),
-        run_check("checkpoints", lambda: checkpoints.check_best(config)),
+        run_check("main memory", lambda: memory.check_host_memory(config, 640.0)),
+        run_check("batch sizes", lambda: settings.check_batch_sizes(config)),
+        run_check("rollout engines", lambda: settings.check_replicas(config)),
+        run_check("lengths", lambda: settings.check_lengths(config)),
+        run_check("load format", lambda: settings.check_load_format(config)),
+        run_check("reward manager", lambda: settings.check_reward_manager(config)),
+        run_check("guards", lambda: settings.check_guards(config)),
+        run_check("checkpoints", lambda: disk.check_best(config)),
     ]
     assert [check for check in found if check.status != "pass"] == []
 
 
 def test_the_command_reckons_with_cards_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Also the check of the platform, which would import torch, waits until there is a GPU."""
-    monkeypatch.setattr("medix_verl.preflight.hardware.list_gpus", lambda: [])
+    monkeypatch.setattr("medix_verl.preflight.machine.list_gpus", lambda: [])
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     overrides = ["hardware=gpu_8", "judge=external", f"medix.run_dir={tmp_path}"]
     overrides += ["medix.scorer.judge.urls=[http://127.0.0.1:1]", "medix.reward.components.embed_accuracy.weight=0"]

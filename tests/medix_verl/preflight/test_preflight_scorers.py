@@ -81,7 +81,7 @@ def run_json(*overrides: str) -> tuple[int, dict[str, dict[str, str]]]:
 
 @pytest.fixture
 def _no_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medix_verl.preflight.environment.check_platform", lambda device: f"not asked: {device}")
+    monkeypatch.setattr("medix_verl.preflight.machine.probe", lambda modules: {"failed": {}, "platform": "cpu"})
 
 
 @pytest.mark.usefixtures("_no_platform")

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
 from medix_verl.preflight.check import Check
-from medix_verl.preflight.wiring import PLUGINS, check_plugins, check_reward_manager
+from medix_verl.preflight.config import PLUGINS, check_plugins, check_reward_manager
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration
 
