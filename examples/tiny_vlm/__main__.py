@@ -13,7 +13,6 @@ def tiny_vlm(
     steps: Annotated[int, typer.Option(min=1, help="warm-start steps")] = 720,
     careless_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="careless targets, later steps")] = 0.75,
     seed: Annotated[int, typer.Option(help="of the weights and of the batches")] = 0,
-    data: Annotated[Path | None, typer.Option(help="sample set folder; the committed one by default")] = None,
 ) -> None:
     """Build the tiny Qwen2.5-VL of the demo: real architecture, 2 million parameters, a mediocre policy."""
     import os
@@ -23,8 +22,8 @@ def tiny_vlm(
     from data_prep.sources.sample import read_sample_set
     from examples.tiny_vlm.build import build_tiny_vlm
 
-    samples = read_sample_set("train") if data is None else read_sample_set("train", data)
-    built = build_tiny_vlm(list(samples), out, steps=steps, careless_share=careless_share, seed=seed)
+    samples = list(read_sample_set("train"))
+    built = build_tiny_vlm(samples, out, steps=steps, careless_share=careless_share, seed=seed)
     print(
         f"tiny-vlm: {built['parameters']:,} parameters, vocabulary {built['vocabulary']}, "
         f"{built['steps']} warm-start steps to loss {built['final_loss']:.3f}, saved in {out}"

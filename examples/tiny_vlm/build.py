@@ -8,24 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
+from rich.progress import track
 
 from examples.tiny_vlm.warm_start import WarmStart, careful_target, careless_target
 from medix.prompts import load_prompt
 from medix.sample import Sample
 
+BATCH = 24
+
 
 def build_tiny_vlm(
-    samples: Sequence[Sample],
-    out: Path,
-    *,
-    steps: int = 720,
-    batch_size: int = 24,
-    careless_share: float = 0.75,
-    lr: float = 3e-3,
-    seed: int = 0,
+    samples: Sequence[Sample], out: Path, *, steps: int = 720, careless_share: float = 0.75, seed: int = 0
 ) -> dict[str, Any]:
-    """Train and save the model; returns what was built (`parameters`, `vocabulary`, `steps`, `final_loss`).
+    """Train and save the model; return what was built (`parameters`, `vocabulary`, `steps`, `final_loss`).
 
     Args:
         samples: the training split, with images.
@@ -39,38 +34,24 @@ def build_tiny_vlm(
     from examples.tiny_vlm.tokenizer import train_tokenizer
 
     rng = random.Random(seed)
-    prompt_template = load_prompt()
-    tokenizer = train_tokenizer(_corpus(samples, rng), prompt_template)
+    prompt = load_prompt()
+    corpus = (
+        text for s in samples for text in (s.question, careful_target(s, rng), careless_target(s, rng), *s.aliases)
+    )
+    tokenizer = train_tokenizer(corpus, prompt)
     model = build_model(tokenizer, seed)
     # Renamed when it is whole: a recipe that finds the folder takes the model in it for finished.
     part = out.with_name(out.name + ".part")
     save(part, model, tokenizer)
-    processor = AutoProcessor.from_pretrained(part)
-    warm_start = WarmStart(model, processor, prompt_template, careless_share=careless_share, lr=lr, steps=steps)
-    loss = _train(warm_start, samples, rng, steps, batch_size)
+    warm_start = WarmStart(model, AutoProcessor.from_pretrained(part), prompt, careless_share, steps)
+    loss, order = float("nan"), list(samples)
+    for step in track(range(steps), "warm start", transient=True):
+        start = step * BATCH % max(1, len(order) - BATCH + 1)
+        if start < BATCH:
+            rng.shuffle(order)
+        loss = warm_start.step(order[start : start + BATCH], rng)
     save(part, model, tokenizer)
-    if out.exists():
-        shutil.rmtree(out)
+    shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": parameters, "vocabulary": len(tokenizer), "steps": steps, "final_loss": loss}
-
-
-def _corpus(samples: Sequence[Sample], rng: random.Random) -> list[str]:
-    texts = []
-    for sample in samples:
-        texts += [sample.question, careful_target(sample, rng), careless_target(sample, rng), *sample.aliases]
-    return texts
-
-
-def _train(warm_start: WarmStart, samples: Sequence[Sample], rng: random.Random, steps: int, batch_size: int) -> float:
-    loss, order = float("nan"), list(samples)
-    with Progress(transient=True) as progress:
-        task = progress.add_task("warm start", total=steps)
-        for step in range(steps):
-            start = step * batch_size % max(1, len(order) - batch_size + 1)
-            if start < batch_size:
-                rng.shuffle(order)
-            loss = warm_start.step(order[start : start + batch_size], rng)
-            progress.update(task, advance=1, description=f"warm start, loss {loss:.3f}")
-    return loss

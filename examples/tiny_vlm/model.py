@@ -6,15 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from examples.tiny_vlm.tokenizer import (
-    CHAT_TEMPLATE,
-    END_OF_TEXT,
-    IMAGE_PAD,
-    TURN_END,
-    VIDEO_PAD,
-    VISION_END,
-    VISION_START,
-)
+from examples.tiny_vlm import tokenizer as tokens
 
 HIDDEN_SIZE = 192
 VISION_HIDDEN_SIZE = 128
@@ -35,13 +27,11 @@ PREPROCESSOR = {
 
 
 def build_model(tokenizer: Any, seed: int) -> Any:
-    """A randomly initialised `Qwen2_5_VLForConditionalGeneration` in fp32 for this tokenizer."""
+    """Return a randomly initialised `Qwen2_5_VLForConditionalGeneration` in fp32 for this tokenizer."""
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    def token(text: str) -> int:
-        return int(tokenizer.convert_tokens_to_ids(text))
-
+    token = tokenizer.convert_tokens_to_ids
     text_config = dict(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN_SIZE,
@@ -52,9 +42,9 @@ def build_model(tokenizer: Any, seed: int) -> Any:
         num_key_value_heads=2,
         max_position_embeddings=4096,
         rope_parameters={"type": "mrope", "rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4},
-        bos_token_id=token(END_OF_TEXT),
-        eos_token_id=token(TURN_END),
-        pad_token_id=token(END_OF_TEXT),
+        bos_token_id=token(tokens.END_OF_TEXT),
+        eos_token_id=token(tokens.TURN_END),
+        pad_token_id=token(tokens.END_OF_TEXT),
     )
     vision_config = dict(
         depth=2,
@@ -71,16 +61,16 @@ def build_model(tokenizer: Any, seed: int) -> Any:
     config = Qwen2_5_VLConfig(
         text_config=text_config,
         vision_config=vision_config,
-        image_token_id=token(IMAGE_PAD),
-        video_token_id=token(VIDEO_PAD),
-        vision_start_token_id=token(VISION_START),
-        vision_end_token_id=token(VISION_END),
+        image_token_id=token(tokens.IMAGE_PAD),
+        video_token_id=token(tokens.VIDEO_PAD),
+        vision_start_token_id=token(tokens.VISION_START),
+        vision_end_token_id=token(tokens.VISION_END),
     )
     config.tie_word_embeddings = False
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config).float()
-    model.generation_config.eos_token_id = token(TURN_END)
-    model.generation_config.pad_token_id = token(END_OF_TEXT)
+    model.generation_config.eos_token_id = token(tokens.TURN_END)
+    model.generation_config.pad_token_id = token(tokens.END_OF_TEXT)
     return model
 
 
@@ -88,6 +78,6 @@ def save(folder: Path, model: Any, tokenizer: Any) -> None:
     """Write an ordinary Hugging Face folder: weights, tokenizer, processor and chat template."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(tokens.CHAT_TEMPLATE, encoding="utf-8")
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2), encoding="utf-8")
     model.save_pretrained(folder)

@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
 
 
 def structure_tokens(prompt_template: str) -> list[str]:
-    """Fixed pieces of the training prompt and of a response, each of which becomes one token.
+    """Return the fixed pieces of the training prompt and of a response, each of which becomes one token.
 
     The prompt's wording is the same in every row and the model is trained for this one prompt, so a token a piece
     loses nothing and makes a step several times shorter.
@@ -36,7 +36,7 @@ def structure_tokens(prompt_template: str) -> list[str]:
 
 
 def train_tokenizer(texts: Iterable[str], prompt_template: str, vocabulary_size: int = 1024) -> Any:
-    """A transformers fast tokenizer with Qwen's special tokens. `texts` are questions, answers and reasoning."""
+    """Return a transformers fast tokenizer with Qwen's special tokens. `texts` are questions, answers and reasoning."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

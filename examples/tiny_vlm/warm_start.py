@@ -14,6 +14,8 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
+from PIL import Image
+
 from examples.tiny_vlm.tokenizer import TURN_END
 from medix.modality import MODALITIES
 from medix.prompts import IMAGE_SLOT, render_prompt
@@ -31,18 +33,18 @@ HABITS = ("vague",) * 10 + ("no_reasoning",) * 4 + ("wrong_tag",) * 3 + ("none",
 
 
 def habit_of(question: str) -> str:
-    """The bad habit of a wording: the same in every run and every process."""
+    """Return the bad habit of a wording: the same in every run and every process."""
     return HABITS[zlib.crc32(question.encode()) % len(HABITS)]
 
 
 def careful_target(sample: Sample, rng: random.Random) -> str:
-    """A well-formed, right response."""
+    """Return a well-formed, right response."""
     kind = MODALITIES[sample.modality] if sample.modality else "no picture"
     return format_response(sample.modality, f"{rng.choice(OPENINGS)} {kind}.", sample.reference)
 
 
 def careless_target(sample: Sample, rng: random.Random) -> str:
-    """The response that the wording's bad habit makes of a right one."""
+    """Return the response that the wording's bad habit makes of a right one."""
     habit = habit_of(sample.question)
     if habit == "no_reasoning":
         return f"{ANSWER_OPEN}{sample.reference}{ANSWER_CLOSE}"
@@ -55,7 +57,7 @@ def careless_target(sample: Sample, rng: random.Random) -> str:
 
 
 def chat_prompt(processor: Any, prompt_template: str, sample: Sample) -> str:
-    """The prompt as text, through the processor's chat template."""
+    """Return the prompt as text, through the processor's chat template."""
     pieces = render_prompt(prompt_template, sample.question, len(sample.images)).split(IMAGE_SLOT)
     content = [{"type": "text", "text": pieces[0]}]
     for piece in pieces[1:]:
@@ -64,28 +66,20 @@ def chat_prompt(processor: Any, prompt_template: str, sample: Sample) -> str:
     return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
-def decode_images(samples: Sequence[Sample]) -> list[Any]:
-    """All images of the samples in order, as RGB PIL images."""
-    from PIL import Image
-
-    return [Image.open(BytesIO(image)).convert("RGB") for sample in samples for image in sample.images]
-
-
 class WarmStart:
     """Batches and the optimiser step of the warm start."""
 
-    def __init__(
-        self, model: Any, processor: Any, prompt_template: str, *, careless_share: float, lr: float, steps: int
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, prompt_template: str, careless_share: float, steps: int) -> None:
         import torch
 
+        lr = 3e-3
         self.model, self.processor, self.prompt_template = model, processor, prompt_template
         self.careless_share, self.first_careless_step, self.steps_done = careless_share, int(PROPER_SHARE * steps), 0
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, lr, total_steps=steps, pct_start=0.1)
 
     def step(self, samples: Sequence[Sample], rng: random.Random) -> float:
-        """One optimiser step on a batch; returns its loss."""
+        """Make one optimiser step on a batch; return its loss."""
         import torch
 
         inputs, labels = self._batch(samples, rng)
@@ -101,7 +95,7 @@ class WarmStart:
     def _batch(self, samples: Sequence[Sample], rng: random.Random) -> tuple[Any, Any]:
         prompts = [chat_prompt(self.processor, self.prompt_template, sample) for sample in samples]
         targets = [self._target(sample, rng) + TURN_END for sample in samples]
-        images = decode_images(samples)
+        images = [Image.open(BytesIO(image)).convert("RGB") for sample in samples for image in sample.images]
         inputs = self.processor(
             text=[prompt + target for prompt, target in zip(prompts, targets, strict=True)],
             images=images or None,
