@@ -1,0 +1,92 @@
+"""A study on one page: the curves, the table, and for each variant the answers it was paid most for though untrue."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from data_prep.images import thumbnail
+from medix_verl.ablation.study import Study
+from medix_verl.ablation.table import Results, Row, curves, last_step
+from medix_verl.ablation.truth import Finding
+
+MOST_PAID = 3
+
+
+def draw_curves(results: Results, path: Path) -> None:
+    """Draw one panel a variant: what was paid and what was true by training step, with a band from seed to seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = min(3, len(results))
+    rows = math.ceil(len(results) / columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.0 * rows), sharex=True, sharey=True, squeeze=False)
+    by_name = {what: curves(results, what) for what in ("paid", "true")}
+    for panel, variant in zip(axes.flat, results, strict=False):
+        for what, colour, style in (("paid", "#cc3311", "-"), ("true", "#0077bb", "--")):
+            points = by_name[what][variant]
+            steps = [step for step, _ in points]
+            panel.plot(steps, [sum(v) / len(v) for _, v in points], style, color=colour, label=what, linewidth=2)
+            panel.fill_between(steps, [min(v) for _, v in points], [max(v) for _, v in points], color=colour, alpha=0.2)
+        panel.set_title(variant, fontsize=10)
+        panel.set_ylim(0, 1.02)
+        panel.grid(alpha=0.3)
+    for panel in list(axes.flat)[len(results) :]:
+        panel.set_axis_off()
+    axes[0][0].legend(loc="lower right")
+    figure.supxlabel("training step")
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def most_paid(found: Sequence[Finding]) -> list[Finding]:
+    """Return the untrue answers that earned most at the last step, one for each (question, answer)."""
+    last = max((finding.step for finding in found), default=0)
+    untrue = [finding for finding in found if finding.step == last and not finding.true and finding.paid > 0]
+    distinct = {(f.question, f.candidate): f for f in sorted(untrue, key=lambda f: (f.paid, f.score))}
+    return sorted(distinct.values(), key=lambda f: (-f.paid, -f.score, f.sample_id))[:MOST_PAID]
+
+
+def write_page(
+    study: Study,
+    results: Results,
+    table: Sequence[Row],
+    compared: Mapping[str, Any],
+    monitors: Mapping[str, Sequence[str]],
+    failed: Mapping[str, str],
+    images: Mapping[str, bytes],
+    curve: Path,
+) -> str:
+    """Return the page as HTML without links to other files.
+
+    Args:
+        monitors: for each variant what its runs' hacking monitors said.
+        failed: for each run that failed, the last lines of its log.
+        images: encoded picture of each sample id that has one.
+        curve: the PNG of `draw_curves`.
+    """
+    examples = {
+        variant: [(finding, _data_uri(images.get(finding.sample_id))) for finding in most_paid([f for found in seeds.values() for f in found])]
+        for variant, seeds in results.items()
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("medix_verl.ablation", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("page.html.j2").render(
+        study=study, table=table, compared=compared, monitors=monitors, failed=failed, examples=examples,
+        step=last_step(results), baseline=study.baseline or next(iter(study.variants)),
+        curve=base64.b64encode(curve.read_bytes()).decode(),
+    )  # fmt: skip
+
+
+def _data_uri(image: bytes | None) -> str:
+    small = thumbnail(image) if image else ""
+    return f"data:image/jpeg;base64,{small}" if small else ""

@@ -1,0 +1,138 @@
+"""What was true: an oracle that no variant trains on, held against what each reward paid.
+
+The oracle knows the reference and its other accepted wordings word for word, and for the closed kinds of question the
+few words that an answer can be. It never asks an embedder, a judge or the clinical rules, so no variant can be good at
+pleasing it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from medix.errors import DataError
+from medix.jsonl import JsonLines
+from medix.response import parse_response
+from medix.sample import NOT_APPLICABLE
+from medix.same_answer import same_answer
+from reward_fns.composite import ACCURACIES
+
+_WORD: Final = re.compile(r"[a-z]+|\d+")
+_NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+CLOSED: Final[Mapping[str, Mapping[str, str]]] = {
+    "side": {"left": "left", "right": "right", "both": "both", "bilateral": "both"},
+    "presence": {"yes": "yes", "present": "yes", "no": "no", "absent": "no", "not": "no", "without": "no"},
+    "count": {word: str(number) for number, word in enumerate(_NUMBERS)} | {str(n): str(n) for n in range(11)},
+}
+"""Kind of question -> word -> what it says. Another wording of the same closed answer is true as well."""
+MOST_WORDS: Final = 6
+"""A longer text says more than a closed answer does, and is left to the exact comparison."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the oracle knows of a sample."""
+
+    reference: str
+    aliases: tuple[str, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One validation response: what it earned for its content, and whether it was true."""
+
+    step: int
+    sample_id: str
+    kind: str
+    paid: float
+    """Mean value of the accuracy components that the variant weights, in [0, 1]; the whole reward if it has none."""
+    true: bool
+    components: Mapping[str, float]
+    question: str
+    reference: str
+    candidate: str
+    score: float
+
+
+def read_truth(path: Path) -> dict[str, Known]:
+    """Read the JSONL that the validation samples came from: `id`, `answer` or `reference`, `aliases`, `kind`.
+
+    Raises:
+        DataError: the file is missing, damaged, or a row lacks its reference.
+    """
+    lines, known = JsonLines(path), {}
+    for number, row in lines:
+        reference = row.get("reference", row.get("answer"))
+        if not isinstance(reference, str) or not isinstance(row.get("id"), str):
+            raise DataError(f"Line {number} of {path} has no `id` or no `answer`.", "Complete the row.")
+        known[row["id"]] = Known(reference, tuple(row.get("aliases") or ()), str(row.get("kind", "open")))
+    if note := lines.note():
+        raise DataError(f"{note}.", f"Restore {path}.")
+    if not known:
+        raise DataError(f"There are no samples in {path}.", "Name the validation samples with `truth:` in the study.")
+    return known
+
+
+def is_true(candidate: str | None, known: Known) -> bool:
+    """Return whether an answer is right: the reference or an alias, or the same closed answer in other words.
+
+    Example:
+        >>> side = Known("left", (), "side")
+        >>> [is_true(text, side) for text in ("Left", "on the left side", "left or right", None)]
+        [True, True, False, False]
+    """
+    if candidate is None:
+        return False
+    if any(same_answer(candidate, text) for text in (known.reference, *known.aliases)):
+        return True
+    wanted = _closed(known.reference, known.kind)
+    return wanted is not None and _closed(candidate, known.kind) == wanted
+
+
+def _closed(text: str, kind: str) -> str | None:
+    words = _WORD.findall(text.lower())
+    said = {CLOSED[kind][word] for word in words if word in CLOSED[kind]} if kind in CLOSED else set()
+    negated = kind != "presence" and any(word in ("no", "not", "without", "nor") for word in words)
+    return said.pop() if len(said) == 1 and len(words) <= MOST_WORDS and not negated else None
+
+
+def read_findings(run: Path, truth: Mapping[str, Known]) -> list[Finding]:
+    """Read every validation response of a run; after a resume the later one of a step, sample and session counts.
+
+    Raises:
+        DataError: a response is for a sample that the truth does not know.
+    """
+    found: dict[tuple[int, str, Any], Finding] = {}
+    for number, row in JsonLines(run / "rollouts" / "scored.jsonl"):
+        if row.get("split") != "val":
+            continue
+        sample_id = str(row["sample_id"])
+        if sample_id not in truth:
+            raise DataError(
+                f"The response on line {number} of {run}/rollouts/scored.jsonl is for {sample_id!r}, which is no sample of the truth.",
+                "Name the file that the validation samples were prepared from with `truth:` in the study.",
+            )
+        candidate = parse_response(row["response"]).scorable_answer
+        found[int(row["step"]), sample_id, row.get("session", 0)] = _finding(row, truth[sample_id], candidate)
+    return list(found.values())
+
+
+def _finding(row: Mapping[str, Any], known: Known, candidate: str | None) -> Finding:
+    scores = row["scores"]
+    accuracies = {name: float(scores[name]) for name in ACCURACIES if scores.get(name, NOT_APPLICABLE) != NOT_APPLICABLE}
+    return Finding(
+        step=int(row["step"]),
+        sample_id=str(row["sample_id"]),
+        kind=known.kind,
+        paid=sum(accuracies.values()) / len(accuracies) if accuracies else float(scores["score"]),
+        true=is_true(candidate, known),
+        components=accuracies,
+        question=str(row.get("question", "")),
+        reference=known.reference,
+        candidate=candidate or "",
+        score=float(scores["score"]),
+    )
