@@ -26,6 +26,7 @@ COMMANDS: Final = {
         "preflight": ("medix_verl.preflight.command:preflight", "Check everything that a run needs before it starts."),
         "train": ("medix_verl.training.command:train", "Train under watch: one step of a recipe."),
         "report": ("medix_verl.report.command:report", "Show a run on one page, or compare several."),
+        "ablate": ("medix_verl.ablation.command:ablate", "Train the variants of a study; compare paid with true."),
     },
     "Models": {
         "export": ("medix_verl.export.command:export", "Turn a checkpoint into a proven Hugging Face folder."),

@@ -134,7 +134,9 @@ def main() -> None:
         if split is None:
             continue
         low, high = SOFT_TISSUE
-        grey = (np.clip((np.rot90(volume[:, :, z]).astype(np.float32) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+        grey = (np.clip((np.rot90(volume[:, :, z]).astype(np.float32) - low) / (high - low), 0, 1) * 255).astype(
+            np.uint8
+        )
         for found in questions(z, grey, np.rot90(labels[:, :, z]), ids, rng):
             pools[split].setdefault((found["kind"], found["answer"]), []).append({**found, "z": z})
     for split, pool in pools.items():

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medix.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medix_verl.ablation.study import Study
+    from medix_verl.ablation.truth import Finding
 
 
 def ablate(
@@ -18,47 +24,60 @@ def ablate(
 ) -> None:
     """Train every variant of a study with every seed, then compare what each reward paid with what was true."""
     from medix.files import hold_folder, write_atomically
-    from medix_verl.ablation import page, table
     from medix_verl.ablation.study import check_variants, execute, load_study, runs_of, setup_steps
-    from medix_verl.ablation.truth import read_findings, read_truth
-    from medix_verl.report.monitors import spoken
 
     plan = load_study(study)
     folder = (out or Path("outputs/studies") / plan.name).resolve()
     if dry_run:
         for _, command in setup_steps(plan, folder):
-            typer.echo(" ".join(command))
+            typer.echo(shlex.join(command))
         for run in runs_of(plan, folder):
             typer.echo(run.shown())
         return
-    truth = read_truth(Path(plan.truth))
     with hold_folder(folder, "study"):
         failed: dict[str, str] = {}
         if not report_only:
             check_variants(plan, folder)
             write_atomically(folder / "study.yaml", study.read_bytes())
-            failed = execute(plan, folder, lambda line: typer.echo(line))
-        done = [run for run in runs_of(plan, folder) if run.is_done(plan.steps)]
-        if not done:
-            raise ConfigError(f"No run of {plan.name} is done.", f"Read the logs in {folder / 'logs'}.")
-        results: dict[str, dict[int, list[page.Finding]]] = {}
-        for run in done:
-            results.setdefault(run.variant, {})[run.seed] = read_findings(run.folder, truth)
-        baseline = plan.baseline or next(iter(plan.variants))
-        rows = table.rows(results)
-        compared = table.against(results, baseline) if baseline in results else {}
-        said = {run.variant: [f"seed {run.seed}: {text}" for text in spoken(run.folder)] for run in done}
-        curve = folder / "curves.png"
-        page.draw_curves(results, curve)
-        images = page.read_images(done[0].folder, {f.sample_id for seeds in results.values() for found in seeds.values() for f in found})
-        write_atomically(folder / "study.html", page.write_page(plan, results, rows, compared, said, failed, images, curve))
-        write_atomically(folder / "table.csv", table.as_csv(rows))
-        markdown = table.as_markdown(rows, compared, baseline)
-        write_atomically(folder / "table.md", markdown + "\n")
-        typer.echo(f"{markdown}\n\npage: {folder / 'study.html'}\ntable: {folder / 'table.csv'}\ncurves: {curve}")
-        missing = len(runs_of(plan, folder)) - len(done)
-        if missing:
-            raise ConfigError(
-                f"{missing} of {len(runs_of(plan, folder))} runs are not done: {', '.join(failed) or 'not started'}.",
-                f"Read {folder / 'logs'}, then run the same command; it goes on with these.",
-            )
+            failed = execute(plan, folder, typer.echo)
+        missing = _write(plan, folder, failed)
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} runs are not done: {', '.join(missing)}.",
+            f"Read the logs in {folder / 'logs'}, then run the same command; it goes on with these.",
+        )
+
+
+def _write(plan: Study, folder: Path, failed: Mapping[str, str]) -> list[str]:
+    """Write table, curves and page of the runs that are done; return the names of the others."""
+    from medix.files import write_atomically
+    from medix_verl.ablation import page, table
+    from medix_verl.ablation.study import runs_of
+    from medix_verl.ablation.truth import read_findings, read_truth
+    from medix_verl.report.monitors import spoken
+    from medix_verl.report.run_folder import load_run
+    from medix_verl.report.thumbnails import thumbnails
+
+    runs = runs_of(plan, folder)
+    done = [run for run in runs if run.is_done(plan.steps)]
+    if not done:
+        raise ConfigError(f"No run of {plan.name} is done.", f"Read the logs in {folder / 'logs'}.")
+    truth = read_truth(Path(plan.truth))
+    results: dict[str, dict[int, list[Finding]]] = {}
+    said: dict[str, list[str]] = {}
+    for run in done:
+        results.setdefault(run.variant, {})[run.seed] = read_findings(run.folder, truth)
+        said.setdefault(run.variant, []).extend(f"seed {run.seed}: {text}" for text in spoken(run.folder))
+    baseline = plan.baseline or next(iter(plan.variants))
+    rows = table.rows(results)
+    compared = table.against(results, baseline) if baseline in results else {}
+    page.draw_curves(results, folder / "curves.png")
+    pictures = thumbnails(load_run(done[0].folder), folder / "data")
+    html = page.render_page(plan, results, rows, compared, said, failed, pictures, folder / "curves.png")
+    write_atomically(folder / "study.html", html)
+    write_atomically(folder / "table.csv", table.as_csv(rows))
+    markdown = table.as_markdown(rows, compared, baseline)
+    write_atomically(folder / "table.md", markdown + "\n")
+    typer.echo(f"{markdown}\n\npage:   {folder / 'study.html'}\ntable:  {folder / 'table.csv'}, table.md")
+    typer.echo(f"curves: {folder / 'curves.png'}")
+    return [f"{run.variant}, seed {run.seed}" for run in runs if run not in done]

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from data_prep.images import thumbnail
+from medix.pages import environment
 from medix_verl.ablation.study import Study
 from medix_verl.ablation.table import Results, Row, curves, last_step
 from medix_verl.ablation.truth import Finding
@@ -27,7 +25,9 @@ def draw_curves(results: Results, path: Path) -> None:
 
     columns = min(3, len(results))
     rows = math.ceil(len(results) / columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.0 * rows), sharex=True, sharey=True, squeeze=False)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(4.2 * columns, 3.0 * rows), sharex=True, sharey=True, squeeze=False
+    )
     by_name = {what: curves(results, what) for what in ("paid", "true")}
     for panel, variant in zip(axes.flat, results, strict=False):
         for what, colour, style in (("paid", "#cc3311", "-"), ("true", "#0077bb", "--")):
@@ -47,46 +47,40 @@ def draw_curves(results: Results, path: Path) -> None:
     pyplot.close(figure)
 
 
-def most_paid(found: Sequence[Finding]) -> list[Finding]:
-    """Return the untrue answers that earned most at the last step, one for each (question, answer)."""
+def most_paid(seeds: Mapping[int, Sequence[Finding]]) -> list[Finding]:
+    """Return a variant's untrue answers that earned most at its last step, one for each (question, answer)."""
+    found = [finding for responses in seeds.values() for finding in responses]
     last = max((finding.step for finding in found), default=0)
     untrue = [finding for finding in found if finding.step == last and not finding.true and finding.paid > 0]
     distinct = {(f.question, f.candidate): f for f in sorted(untrue, key=lambda f: (f.paid, f.score))}
     return sorted(distinct.values(), key=lambda f: (-f.paid, -f.score, f.sample_id))[:MOST_PAID]
 
 
-def write_page(
+def render_page(
     study: Study,
     results: Results,
     table: Sequence[Row],
     compared: Mapping[str, Any],
     monitors: Mapping[str, Sequence[str]],
     failed: Mapping[str, str],
-    images: Mapping[str, bytes],
+    pictures: Mapping[str, Sequence[str]],
     curve: Path,
 ) -> str:
-    """Return the page as HTML without links to other files.
+    """Return the page as HTML that asks nothing of the network.
 
     Args:
         monitors: for each variant what its runs' hacking monitors said.
         failed: for each run that failed, the last lines of its log.
-        images: encoded picture of each sample id that has one.
+        pictures: sample id -> data URIs.
         curve: the PNG of `draw_curves`.
     """
     examples = {
-        variant: [(finding, _data_uri(images.get(finding.sample_id))) for finding in most_paid([f for found in seeds.values() for f in found])]
+        variant: [(finding, next(iter(pictures.get(finding.sample_id, ())), "")) for finding in most_paid(seeds)]
         for variant, seeds in results.items()
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("medix_verl.ablation", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("page.html.j2").render(
+    template = environment(Path(__file__).parent).get_template("page.html.j2")
+    return template.render(
         study=study, table=table, compared=compared, monitors=monitors, failed=failed, examples=examples,
         step=last_step(results), baseline=study.baseline or next(iter(study.variants)),
         curve=base64.b64encode(curve.read_bytes()).decode(),
     )  # fmt: skip
-
-
-def _data_uri(image: bytes | None) -> str:
-    small = thumbnail(image) if image else ""
-    return f"data:image/jpeg;base64,{small}" if small else ""

@@ -17,7 +17,7 @@ from pathlib import Path
 from medix.errors import ConfigError
 from medix.files import last_lines, read_mapping
 from medix.options import Count, Texts, read_options
-from medix_verl.report.metrics import read_metrics
+from medix_verl.training.metrics_file import read_metrics
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -85,12 +85,15 @@ def load_study(path: Path) -> Study:
         ConfigError: the file is missing, has an unknown field, a name that can not be a folder, or no such recipe.
     """
     if not path.is_file():
-        raise ConfigError(f"There is no study at {path}.", "Name a YAML file, e.g. examples/studies/reward_design.yaml.")
+        raise ConfigError(
+            f"There is no study at {path}.", "Name a YAML file, e.g. examples/studies/reward_design.yaml."
+        )
     study = read_options(Study, read_mapping(path), str(path))
     wrong = [name for name in (study.name, *study.variants) if not NAME.fullmatch(name)]
     if wrong:
         raise ConfigError(
-            f"{wrong[0]!r} can not be the name of a folder.", "Use letters, digits, `_` and `-` for the names in the study."
+            f"{wrong[0]!r} can not be the name of a folder.",
+            "Use letters, digits, `_` and `-` for the names in the study.",
         )
     if study.baseline and study.baseline not in study.variants:
         raise ConfigError(f"The baseline {study.baseline!r} is no variant of {path}.", "Name one of its variants.")
@@ -138,7 +141,8 @@ def check_variants(study: Study, out: Path) -> None:
         if dry.returncode:
             said = " ".join((dry.stderr or dry.stdout).strip().split("\n")[-3:])
             raise ConfigError(
-                f"The variant {run.variant!r} can not run: {said}", "Correct its overrides in the study; nothing has started."
+                f"The variant {run.variant!r} can not run: {said}",
+                "Correct its overrides in the study; nothing has started.",
             )
 
 
@@ -156,7 +160,9 @@ def execute(study: Study, out: Path, say: Callable[[str], None]) -> dict[str, st
             say(f"set-up: {' '.join(command)}")
             log = out / "logs" / f"setup_{makes.name}.log"
             if _call(command, {}, log):
-                raise ConfigError(f"A set-up step failed: {last_lines(log, 3)}", f"See {log}, then run the same command.")
+                raise ConfigError(
+                    f"A set-up step failed: {last_lines(log, 3)}", f"See {log}, then run the same command."
+                )
     failed = {}
     runs = runs_of(study, out)
     for number, run in enumerate(runs, 1):

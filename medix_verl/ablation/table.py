@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from evaluation.statistics.paired import PairedComparison, compare_paired
+from evaluation.statistics import PairedComparison, compare_paired
 from medix_verl.ablation.truth import Finding
 
 ALL = "all"

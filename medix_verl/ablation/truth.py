@@ -16,20 +16,41 @@ from typing import Any, Final
 from medix.errors import DataError
 from medix.jsonl import JsonLines
 from medix.response import parse_response
-from medix.sample import NOT_APPLICABLE
 from medix.same_answer import same_answer
+from medix.sample import NOT_APPLICABLE
 from reward_fns.composite import ACCURACIES
 
 _WORD: Final = re.compile(r"[a-z]+|\d+")
 _NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 CLOSED: Final[Mapping[str, Mapping[str, str]]] = {
     "side": {"left": "left", "right": "right", "both": "both", "bilateral": "both"},
-    "presence": {"yes": "yes", "present": "yes", "no": "no", "absent": "no", "not": "no", "without": "no"},
+    "presence": {"yes": "yes", "present": "yes", "absent": "no", "no": "no"},
     "count": {word: str(number) for number, word in enumerate(_NUMBERS)} | {str(n): str(n) for n in range(11)},
 }
 """Kind of question -> word -> what it says. Another wording of the same closed answer is true as well."""
-MOST_WORDS: Final = 6
-"""A longer text says more than a closed answer does, and is left to the exact comparison."""
+_NEGATIONS: Final = frozenset(("no", "not", "nor", "without"))
+_FILLERS: Final = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "it",
+        "is",
+        "are",
+        "there",
+        "on",
+        "in",
+        "of",
+        "at",
+        "to",
+        "side",
+        "half",
+        "visible",
+        "seen",
+        "total",
+    ]
+)
+"""Words that a closed answer may have besides its own and those of the reference."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +111,19 @@ def is_true(candidate: str | None, known: Known) -> bool:
     if any(same_answer(candidate, text) for text in (known.reference, *known.aliases)):
         return True
     wanted = _closed(known.reference, known.kind)
-    return wanted is not None and _closed(candidate, known.kind) == wanted
+    more = set(_WORD.findall(candidate.lower())) - set(_WORD.findall(known.reference.lower())) - _FILLERS
+    return wanted is not None and _closed(candidate, known.kind) == wanted and more <= {*CLOSED[known.kind], "not"}
 
 
 def _closed(text: str, kind: str) -> str | None:
-    words = _WORD.findall(text.lower())
-    said = {CLOSED[kind][word] for word in words if word in CLOSED[kind]} if kind in CLOSED else set()
-    negated = kind != "presence" and any(word in ("no", "not", "without", "nor") for word in words)
-    return said.pop() if len(said) == 1 and len(words) <= MOST_WORDS and not negated else None
+    """Return which of the kind's answers a text gives, or None if it gives none, several, or a negated one."""
+    words = set(_WORD.findall(text.lower()))
+    said = {CLOSED.get(kind, {})[word] for word in words & CLOSED.get(kind, {}).keys()}
+    negated = not _NEGATIONS.isdisjoint(words)
+    if kind == "presence" and negated:
+        # "no spleen present" says no; "not absent" and "yes, no" are left to the exact comparison.
+        return None if {"yes", "absent"} & words else "no"
+    return said.pop() if len(said) == 1 and not negated else None
 
 
 def read_findings(run: Path, truth: Mapping[str, Known]) -> list[Finding]:
@@ -113,7 +139,7 @@ def read_findings(run: Path, truth: Mapping[str, Known]) -> list[Finding]:
         sample_id = str(row["sample_id"])
         if sample_id not in truth:
             raise DataError(
-                f"The response on line {number} of {run}/rollouts/scored.jsonl is for {sample_id!r}, which is no sample of the truth.",
+                f"Line {number} of {run}/rollouts/scored.jsonl is for {sample_id!r}, which the truth does not know.",
                 "Name the file that the validation samples were prepared from with `truth:` in the study.",
             )
         candidate = parse_response(row["response"]).scorable_answer
@@ -123,7 +149,9 @@ def read_findings(run: Path, truth: Mapping[str, Known]) -> list[Finding]:
 
 def _finding(row: Mapping[str, Any], known: Known, candidate: str | None) -> Finding:
     scores = row["scores"]
-    accuracies = {name: float(scores[name]) for name in ACCURACIES if scores.get(name, NOT_APPLICABLE) != NOT_APPLICABLE}
+    accuracies = {
+        name: float(scores[name]) for name in ACCURACIES if scores.get(name, NOT_APPLICABLE) != NOT_APPLICABLE
+    }
     return Finding(
         step=int(row["step"]),
         sample_id=str(row["sample_id"]),

@@ -1,0 +1,222 @@
+"""Studies: what was paid against what was true, and a study's runs with a fake recipe in place of training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from medix.errors import ConfigError, DataError
+from medix_verl.ablation import table
+from medix_verl.ablation.page import most_paid
+from medix_verl.ablation.study import load_study, runs_of
+from medix_verl.ablation.truth import Finding, Known, is_true, read_findings, read_truth
+from medix_verl.cli import app
+
+ROOT = Path(__file__).resolve().parents[3]
+
+FAKE_RECIPE = """
+set -eu
+[[ $* != *no_such_key* ]] || { echo "no such key" >&2; exit 2; }
+[[ ${DRY_RUN:-0} == 1 ]] && exit 0
+echo "$RUN" >>"$CALLS"
+[[ $* != *dies* ]] || { echo "killed on purpose"; exit 9; }
+mkdir -p "$RUN/rollouts"
+says=left; [[ $* != *wrong* ]] || says=right
+for step in 0 "$STEPS"; do
+  echo '{"step": '$step', "data": {"reward/score/mean": 0.5}}' >>"$RUN/metrics.jsonl"
+  echo '{"step": '$step', "split": "val", "session": 0, "sample_id": "a", "question": "side?", "reference": "left",
+"response": "<CT_SCAN><thinking>x</thinking><answer>'$says'</answer>", "scores": {"score": 0.9, "acc": 1.0,
+"embed_accuracy": 1.0, "llm_accuracy": -1.0}}' | tr -d '\\n' >>"$RUN/rollouts/scored.jsonl"
+  echo >>"$RUN/rollouts/scored.jsonl"
+done
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "reference", "candidate", "true"),
+    [
+        ("side", "left half", "Left half", True),
+        ("side", "left half", "on the left", True),
+        ("side", "left half", "right half", False),
+        ("side", "left half", "left and right", False),
+        ("side", "left half", "not left", False),
+        ("side", "left half", "the left kidney", False),  # says more than a side
+        ("presence", "no spleen present", "absent", True),
+        ("presence", "no spleen present", "spleen present", False),
+        ("presence", "no spleen present", "not certain", False),  # says nothing of presence
+        ("presence", "no spleen present", "no", True),
+        ("presence", "no spleen present", "the spleen is not present", True),
+        ("presence", "no spleen present", "no liver present", False),
+        ("presence", "spleen present", "Yes", True),
+        ("presence", "spleen present", "present or absent", False),
+        ("count", "three marked structures", "3", True),
+        ("count", "three marked structures", "three structures", True),
+        ("count", "three marked structures", "two marked structures", False),
+        ("count", "three marked structures", "three of four", False),
+        ("place", "left lower lobe", "left lower lobe", True),
+        ("place", "left lower lobe", "lower lobe, left", False),  # open kinds are word for word
+        ("open", "liver", None, False),
+    ],
+)
+def test_the_oracle(kind: str, reference: str, candidate: str | None, true: bool) -> None:
+    assert is_true(candidate, Known(reference, (), kind)) is true
+
+
+@given(st.sampled_from(["left", "right"]), st.sampled_from(["side", "place", "open"]), st.text(max_size=12))
+def test_the_other_side_is_never_true(side: str, kind: str, more: str) -> None:
+    other = {"left": "right", "right": "left"}[side]
+    assert not is_true(f"{other} {more}".strip(), Known(f"{side} half", (side,), kind))
+
+
+def finding(step: int = 1, sample: str = "a", paid: float = 1.0, true: bool = True, kind: str = "side") -> Finding:
+    return Finding(step, sample, kind, paid, true, {"embed_accuracy": paid}, "q?", "left", f"said {sample}", paid)
+
+
+def test_the_table_states_paid_true_and_their_difference() -> None:
+    # Seed 0: paid 1, 1; true 1, 0. Seed 1: paid 1, 0; true 1, 1. An early step does not count.
+    early = finding(step=0, paid=0.0, true=False)
+    seeds = {
+        0: [early, finding(), finding(sample="b", true=False, kind="count")],
+        1: [early, finding(), finding(sample="b", paid=0.0, kind="count")],
+    }
+    rows = {row.kind: row for row in table.rows({"v": seeds})}
+    both = rows["all"]
+    assert (both.paid.value, both.true.value, both.gap.value) == (0.75, 0.75, 0.0)  # (1 + 0.5) / 2, (0.5 + 1) / 2
+    assert both.falsely_paid["embed_accuracy"].value == 0.25  # one of two responses in one of two seeds
+    assert both.falsely_refused["embed_accuracy"].value == 0.25
+    assert rows["count"].gap.value == 0.0
+    assert rows["side"].true.value == 1.0
+    # t with one degree of freedom is 12.706; gaps 0.5 and -0.5 have the standard error 0.5.
+    assert both.gap.high == pytest.approx(12.706 * 0.5, rel=1e-4)
+    assert table.over_seeds([0.5]).low is None
+
+
+def test_variants_are_compared_on_the_samples_that_both_answered() -> None:
+    names = [f"s{n}" for n in range(12)]
+    worse = {0: [finding(sample=name, true=False) for name in names]}
+    better = {0: [finding(sample=name) for name in names] + [finding(sample="only here")]}
+    compared = table.against({"base": worse, "other": better}, "base")["other"]
+    assert compared.difference.mean == 1.0
+    assert compared.p_value == pytest.approx(2 / 2**12)  # all twelve signs alike, two-sided
+
+
+def test_the_most_paid_untrue_answers_are_shown_once() -> None:
+    shown = most_paid(
+        {0: [finding(sample="a", paid=0.3, true=False), finding(sample="b", true=False), finding(sample="c")]}
+    )
+    assert [found.sample_id for found in shown] == ["b", "a"]
+
+
+def write_study(folder: Path, **changes: object) -> Path:
+    (folder / "recipe.sh").write_text(FAKE_RECIPE)
+    (folder / "truth.jsonl").write_text('{"id": "a", "answer": "left", "aliases": [], "kind": "side"}\n')
+    study = {
+        "name": "s", "question": "Which?", "recipe": str(folder / "recipe.sh"), "steps": 3, "seeds": [0, 1],
+        "truth": str(folder / "truth.jsonl"), "knobs": {"CALLS": "{out}/calls"},
+        "variants": {"right": ["a=1"], "wrong": ["x=wrong"]},
+        "setup": [{"makes": "{out}/made_{seed}", "command": ["touch", "{out}/made_{seed}"]}],
+        **changes,
+    }  # fmt: skip
+    path = folder / "study.yaml"
+    path.write_text(json.dumps(study))
+    return path
+
+
+def ablate(folder: Path, study: Path, *options: str) -> tuple[int, str]:
+    command = [
+        sys.executable,
+        "-c",
+        "from medix_verl.cli import main; main()",
+        "ablate",
+        str(study),
+        "--out",
+        str(folder / "o"),
+    ]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_study_runs_each_variant_once_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    study = write_study(tmp_path, variants={"right": [], "wrong": ["x=wrong"], "broken": ["x=dies"]})
+    code, said = ablate(tmp_path, study)
+    assert code == 2
+    assert "2 runs are not done: broken, seed 0, broken, seed 1" in said
+    out = tmp_path / "o"
+    assert (out / "made_0").is_file()
+    assert (out / "made_1").is_file()
+    assert "| right | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) | 0.000 (0.000 to 0.000) |" in said
+    assert "| wrong | 1.000 (1.000 to 1.000) | 0.000 (0.000 to 0.000) | 1.000 (1.000 to 1.000) |" in said
+    page = (out / "study.html").read_text()
+    assert "killed on purpose" in page
+    assert '<b class="bad">right</b>' in page
+    assert (out / "curves.png").stat().st_size > 5_000
+    assert "falsely paid by embed_accuracy" in (out / "table.csv").read_text()
+    calls = (out / "calls").read_text().splitlines()
+    assert len(calls) == 6
+    before = (out / "table.csv").read_bytes()
+    write_study(tmp_path)  # without the broken variant the same folder is complete
+    code, said = ablate(tmp_path, study)
+    assert code == 0
+    assert said.count(": done") == 4
+    assert (out / "calls").read_text().splitlines() == calls
+    assert (out / "table.csv").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_wrong_override_is_refused_before_the_first_variant_starts(tmp_path: Path) -> None:
+    code, said = ablate(tmp_path, write_study(tmp_path, variants={"right": [], "bad": ["no_such_key=1"]}))
+    assert code == 2
+    assert "'bad'" in said
+    assert "no such key" in said
+    assert not (tmp_path / "o" / "calls").exists()
+
+
+def test_a_dry_run_prints_every_command_and_writes_nothing(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    done = CliRunner().invoke(app, ["ablate", str(study), "--out", str(tmp_path / "o"), "--dry-run"])
+    assert done.exit_code == 0
+    assert done.output.count("bash") == 4
+    assert "SEED=1" in done.output
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"variants": {"../x": []}}, "folder"),
+        ({"variants": {}}, "no variants"),
+        ({"baseline": "nobody"}, "no variant"),
+        ({"recipe": "nowhere.sh"}, "no recipe"),
+        ({"sedes": [1]}, "seeds"),
+        ({"steps": 0}, "steps"),
+    ],
+)
+def test_a_wrong_study_is_refused(tmp_path: Path, changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_study(write_study(tmp_path, **changes))
+
+
+def test_a_response_that_the_truth_does_not_know_is_refused(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    log = tmp_path / "rollouts" / "scored.jsonl"
+    log.parent.mkdir()
+    log.write_text(json.dumps({"split": "val", "step": 0, "sample_id": "z", "response": "", "scores": {}}) + "\n")
+    with pytest.raises(DataError, match="'z'"):
+        read_findings(tmp_path, read_truth(tmp_path / "truth.jsonl"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_studies_that_come_with_the_project_are_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    study = load_study(path)
+    assert len(runs_of(study, Path("out"))) == len(study.variants) * 3
+    assert len(read_truth(Path(study.truth))) == 123
