@@ -30,6 +30,8 @@ CLOSED: Final[Mapping[str, Mapping[str, str]]] = {
 """Kind of question -> word -> what it says. Another wording of the same closed answer is true as well."""
 _NEGATIONS: Final = frozenset(("no", "not", "nor", "without"))
 _FILLERS: Final = frozenset(
+    ("a", "an", "the", "it", "is", "are", "there", "on", "in", "of", "at", "to", "side", "half", "visible", "seen")
+)
     [
         "a",
         "an",
