@@ -32,26 +32,6 @@ _NEGATIONS: Final = frozenset(("no", "not", "nor", "without"))
 _FILLERS: Final = frozenset(
     ("a", "an", "the", "it", "is", "are", "there", "on", "in", "of", "at", "to", "side", "half", "visible", "seen")
 )
-    [
-        "a",
-        "an",
-        "the",
-        "it",
-        "is",
-        "are",
-        "there",
-        "on",
-        "in",
-        "of",
-        "at",
-        "to",
-        "side",
-        "half",
-        "visible",
-        "seen",
-        "total",
-    ]
-)
 """Words that a closed answer may have besides its own and those of the reference."""
 
 
