@@ -114,11 +114,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def last_lines(path: Path, count: int = 20, width: int = 300) -> str:
-    """Return the last lines of a growing log, each cut at `width` characters; empty if there is no log."""
+def last_lines(path: Path, count: int = 20, width: int = 300, start: int = 0) -> str:
+    """Return the last lines of a growing log after byte `start`, each cut at `width` characters; empty if no log."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 64_000))
+        file.seek(max(start, path.stat().st_size - 64_000))
         lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
     return "\n".join(line[:width] for line in lines[-count:])

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-
-from medix.errors import ConfigError
 
 RUN_MARK = "MEDIX_RUN_MARK"
 _PR_SET_PDEATHSIG = 1
@@ -58,13 +54,13 @@ def vllm_environment() -> dict[str, str]:
 
 
 def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel asks the child to end when the thread that started it is gone, by kill -9 too."""
+    """Have the kernel end the child when the thread that started it is gone, by kill -9 too. For `preexec_fn`."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def is_alive(pid: int) -> bool:
-    """A process that has ended but was not waited for is gone: its starter may be waiting for our open pipes first."""
+    """Return whether a process runs. One that has ended counts as gone, though its parent has not waited for it yet."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -74,29 +70,12 @@ def is_alive(pid: int) -> bool:
 
 
 def mark_of(run_dir: Path) -> str:
-    """The mark of a run is its folder, so that the next attempt finds what an earlier one left."""
+    """Return the mark of a run: its folder, so that the next attempt finds what an earlier one left."""
     return str(run_dir.resolve())
 
 
-@contextlib.contextmanager
-def hold_run(run_dir: Path) -> Iterator[None]:
-    """Be the only one at work in a run's folder. The kernel lets go for a process that is killed.
-
-    Raises:
-        ConfigError: somebody else is.
-    """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "run.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            fix = "wait for it or stop it, or name another folder (RUN=...)"
-            raise ConfigError(f"one run at a time in {run_dir}", "another one at work there", fix) from error
-        yield
-
-
 def processes_of(mark: str) -> list[psutil.Process]:
-    """All live processes (but this one) whose environment carries the mark, and those in the sessions of these.
+    """Return all live processes (but this one) whose environment carries the mark, and those in their sessions.
 
     Ray's workers and agents write their title over their environment, so theirs often cannot be read any more.
     """
@@ -118,7 +97,7 @@ def _session(process: psutil.Process) -> int | None:
 
 
 def end_processes(mark: str, grace_s: float = 5.0) -> int:
-    """Terminate, then kill after `grace_s` seconds; returns how many there were."""
+    """Terminate a run's processes, kill what is left after `grace_s` seconds, and return how many there were."""
     first = processes_of(mark)
     for process in first:
         with contextlib.suppress(psutil.Error):

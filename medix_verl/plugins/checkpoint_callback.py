@@ -1,4 +1,4 @@
-"""What happens in veRL's driver after a checkpoint is saved: manifest, best step, pruning. And a save on demand.
+"""After veRL's driver has saved a checkpoint: write its manifest, choose the best, prune. And save on demand.
 
 Named in a recipe by `trainer.checkpoint_callback_class=medix_verl.plugins.checkpoint_callback.MedixCheckpointCallback`.
 veRL's own `trainer.max_actor_ckpt_to_keep` stays null: it knows no best checkpoint.
@@ -25,7 +25,7 @@ POLL_S = 0.5
 
 
 class MedixCheckpointCallback(CheckpointCallback):  # type: ignore[misc]
-    """Settings: `medix.checkpoints`, see `medix_verl.training.checkpoints.CheckpointOptions`.
+    """Look after checkpoints by `medix.checkpoints`, see `medix_verl.training.checkpoints.CheckpointOptions`.
 
     Raises:
         ConfigError: at start, for anything wrong there.
@@ -42,7 +42,7 @@ class MedixCheckpointCallback(CheckpointCallback):  # type: ignore[misc]
     def on_save(
         self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
     ) -> None:
-        """Called when all of a checkpoint is on disk, except with `async_save` (Megatron), which is left to veRL."""
+        """Act when all of a checkpoint is on disk; with `async_save` (Megatron) it is not, and left to veRL."""
         if async_save:
             return
         for shards in (Path(checkpoint_dir) / "actor", Path(checkpoint_dir) / "critic"):
@@ -57,7 +57,7 @@ class MedixCheckpointCallback(CheckpointCallback):  # type: ignore[misc]
             self.config.trainer.total_epochs = 0
 
     def _rows(self) -> list[dict[str, Any]]:
-        """What is logged so far: by earlier attempts and, as the supervisor may lag, by this one's own logger."""
+        """Return what is logged so far: by earlier attempts and, as the supervisor may lag, by this one's logger."""
         own = os.environ.get("VERL_FILE_LOGGER_PATH")
         rows = read_metrics(self._run_dir / "metrics.jsonl")
         return [*rows, *(read_metrics(Path(own)) if own else [])]

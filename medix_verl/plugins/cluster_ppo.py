@@ -1,8 +1,8 @@
-"""veRL's entry point on a Ray cluster that runs already (`RAY_ADDRESS`): `python -m medix_verl.plugins.cluster_ppo`.
+"""Run veRL's entry point on a Ray cluster that runs already: `python -m medix_verl.plugins.cluster_ppo`.
 
 A Ray that veRL starts itself hands the driver's environment to every worker; on a cluster the workers have the
-environment of `ray start`. So this joins the cluster first, with what the run needs handed over, and then lets veRL go
-on as ever. The cluster outlives the run.
+environment of `ray start`. So this joins the cluster of `RAY_ADDRESS` first, with what the run needs handed over, and
+then lets veRL go on as ever. The cluster outlives the run.
 """
 
 from __future__ import annotations

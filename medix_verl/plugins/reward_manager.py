@@ -8,6 +8,7 @@ cache, one connection pool and one concurrency limit. Named in YAML as
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from medix.errors import ConfigError
+from medix.jsonl import JsonlWriter
 from medix_verl.plugins.colocated_judge import ask_fixed_verdicts
 from medix_verl.preflight.scorers import read_judge_check
-from medix_verl.scored_log import ScoredLog
 from reward_fns import ScoringInput, build_composite
+from reward_fns.scorers.types import RefusedSample
+
+REFUSED = "sample_refused"
+"""Marks the record of a response that the judge refused for its content: `MedixReplayBuffer` drops its group."""
 
 
 @register("medix")
 class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
-    """Scores responses with the composite of `medix.reward`.
+    """Score responses with the composite of `medix.reward`.
 
     Raises:
         ConfigError: at start, for anything wrong in `medix.reward` or `medix.scorer`.
@@ -44,9 +49,8 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         super().__init__(config, tokenizer, compute_score)
         if config.reward.num_workers != 1:
             raise ConfigError(
-                "reward.num_workers=1 (one scorer service per job: one cache, one connection pool, one limit)",
-                f"reward.num_workers={config.reward.num_workers}",
-                "set reward.num_workers=1; raise medix.scorer.judge.max_in_flight for more concurrency",
+                f"reward.num_workers is {config.reward.num_workers}; one worker holds the scorers of a job.",
+                "Set reward.num_workers=1; raise medix.scorer.judge.max_in_flight for more concurrency.",
             )
         from reward_fns.scorers.service import ScorerService, relax_collector
 
@@ -59,35 +63,33 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         self._judge_check = read_judge_check(config)
         self._judge_asked: asyncio.Future[None] | None = None
         relax_collector()  # veRL's reward worker does nothing but score
-        self.log = ScoredLog(Path(settings["run_dir"]) / "rollouts" / "scored.jsonl")
+        rollouts = Path(settings["run_dir"]) / "rollouts"
+        self._log, self._refused = JsonlWriter(rollouts / "scored.jsonl"), JsonlWriter(rollouts / "refused.jsonl")
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score the last trajectory of a session: `{"reward_score": float, "reward_extra_info": {str: float}}`."""
         await self._ask_judge_once()
         item = data[-1]
-        scoring_input = scoring_input_of(item, self._decode(item))
-        score = await self.composite.score(scoring_input)
+        scoring_input, row = scoring_input_of(item, self._decode(item)), item.non_tensor_batch
+        record = {
+            "time": round(time.time(), 3),
+            "step": int(row.get("global_steps", -1)),
+            "split": str(row["extra_info"].get("split", "")),
+            "group": str(row.get("uid", "")),
+            "session": int(row.get("session_id", -1)),
+            **{name: getattr(scoring_input, name) for name in LOGGED},
+        }
+        try:
+            score = await self.composite.score(scoring_input)
+        except RefusedSample as error:
+            self._refused.append({**record, "reason": str(error)})
+            return {"reward_score": 0.0, "reward_extra_info": {"score": 0.0, "acc": 0.0, REFUSED: 1.0}}
         flat = score.flat()
-        row = item.non_tensor_batch
-        self.log.write(
-            {
-                "step": int(row.get("global_steps", -1)),
-                "split": str(row["extra_info"].get("split", "")),
-                "group": str(row.get("uid", "")),
-                "session": int(row.get("session_id", -1)),
-                "sample_id": scoring_input.sample_id,
-                "question": scoring_input.question,
-                "reference": scoring_input.reference,
-                "modality": scoring_input.modality,
-                "response": scoring_input.response,
-                "scores": flat,
-                "detail": score.record(),
-            }
-        )
+        self._log.append({**record, "scores": flat, "detail": score.record()})
         return {"reward_score": flat["score"], "reward_extra_info": flat}
 
     async def _ask_judge_once(self) -> None:
-        """Of a judge that starts with the run; all responses wait for the outcome, and share it."""
+        """Ask a judge that starts with the run the fixed verdicts; all responses wait for the outcome, and share it."""
         if not self._asks_judge:
             return
         if self._judge_asked is None:
@@ -100,9 +102,15 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         return str(self.tokenizer.decode(response_ids[:length], skip_special_tokens=True))
 
 
+OF_EVERY_ROW = {"index", "sample_id", "question", "modality", "answer_kind", "aliases", "split", "n_tokens"}
+"""Names in `extra_info` of every prepared row; what else stands there is `ScoringInput.extra`."""
+LOGGED = ("sample_id", "question", "reference", "modality", "response")
+"""Fields of a scoring input that stand in `rollouts/scored.jsonl`."""
+
+
 def scoring_input_of(item: Any, response: str) -> ScoringInput:
-    """What the composite needs, from one item of veRL's batch and the decoded response."""
-    info = item.non_tensor_batch["extra_info"]
+    """Return what the composite needs, from one item of veRL's batch and the decoded response."""
+    info, messages = item.non_tensor_batch["extra_info"], item.non_tensor_batch.get("raw_prompt")
     return ScoringInput(
         response=response,
         reference=item.non_tensor_batch["reward_model"]["ground_truth"],
@@ -111,24 +119,29 @@ def scoring_input_of(item: Any, response: str) -> ScoringInput:
         aliases=tuple(info["aliases"]),
         answer_kind=info["answer_kind"],
         sample_id=info["sample_id"],
+        extra={name: value for name, value in info.items() if name not in OF_EVERY_ROW},
+        load_images=lambda: images_of(messages),
     )
+
+
+def images_of(messages: Any) -> list[bytes]:
+    """Return the encoded images of a prompt's messages, in order, as the prepared file holds them."""
+    contents = [message["content"] for message in ([] if messages is None else messages)]
+    parts = [part for content in contents if not isinstance(content, str) for part in content]
+    return [part["bytes"] for part in parts if part.get("type") == "image" and part.get("bytes")]
 
 
 def with_colocated_judge(
     scorer: dict[str, Any], config: DictConfig, reward_router_address: str | None
 ) -> dict[str, Any]:
-    """Point the judge client at veRL's own reward model, where that is enabled."""
-    if not config.reward.reward_model.enable:
+    """Return `medix.scorer` with the judge's address set to veRL's own reward model, where that is enabled."""
+    model = config.reward.reward_model
+    if not model.enable:
         return scorer
     if reward_router_address is None:
         raise ConfigError(
-            "the address of veRL's reward model router",
-            "none",
-            "set reward.reward_model.enable_resource_pool=true, or reward.reward_model.enable=false and JUDGE_URL=",
+            "veRL gives no address of its reward model.",
+            "Set reward.reward_model.enable_resource_pool=true, or reward.reward_model.enable=false and JUDGE_URL=.",
         )
-    judge = {
-        **scorer["judge"],
-        "urls": [f"http://{reward_router_address}"],
-        "model": config.reward.reward_model.model_path,
-    }
+    judge = {**scorer["judge"], "urls": [f"http://{reward_router_address}"], "model": model.model_path}
     return {**scorer, "judge": judge}

@@ -24,7 +24,6 @@ PLUGINS = {
     "trainer.v1.sampler.custom_sampler.name": "MedixReplayBuffer",
     "data.custom_cls.path": "pkg://medix_verl.plugins.dataset",
     "data.custom_cls.name": "MedixDataset",
-    "actor_rollout_ref.rollout.agent.default_agent_loop": "medix_agent",
 }
 IGNORED = ("reward_model", "custom_reward_function", "sandbox_fusion")
 """Old places of what stands below `reward` today. veRL 0.9.1 still has the keys; its PPO trainer reads none of them."""
@@ -271,7 +270,7 @@ def check_guards(config: Any) -> str:
 
     from medix.options import read_options
     from medix_verl.mean_band import read_mean_band
-    from medix_verl.training.watchdog import read_watchdog
+    from medix_verl.training.watch import read_watchdog
     from reward_fns.scorers.service import ServiceOptions
 
     options = read_watchdog(config.medix.watchdog)

@@ -24,7 +24,8 @@ Main memory has two moments, and the larger counts:
             rank 0 does (veRL's `get_init_weight_context_manager`)
     step    offloaded weights and optimizer. veRL copies them with `non_blocking=True`, into pinned memory, and
             PyTorch's pinned allocator rounds every tensor up to a power of two. Besides, TransferQueue keeps each
-            response's pixel values until the step ends: 24 bytes a pixel (3 channels, twice in time, in fp32)
+            response's pixels until the step ends: 3 bytes a pixel, as `plugins/pixel_levels.py` stores them (veRL's
+            own 24: 3 channels, twice in time, in fp32)
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def host_step_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
     return node * (offloaded + reference) / GB
 
 
-def pixels_gb(responses: int, pixels_of_a_prompt: float, bytes_a_pixel: int = 24) -> float:
+def pixels_gb(responses: int, pixels_of_a_prompt: float, bytes_a_pixel: int = 3) -> float:
     """Return what TransferQueue holds of pixel values in one step."""
     return responses * pixels_of_a_prompt * bytes_a_pixel / GB
 

@@ -208,13 +208,12 @@ def launch(recipe: str, extra: list[str], runner: Runner | None = None) -> None:
         _set_environment()
     run = Run(recipe, knobs, extra, runner or Runner(dry=knobs.on("DRY_RUN")))
     if run.runner.dry:
-        from omegaconf import OmegaConf
-
         from medix_verl.recipe.screen import show
+        from medix_verl.training.record import settings_text
 
         config = compose_config(recipe, run.overrides())
         show(config, recipe)
-        print(OmegaConf.to_yaml(config))
+        print(settings_text(config))
     (run_cpu if run.on_cpu else run_gpu)(run)
 
 

@@ -13,8 +13,7 @@ from medix_verl.report.charts import Chart, Level
 from medix_verl.report.rollouts import Group
 from medix_verl.report.run_folder import SCORE, RunFolder, Series, lookup, own_file
 from medix_verl.report.settings import shown
-from medix_verl.training.guards import PEARSON
-from medix_verl.training.watchdog import WatchdogOptions
+from medix_verl.training.watch import PEARSON, WatchdogOptions
 
 HELD_OUT: Final = {"val_reward": SCORE, "accuracy": "acc", "format": "format", "modality": "modality"}
 """Name in the summary -> key of the flat reward."""

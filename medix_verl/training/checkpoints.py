@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the last N and the best one. veRL itself keeps the last N only, and forgets them on a resume.
+"""Keep the last N checkpoints and the best one. veRL itself keeps the last N only, and forgets them on a resume.
 
 In a step veRL saves first, validates after, and logs last. So the figure of a checkpoint is not known when it is saved,
 but always before the next one is: `update` may be called in either order, as often as one likes.
@@ -10,27 +10,25 @@ import contextlib
 import fnmatch
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from medix.errors import ConfigError
-from medix.options import read_options
+from medix.files import write_atomically
+from medix.options import CountOrZero, read_options
 
-TRACKER = "latest_checkpointed_iteration.txt"
-"""veRL writes the step here when all of its checkpoint is on disk."""
+TRACKER = "latest_checkpointed_iteration.txt"  # veRL writes the step there when all of its checkpoint is on disk
 _FOLDER, _DOOMED = "global_step_", ".deleting_"
 
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """Everything under `medix.checkpoints`."""
+    """The options under `medix.checkpoints`."""
 
-    keep_last: int = 3
+    keep_last: CountOrZero = 3
     """0 keeps all."""
     keep_best: bool = True
     metric: str = "val-*/*/reward/mean@*"
@@ -39,19 +37,11 @@ class CheckpointOptions:
 
 
 def read_checkpoint_options(raw: Mapping[str, Any] | None) -> CheckpointOptions:
-    """Options from the plain mapping under `medix.checkpoints`.
-
-    Raises:
-        ConfigError: unknown option or wrong type, or fewer than no checkpoint to keep.
-    """
-    options = read_options(CheckpointOptions, raw, "medix.checkpoints")
-    if options.keep_last < 0:
-        raise ConfigError("medix.checkpoints.keep_last of 0 (all) or more", str(options.keep_last), "raise it")
-    return options
+    """Return the options in the plain mapping under `medix.checkpoints`, or raise a ConfigError."""
+    return read_options(CheckpointOptions, raw, "medix.checkpoints")
 
 
-@dataclass(frozen=True)
-class Best:
+class Best(NamedTuple):
     """The contents of `best.json`."""
 
     step: int
@@ -60,7 +50,7 @@ class Best:
 
 
 def validation_values(rows: Iterable[Mapping[str, Any]], pattern: str) -> dict[int, float]:
-    """Step -> value, from rows `{"step", "data"}`; a figure that was logged as null, or is not finite, is none."""
+    """Return step -> value from rows `{"step", "data"}`. Steps whose metric is null or not finite are skipped."""
     values = {}
     for row in rows:
         found = [value for key, value in row["data"].items() if fnmatch.fnmatchcase(key, pattern)]
@@ -70,13 +60,13 @@ def validation_values(rows: Iterable[Mapping[str, Any]], pattern: str) -> dict[i
 
 
 class CheckpointKeeper:
-    """Looks after the `global_step_N` folders of one run."""
+    """Look after the `global_step_N` folders of one run."""
 
     def __init__(self, folder: Path, options: CheckpointOptions) -> None:
         self.folder, self.options = folder, options
 
     def latest(self) -> int | None:
-        """The step from which a resume would go on, as veRL sees it."""
+        """Return the step from which a resume would go on, as veRL sees it; None without a checkpoint."""
         try:
             step = int((self.folder / TRACKER).read_text())
         except (OSError, ValueError):
@@ -84,12 +74,13 @@ class CheckpointKeeper:
         return step if self.path(step).is_dir() else None
 
     def path(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
         return self.folder / f"{_FOLDER}{step}"
 
     def whole(self) -> list[int]:
-        """Steps with a complete checkpoint up to the latest, ascending. veRL writes `data.pt` after every shard.
+        """Return the steps with a complete checkpoint up to the latest, ascending. veRL writes `data.pt` last.
 
-        Later steps are left out: they belong to a future that a resume from further back has given up.
+        Later steps are left out: a resume from further back has given them up.
         """
         latest = self.latest()
         if latest is None:
@@ -97,6 +88,7 @@ class CheckpointKeeper:
         return [step for step in self._steps() if step <= latest and (self.path(step) / "data.pt").is_file()]
 
     def best(self) -> Best | None:
+        """Return what `best.json` says, if that checkpoint is still there."""
         try:
             best = Best(**json.loads((self.folder / "best.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -117,13 +109,11 @@ class CheckpointKeeper:
         step = max(known, key=lambda step: (sign * known[step], -step))
         best = Best(step, self.options.metric, known[step])
         if best != before:
-            temporary = self.folder / f".best.{os.getpid()}"
-            temporary.write_text(json.dumps(best.__dict__) + "\n", encoding="utf-8")
-            temporary.replace(self.folder / "best.json")
+            write_atomically(self.folder / "best.json", json.dumps(best._asdict()) + "\n")
         return best
 
     def prune(self) -> list[int]:
-        """Delete what is neither among the last N whole checkpoints nor the best; returns the steps deleted.
+        """Delete what is neither among the last N whole checkpoints nor the best, and return the steps deleted.
 
         Nothing at or after the newest whole checkpoint is touched, so that there is always one to resume from.
         """
@@ -132,21 +122,16 @@ class CheckpointKeeper:
         whole = self.whole()
         if not whole or self.options.keep_last == 0:
             return []
-        keep = set(whole[-self.options.keep_last :])
-        best = self.best()
-        if best is not None and self.options.keep_best:
-            keep.add(best.step)
+        best = self.best() if self.options.keep_best else None
+        keep = {*whole[-self.options.keep_last :], *([best.step] if best else [])}
         deleted = [step for step in self._steps() if step < whole[-1] and step not in keep]
         for step in deleted:
-            self._delete(step)
+            # Under its own name a folder that is half gone would pass for a checkpoint after a kill.
+            doomed = self.folder / f"{_DOOMED}{_FOLDER}{step}"
+            with contextlib.suppress(FileNotFoundError):
+                self.path(step).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
         return deleted
-
-    def _delete(self, step: int) -> None:
-        # Under its own name a folder that is half gone would pass for a checkpoint after a kill.
-        doomed = self.folder / f"{_DOOMED}{_FOLDER}{step}"
-        with contextlib.suppress(FileNotFoundError):
-            self.path(step).rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
 
     def _steps(self) -> list[int]:
         names = [path.name.removeprefix(_FOLDER) for path in self.folder.glob(f"{_FOLDER}*") if path.is_dir()]

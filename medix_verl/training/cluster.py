@@ -11,17 +11,16 @@ from medix.errors import ConfigError
 
 PREFIXES = (
     "MEDIX_", "VERL_", "VLLM_", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "ONEDNN_", "TORCH_", "NCCL_", "PYTORCH_",
-    "WANDB_", "TENSORBOARD_", "TRACKIO_", "MLFLOW_", "HYDRA_",
+    "WANDB_", "TENSORBOARD_", "TRACKIO_", "MLFLOW_", "HYDRA_", "PYTHONSAFEPATH",
 )  # fmt: skip
+# Ray shows a run's environment in its logs and state: keys are given to each node before `ray start` instead.
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-"""Ray shows a run's environment in its logs and state: keys are given to each node before `ray start` instead."""
-NOT_SECRET = "TOKENIZERS_"
 OF_ONE_NODE = ("_SOCKET_IFNAME", "_IB_HCA", "VLLM_HOST_IP")
 """Names of a node's own hardware and addresses."""
 
 
 def entry_point(config: Any) -> str:
-    """The module that trains: veRL's own, or ours that joins the running cluster of `RAY_ADDRESS` first.
+    """Return the module that trains: veRL's own, or ours that joins the running cluster of `RAY_ADDRESS` first.
 
     Raises:
         ConfigError: several nodes are asked for and there is no cluster.
@@ -30,15 +29,14 @@ def entry_point(config: Any) -> str:
         return "medix_verl.plugins.cluster_ppo"
     if int(config.trainer.nnodes) > 1:
         raise ConfigError(
-            f"a running Ray cluster for trainer.nnodes={config.trainer.nnodes}",
-            "RAY_ADDRESS is not set, and a Ray of this machine alone has one node",
-            "start one with recipes/medix/ray_cluster.sh (docs/cluster.md) and export the RAY_ADDRESS it prints",
+            f"trainer.nnodes is {config.trainer.nnodes}, but RAY_ADDRESS names no running Ray cluster.",
+            "Start one with recipes/medix/ray_cluster.sh (docs/cluster.md) and export the RAY_ADDRESS it prints.",
         )
     return "verl.trainer.main_ppo"
 
 
 def own_ray_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """A token for the Ray that a run starts itself: it listens on every interface, and runs what a client sends it.
+    """Return a token for the Ray that a run starts itself: it listens on every interface, and runs what a client sends.
 
     Empty where the run joins a cluster, or the user has chosen Ray's authentication.
     """
@@ -48,7 +46,7 @@ def own_ray_environment(environment: Mapping[str, str] = os.environ) -> dict[str
 
 
 def handed_over(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Of the driver's environment, what workers on every node need; no secrets, nothing that belongs to one node."""
+    """Return what workers on every node need of the driver's environment; no secrets, nothing that is one node's."""
     return {
         name: value
         for name, value in environment.items()
@@ -57,4 +55,4 @@ def handed_over(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def _is_secret(name: str) -> bool:
-    return not name.startswith(NOT_SECRET) and any(word in name for word in SECRET_WORDS)
+    return not name.startswith("TOKENIZERS_") and any(word in name for word in SECRET_WORDS)

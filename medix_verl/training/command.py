@@ -20,11 +20,10 @@ ConfigName = Annotated[str, typer.Option(help="a file of recipes/medix/config, w
 
 def config(config_name: Annotated[str, typer.Argument()], overrides: Overrides = None) -> None:
     """Print the resolved configuration of a recipe; starts nothing."""
-    from omegaconf import OmegaConf
-
     from medix_verl.run_config import compose_config
+    from medix_verl.training.record import settings_text
 
-    print(OmegaConf.to_yaml(compose_config(config_name, overrides or [])))
+    print(settings_text(compose_config(config_name, overrides or [])))
 
 
 def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") -> None:
@@ -32,18 +31,20 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
     from rich.console import Console
     from rich.table import Table
 
+    from medix.processes import child_environment, python_command
     from medix_verl.run_config import CONFIG_DIR, compose_config
     from medix_verl.training.cluster import entry_point, own_ray_environment
     from medix_verl.training.loggers import logger_environment, logger_names
-    from medix_verl.training.record import write_record
+    from medix_verl.training.record import check_run_folder, write_record
     from medix_verl.training.supervisor import Interrupted, Supervisor
-    from medix_verl.training.watchdog import read_watchdog
+    from medix_verl.training.watch import read_watchdog
 
     # The recipes run this in bash's background, where Ctrl-C is ignored from the start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     composed = compose_config(config_name, overrides or [])
     options, keeper = read_watchdog(composed.medix.watchdog), keeper_of(composed)
     loggers, run_dir = logger_names(composed), Path(str(composed.medix.run_dir))
+    check_run_folder(composed)
 
     def begin() -> None:
         write_record(composed)
@@ -51,12 +52,18 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
         for row in json.loads((run_dir / "reward_table.json").read_text()):
             rewards.add_row(row["component"], f"{row['weight']:g}", f"{row['effective']:.4f}")
         Console().print(rewards)
+        os.environ.update(child_environment())
+        # As an entry point veRL would load them too, but hide why it could not.
+        modules = os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",")
+        os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join(
+            dict.fromkeys(["medix_verl.plugins", *filter(None, modules)])
+        )
         os.environ.update(own_ray_environment() | logger_environment(run_dir, loggers))
 
-    command = [
-        *(sys.executable, "-m", entry_point(composed), "--config-dir", str(CONFIG_DIR)),
-        *("--config-name", config_name, *(overrides or []), f"hydra.run.dir={quoted(f'{run_dir}/hydra')}"),
-    ]
+    hydra = ("--config-dir", str(CONFIG_DIR), "--config-name", config_name)
+    command = python_command(
+        entry_point(composed), *hydra, *(overrides or []), f"hydra.run.dir={quoted(f'{run_dir}/hydra')}"
+    )
     try:
         Supervisor(run_dir, composed.trainer.total_training_steps, options, keeper).run(command, begin)
     except Interrupted as signal_name:
@@ -65,12 +72,12 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
 
 
 def quoted(value: str) -> str:
-    """A text that Hydra's override parser takes as it is, whatever is in it."""
+    """Return a text in the form that Hydra's override parser takes as it is, whatever is in it."""
     return "'" + value.replace("'", "\\'") + "'"
 
 
 def keeper_of(composed: Any) -> CheckpointKeeper | None:
-    """Who looks after the run's checkpoints; None where the recipe names another checkpoint callback than ours."""
+    """Return the keeper of the run's checkpoints; None where the recipe names another checkpoint callback than ours."""
     from medix_verl.training.checkpoints import CheckpointKeeper, read_checkpoint_options
 
     if not str(composed.trainer.checkpoint_callback_class).endswith(".MedixCheckpointCallback"):

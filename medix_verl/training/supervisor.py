@@ -1,34 +1,32 @@
-"""Starts a training command, copies its metrics, applies the guards, and ends it cleanly whatever happens."""
+"""Start a training command, copy its metrics, apply the guards, and end it cleanly whatever happens."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from medix.errors import TrainingGuardError
-from medix.jsonl import GrowingFile
-from medix.processes import RUN_MARK, die_with_parent, end_processes, hold_run, mark_of
+from medix.files import hold_folder, last_lines
+from medix.jsonl import GrowingFile, JsonlWriter
+from medix.processes import RUN_MARK, die_with_parent, end_processes, mark_of
 from medix_verl.training.checkpoints import CheckpointKeeper, validation_values
-from medix_verl.training.engine_death import EngineDeath
-from medix_verl.training.guards import Finding
-from medix_verl.training.log_tail import LAST_LINES, telling_lines
 from medix_verl.training.metrics_file import read_metrics, take_over
-from medix_verl.training.stop import clear_stop, record_stop
-from medix_verl.training.watch import Watch
-from medix_verl.training.watchdog import WatchdogOptions
+from medix_verl.training.stop import clear_stop, record_stop, request_stop
+from medix_verl.training.watch import Finding, Watch, WatchdogOptions
 
 POLL_S = 0.5
+HELD_OUT = "val-*/*/reward/mean@*"
 
 
 class Interrupted(Exception):
@@ -37,11 +35,11 @@ class Interrupted(Exception):
 
 @dataclass
 class Supervisor:
-    """Watches one attempt of a run.
+    """Watch one attempt of a run.
 
     Args:
         run_dir: gets `metrics.jsonl`, `train.log`, `attempts/`, `guards.jsonl`, and `stop_reason.json` if stopped.
-        total_steps: for the progress bar only.
+        total_steps: for the progress display only.
         options: `medix.watchdog`.
         keeper: the run's checkpoints; with it a stopped run is asked to save first, and `best.json` is kept.
     """
@@ -55,8 +53,6 @@ class Supervisor:
     _step: int = field(default=0, init=False)
     """The last that was logged."""
     _terminated: bool = field(default=False, init=False)
-    _log_start: int = field(default=0, init=False)
-    """Bytes of `train.log` that earlier attempts wrote."""
 
     def run(self, command: Sequence[str], begin: Callable[[], None] = lambda: None) -> None:
         """Run the command to its end.
@@ -71,7 +67,7 @@ class Supervisor:
             Interrupted: on Ctrl-C or SIGTERM, after every process of the run has ended; on the first SIGTERM the step
                 under way may be saved before, see `WatchdogOptions.term_minutes`.
         """
-        with hold_run(self.run_dir):
+        with hold_folder(self.run_dir):
             # Of an attempt whose `medix train` was killed; two drivers would write the same checkpoints.
             end_processes(mark_of(self.run_dir))
             begin()
@@ -84,14 +80,14 @@ class Supervisor:
         attempt_file = attempts / f"{len(earlier):03d}.jsonl"
         take_over(earlier[-1:], self.run_dir / "metrics.jsonl")
         clear_stop(self.run_dir)
-        self._watch = Watch(self.run_dir, self.options, self.console)
         try:
             self._run(command, GrowingFile(attempt_file))
         except TrainingGuardError as error:
-            checkpoint = self._checkpoint()
-            record_stop(self.run_dir, error, self._watch.stopped_at, checkpoint)
-            resume = f"{error.fix}. The same command resumes from {checkpoint or 'the start: no checkpoint yet'}"
-            raise TrainingGuardError(error.expected, error.found, resume) from None
+            latest = self.keeper.latest() if self.keeper else None
+            checkpoint = self.keeper.path(latest) if self.keeper and latest is not None else None
+            record_stop(self.run_dir, error, self._watch.stop.step if self._watch.stop else None, checkpoint)
+            resume = f"{error.fix} The same command resumes from {checkpoint or 'the start: no checkpoint yet'}."
+            raise TrainingGuardError(error.problem, resume) from None
         finally:
             if self.keeper is not None:
                 # The last step was validated after its checkpoint was saved.
@@ -99,12 +95,12 @@ class Supervisor:
                 self.keeper.prune()
 
     def _run(self, command: Sequence[str], reader: GrowingFile) -> None:
-        mark = mark_of(self.run_dir)
+        mark, log_file = mark_of(self.run_dir), self.run_dir / "train.log"
         environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(reader.path.resolve()), RUN_MARK: mark}
         handlers = {signal.SIGINT: _interrupt, signal.SIGTERM: self._terminate}
         previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
-            with (self.run_dir / "train.log").open("ab") as log:
+            with log_file.open("ab") as log:
                 self._log_start = log.tell()
                 process = subprocess.Popen(
                     list(command),
@@ -112,8 +108,9 @@ class Supervisor:
                     stderr=subprocess.STDOUT,
                     env=environment,
                     start_new_session=True,
-                    preexec_fn=die_with_parent,  # should this process be killed, nobody would end the run's
+                    preexec_fn=die_with_parent,  # should this process be killed, nothing else would end the run's
                 )
+                self._watch = Watch(self.run_dir, self.options, self._warn, self._log_start)
                 self._follow(process, reader)
         finally:
             # A second Ctrl-C must not cut the clean-up short.
@@ -124,33 +121,31 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _follow(self, process: subprocess.Popen[bytes], reader: GrowingFile) -> None:
-        metrics_path, watch = self.run_dir / "metrics.jsonl", self._watch
-        engines = EngineDeath(self.run_dir / "train.log", self._log_start)
-        progress = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)
-        with progress, metrics_path.open("a") as metrics_file:
-            task = progress.add_task("starting veRL, Ray and vLLM", total=self.total_steps)
-            saving = False
+        watch, log, saving = self._watch, self.run_dir / "train.log", False
+        display = _Display(self.console, self.total_steps)
+        with display.bar, JsonlWriter(self.run_dir / "metrics.jsonl") as metrics:
+            display.say(f"log: {log}; curve and rollouts: medix report {self.run_dir}")
             while True:
                 ended = process.poll() is not None
                 if self._terminated and not saving:
                     self._save_or_end()
                     saving = True
                 for row in reader.new_rows():
-                    metrics_file.write(json.dumps(row) + "\n")
-                    metrics_file.flush()
-                    progress.update(task, completed=row["step"], description=_headline(row))
+                    metrics.append(row)
+                    display.step(row)
                     self._look_at(row)
-                stalled = watch.has_stalled()
-                if ended or watch.save_is_overdue() or (stalled and watch.stop is not None):
+                stalled, dead = watch.has_stalled(), watch.dead_engine()
+                display.stage(watch.stage)
+                if ended or time.monotonic() > watch.save_until or (stalled and watch.stop is not None):
                     break
-                if dead := engines.overdue():
-                    fix = "look for its cause above that line in train.log"
-                    raise TrainingGuardError("rollout engines that live", f"one that died: {dead}", fix)
+                if dead:
+                    raise TrainingGuardError(f"A rollout engine died: {_plain(dead)}", f"Read {log} above that line.")
                 if stalled:
+                    minutes = f"{self.options.stall_minutes:g} minutes"
                     raise TrainingGuardError(
-                        f"a logged step or a scored response every {self.options.stall_minutes:g} minutes",
-                        f"neither for that long; last lines of the log:\n{self._log_tail()}",
-                        "see the log above",
+                        f"No step was logged and no response scored for {minutes}; last lines of the log:\n"
+                        f"{why_it_ended(log, self._log_start)}",
+                        f"See {log}.",
                     )
                 time.sleep(POLL_S)
         if watch.stop is not None:
@@ -158,14 +153,11 @@ class Supervisor:
         if saving:
             raise Interrupted(signal.SIGTERM.name)
         if process.returncode != 0:
-            raise TrainingGuardError(
-                "veRL to end with exit code 0",
-                f"{_how_it_ended(process.returncode)}; what it said:\n{self._log_tail()}",
-                f"read {self.run_dir / 'train.log'}",
-            )
+            why = f"veRL ended with {_how(process.returncode)}:\n{why_it_ended(log, self._log_start)}"
+            raise TrainingGuardError(why, f"Read {log}.")
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
-        """The first SIGTERM is looked at between two polls, a second one ends the run at once."""
+        """Note the first SIGTERM, which is looked at between two polls; a second one ends the run at once."""
         if self._terminated:
             _interrupt(number, frame)
         self._terminated = True
@@ -175,9 +167,9 @@ class Supervisor:
         saved = self.keeper.latest() or 0 if self.keeper else self._step
         if self._step <= saved or self.options.term_minutes == 0:
             raise Interrupted(signal.SIGTERM.name)
-        self._watch.ask_to_save(self._step, "SIGTERM", self.options.term_minutes)
+        self._ask_to_save(self._step, "SIGTERM", self.options.term_minutes)
 
-    def _look_at(self, row: dict[str, Any]) -> None:
+    def _look_at(self, row: Mapping[str, Any]) -> None:
         """Apply the guards to a logged step, and choose the best checkpoint anew after a validation."""
         self._step = int(row["step"])
         finding = self._watch.look_at(row)
@@ -186,25 +178,93 @@ class Supervisor:
         if finding is not None:
             if self.keeper is None or not finding.save:
                 raise _stopped_by(finding)
-            self._watch.ask_to_save(finding.step, finding.message, self.options.save_minutes)
+            self._ask_to_save(finding.step, finding.message, self.options.save_minutes)
+
+    def _ask_to_save(self, step: int, message: str, minutes: float) -> None:
+        """Ask the driver to end after the step under way, saved, within so many minutes; of two limits the nearer."""
+        self._watch.save_until = min(self._watch.save_until, time.monotonic() + 60 * minutes)
+        request_stop(self.run_dir, step, message)
+        self._warn(f"stopping at step {step}: {message}; the step under way is saved, within {minutes:g} minutes")
 
     def _validated(self) -> dict[int, float]:
         assert self.keeper is not None
         return validation_values(read_metrics(self.run_dir / "metrics.jsonl"), self.keeper.options.metric)
 
-    def _checkpoint(self) -> Path | None:
-        latest = self.keeper.latest() if self.keeper else None
-        return self.keeper.path(latest) if self.keeper and latest is not None else None
-
-    def _log_tail(self) -> str:
-        """Of what this attempt wrote: the lines that name an error, else the last ones."""
-        with (self.run_dir / "train.log").open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
-        return "\n".join(telling_lines(lines))
+    def _warn(self, text: str) -> None:
+        self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def _how_it_ended(code: int) -> str:
+class _Display:
+    """Show how far a run is: a bar with a clock at a terminal; a line a stage of the start and a step elsewhere."""
+
+    def __init__(self, console: Console, total: int | None) -> None:
+        self._console, self._total, self._start, self._stage = console, total, time.monotonic(), ""
+        columns = (
+            SpinnerColumn(),
+            "{task.description}",
+            BarColumn(),
+            TimeElapsedColumn(),
+            "left",
+            TimeRemainingColumn(),
+        )
+        # The bar repaints itself, so that clock and spinner show that the run is alive.
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self.bar.add_task("starting", total=total)
+
+    def say(self, text: str, clock: bool = False) -> None:
+        """Show a line that stays."""
+        elapsed = f"{_clock(time.monotonic() - self._start)} " if clock else ""
+        self._console.print(elapsed + text, markup=False, highlight=False, soft_wrap=True)
+
+    def stage(self, stage: str) -> None:
+        """Show what veRL is doing before its first step."""
+        if stage != self._stage and not self.bar.tasks[0].completed:
+            self.bar.update(self._task, description=stage)
+            if not self._console.is_terminal:
+                self.say(stage, clock=True)
+        self._stage = stage
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Show a logged step `{"step", "data"}`."""
+        step, data = int(row["step"]), row["data"]
+        shown = [f"step {step}" + (f" of {self._total}" if self._total else "")]
+        for key, form in (("reward/score/mean", "reward {:.3f}"), ("timing_s/step", "{:.1f} s")):
+            shown += [form.format(data[key])] if data.get(key) is not None else []
+        shown += [f"held-out reward {value:.3f}" for value in validation_values([row], HELD_OUT).values()]
+        self.bar.update(self._task, completed=step, description=", ".join(shown))
+        if not self._console.is_terminal:
+            left = (data.get("timing_s/step") or 0) * ((self._total or step) - step)
+            self.say(", ".join([*shown, *([f"about {_clock(left)} left"] if left else [])]), clock=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+_COLOUR, _SPEAKER = re.compile(r"\x1b\[[0-9;]*m"), re.compile(r"^\(.*?pid=\d+.*?\) ?")
+# veRL warns of each engine that is not installed, Hydra repeats the command line, veRL names the prompts it lost.
+_NOISE = re.compile(r"Warning|WARNING|Traceback|Error executing job with overrides|Error in _run_prompt|^    raise ")
+
+
+def why_it_ended(log: Path, start: int) -> str:
+    """Return the lines that name an error in what an attempt wrote, each once; its last lines if none does.
+
+    Args:
+        log: what Ray, vLLM and veRL wrote, thousands of lines of several processes.
+        start: byte at which the attempt's part begins.
+    """
+    lines = [_plain(line) for line in last_lines(log, 400, start=start).splitlines()]
+    errors = [line for line in lines if ("Error" in line or "class_name:" in line) and not _NOISE.search(line)]
+    # Of what was said often, the last place counts: that is where the run ended.
+    return "\n".join((list(dict.fromkeys(reversed(errors)))[::-1] or lines)[-15:])
+
+
+def _plain(line: str) -> str:
+    return _SPEAKER.sub("", _COLOUR.sub("", line)).rstrip()
+
+
+def _how(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
@@ -212,16 +272,7 @@ def _how_it_ended(code: int) -> str:
 
 
 def _stopped_by(finding: Finding) -> TrainingGuardError:
-    return TrainingGuardError("a healthy run", f"at step {finding.step}: {finding.message}", finding.fix)
-
-
-def _headline(row: dict[str, Any]) -> str:
-    data = row["data"]
-    reward, seconds = data.get("reward/score/mean"), data.get("timing_s/step")
-    parts = [f"step {row['step']}"]
-    parts += [] if reward is None else [f"reward {reward:.2f}"]
-    parts += [] if seconds is None else [f"{seconds:.1f} s"]
-    return ", ".join(parts)
+    return TrainingGuardError(f"A guard stopped the run at step {finding.step}: {finding.message}.", finding.fix)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,47 +1,202 @@
-"""What the supervisor keeps in mind of one attempt: its guards, its last sign of life, whether to stop."""
+"""Watch a run: the options under `medix.watchdog`, the guards on each logged step, and the signs of life."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rich.console import Console
+from medix.jsonl import JsonlWriter
+from medix.options import CountOrZero, NotNegative, Positive, read_options
 
-from medix_verl.training.guards import Finding, Guard
-from medix_verl.training.stop import request_stop
-from medix_verl.training.watchdog import WatchdogOptions, guards_of
+PEARSON = "training/rollout_actor_probs_pearson_corr"
+REWARD_MEAN, REWARD_STD = "reward/score/mean", "reward/score/std"
+JUDGE_FAILURE_RATE = "reward/judge_failure_rate"
+OPTIMISED = (REWARD_MEAN, "actor/pg_loss", "actor/loss", "actor/grad_norm")
+ENGINE_GRACE_S = 60.0
+"""Time for veRL to end by itself after a rollout engine has died; its own error says more."""
+# The words of vLLM 0.24 and 0.28. An engine that dies with other words is left to the stall guard.
+_ENGINE_DIED = b"engine core exited unexpectedly"
+STAGES = (
+    (b"Started a local Ray", "starting Ray"),
+    (b"(TaskRunner", "loading veRL"),
+    (b"(WorkerDict", "loading the model into the trainer"),
+    (b"(RewardLoopWorker", "starting the reward worker"),
+    (b"(vLLMHttpServer", "starting vLLM"),
+    (b"(AgentLoopWorker", "validating, or in the first step"),
+)
+"""What a line of the log tells of veRL's start, in order: Ray names the process that wrote it."""
+
+
+@dataclass(frozen=True)
+class WatchdogOptions:
+    """The options under `medix.watchdog`. A count of 0 switches its guard off."""
+
+    stall_minutes: Positive = 45.0
+    """End the run when neither a response was scored nor a step logged for so long; warn at half of it. Longer than the
+    scorers hold: a judge that stays away ends the run itself, and by name."""
+    save_minutes: Positive = 60.0
+    """How long the step under way may take to end and save, once a guard has asked for the stop."""
+    term_minutes: NotNegative = 4.0
+    """The same after a SIGTERM, if steps have been trained since the last checkpoint; 0 ends the run at once. Slurm's
+    warning comes five minutes before the end in our example."""
+    pearson_warn_below: float = 0.999
+    pearson_stop_below: float = 0.99
+    """-1: warn only; no correlation is below it."""
+    pearson_steps: CountOrZero = 1
+    nonfinite_steps: CountOrZero = 2
+    constant_reward_steps: CountOrZero = 10
+    judge_failure_warn: float = 0.05
+    judge_failure_stop: float = 0.5
+    judge_failure_steps: CountOrZero = 3
+
+    def __post_init__(self) -> None:
+        if self.pearson_stop_below > self.pearson_warn_below:
+            raise ValueError("pearson_stop_below is above pearson_warn_below")
+        if self.judge_failure_warn > self.judge_failure_stop:
+            raise ValueError("judge_failure_warn is above judge_failure_stop")
+
+
+def read_watchdog(raw: Mapping[str, Any] | None) -> WatchdogOptions:
+    """Return the options in the plain mapping under `medix.watchdog`, or raise a ConfigError."""
+    return read_options(WatchdogOptions, raw, "medix.watchdog")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a guard saw at a step. "stop" ends the run; where `save` is set, after one more step and a checkpoint."""
+
+    level: Literal["warn", "stop"]
+    step: int
+    message: str
+    fix: str
+    save: bool = True
+
+
+Look = Callable[[Mapping[str, float]], tuple[bool, bool, str] | None]
+"""Of a step's metrics: (worth a word, counts towards the stop, message), or None where the step has no such metric."""
+
+
+@dataclass
+class Guard:
+    """Look at one thing in each training step: `steps` counted steps running end the run, fewer are warnings.
+
+    Args:
+        steps: 0 switches the guard off.
+        fix: what the user can do; `{before}` stands for the step before the first counted one.
+        save: whether the weights may be saved after the stop.
+        warn_once: warn half-way to the stop only.
+    """
+
+    steps: int
+    look: Look
+    fix: str
+    save: bool = True
+    warn_once: bool = False
+    _running: int = field(default=0, init=False)
+    _first: int = field(default=0, init=False)
+
+    def check(self, step: int, metrics: Mapping[str, float]) -> Finding | None:
+        """Return the finding on a step, or None if there is nothing to say."""
+        seen = self.look(metrics) if self.steps else None
+        if seen is None:
+            return None
+        worth_a_word, counts, message = seen
+        self._running = self._running + 1 if counts else 0
+        self._first = step if self._running == 1 else self._first
+        if not worth_a_word or (self.warn_once and self._running not in ((self.steps + 1) // 2, self.steps)):
+            return None
+        if self._running:
+            message += f" ({self._running} step{'s' if self._running > 1 else ''} running)"
+        level: Literal["warn", "stop"] = "stop" if self._running >= self.steps else "warn"
+        return Finding(level, step, message, self.fix.format(before=self._first - 1), self.save)
+
+
+def guards_of(options: WatchdogOptions) -> list[Guard]:
+    """Return fresh guards, one set an attempt: they count steps in a row."""
+
+    def pearson(metrics: Mapping[str, float]) -> tuple[bool, bool, str] | None:
+        # Rollout and actor hold the same weights, so they must give the same probabilities to the same tokens.
+        value = metrics.get(PEARSON)
+        if value is None:
+            return None
+        message = f"rollout and actor probabilities correlate at {value:.4f}; the engines do not hold the same model"
+        return not value >= options.pearson_warn_below, value < options.pearson_stop_below, message
+
+    def finite(metrics: Mapping[str, float]) -> tuple[bool, bool, str] | None:
+        # veRL skips an update whose gradient is not finite, so one such step may leave the weights whole. Several in a
+        # row train nothing: the weights may be broken, and a new checkpoint would be what a resume loads.
+        present = [key for key in OPTIMISED if key in metrics]
+        bad = [key for key in present if not math.isfinite(metrics[key])]
+        message = f"{bad[0]} is {metrics[bad[0]]}; veRL skips such updates" if bad else ""
+        return (bool(bad), bool(bad), message) if present else None
+
+    def constant_reward(metrics: Mapping[str, float]) -> tuple[bool, bool, str] | None:
+        # No spread over whole batches means no gradient: a scorer may be stuck. A policy that is always right has no
+        # spread either, and that is the aim.
+        if REWARD_STD not in metrics:
+            return None
+        constant = metrics[REWARD_STD] == 0 and metrics.get(REWARD_MEAN, 0.0) < 0.99
+        return constant, constant, "the reward was the same for every response"
+
+    def judge_failures(metrics: Mapping[str, float]) -> tuple[bool, bool, str] | None:
+        # Each call was repeated until it had a verdict, so no score is wrong: the run is slow, and near the point at
+        # which the scorers give up.
+        rate = metrics.get(JUDGE_FAILURE_RATE)
+        if rate is None:
+            return None
+        message = f"{rate:.0%} of the calls of the judge failed"
+        return rate > options.judge_failure_warn, rate > options.judge_failure_stop, message
+
+    broken = (
+        "Look at rollouts/scored.jsonl and the reward, or lower actor_rollout_ref.actor.optim.lr. The weights of step "
+        "{before} and later may be broken: resume from an earlier checkpoint by trainer.resume_mode=resume_path "
+        "trainer.resume_from_path=.../global_step_N."
+    )
+    dummy = "Set actor_rollout_ref.rollout.load_format=auto (dummy leaves vLLM's pixel normalisation random)."
+    stuck = "Look at rollouts/scored.jsonl: is the judge answering?"
+    judge = "See to the judge's server and its log; lower medix.scorer.judge.max_in_flight if it is overloaded."
+    return [
+        Guard(options.pearson_steps, pearson, dummy),
+        Guard(options.nonfinite_steps, finite, broken, save=False),
+        Guard(options.constant_reward_steps, constant_reward, stuck, warn_once=options.constant_reward_steps > 1),
+        Guard(options.judge_failure_steps, judge_failures, judge),
+    ]
 
 
 @dataclass
 class Watch:
-    """Fed with every logged row; `stop` is the first finding that asked for the end of the run."""
+    """Keep in mind what an attempt has shown so far. Fed with every logged row.
+
+    Args:
+        say: shows a warning to the user.
+        log_start: bytes of `train.log` that earlier attempts wrote.
+    """
 
     run_dir: Path
     options: WatchdogOptions
-    console: Console
+    say: Callable[[str], None]
+    log_start: int = 0
     stop: Finding | None = field(default=None, init=False)
-    _guards: list[Guard] = field(init=False)
+    """The first finding that asked for the end of the run."""
+    save_until: float = field(default=math.inf, init=False)
+    """When the driver's time to save is over, on the monotonic clock."""
     _last_sign: float = field(default_factory=time.monotonic, init=False)
-    _scored_size: int = field(init=False)
-    _save_until: float = field(default=math.inf, init=False)
     _warned_of_stall: bool = field(default=False, init=False)
+    _engine_death: tuple[float, str] | None = field(default=None, init=False)
+    _stage: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._guards = guards_of(self.options)
         self._scored_size = self._size()
 
-    @property
-    def stopped_at(self) -> int | None:
-        return self.stop.step if self.stop else None
-
-    def look_at(self, row: dict[str, Any]) -> Finding | None:
+    def look_at(self, row: Mapping[str, Any]) -> Finding | None:
         """Apply the guards to a row `{"step", "data"}`; returns the finding that stops the run, when it is made.
 
-        Every finding goes to `guards.jsonl`. After the first that stops the run, none is looked for.
+        Every finding goes to `guards.jsonl`. After the first that stops the run, the guards rest.
         """
         self._alive()
         # veRL's file logger writes null where a figure is not finite.
@@ -50,34 +205,50 @@ class Watch:
             finding = guard.check(int(row["step"]), data)
             if finding is None:
                 continue
-            with (self.run_dir / "guards.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(finding.__dict__) + "\n")
+            with JsonlWriter(self.run_dir / "guards.jsonl") as file:
+                file.append(vars(finding))
             if finding.level == "stop":
                 self.stop = finding
                 return finding
-            self._say(f"warning, step {finding.step}: {finding.message}")
+            self.say(f"warning, step {finding.step}: {finding.message}")
         return None
 
-    def ask_to_save(self, step: int, message: str, minutes: float) -> None:
-        """Ask the driver to end after the step under way, saved, within so many minutes; of two limits the nearer."""
-        self._save_until = min(self._save_until, time.monotonic() + 60 * minutes)
-        request_stop(self.run_dir, step, message)
-        self._say(f"stopping at step {step}: {message}; the step under way is saved, within {minutes:g} minutes")
-
-    def save_is_overdue(self) -> bool:
-        """Whether the driver had its time to save after a stop was asked for: it hangs, or its step is too long."""
-        return time.monotonic() > self._save_until
-
     def has_stalled(self) -> bool:
-        """Whether neither a response was scored nor a step logged for too long. Half-way there it says so, once."""
+        """Return whether neither a response was scored nor a step logged for too long. Half-way it warns, once."""
         if self._size() != self._scored_size:
             self._scored_size = self._size()
             self._alive()
         quiet = time.monotonic() - self._last_sign
         if quiet > 30 * self.options.stall_minutes and not self._warned_of_stall:
             self._warned_of_stall = True
-            self._say(f"warning: no response scored and no step logged for {quiet / 60:.1f} minutes")
+            self.say(f"warning: no response scored and no step logged for {quiet / 60:.1f} minutes")
         return quiet > 60 * self.options.stall_minutes
+
+    def dead_engine(self) -> str:
+        """Return the log's line on a rollout engine that died `ENGINE_GRACE_S` ago, else an empty text.
+
+        While responses are under way they fail and veRL ends by itself. Between two generations nothing fails: the
+        next weight sync waits for the engine for ever.
+        """
+        self._read_log()
+        died = self._engine_death
+        return died[1] if died and time.monotonic() - died[0] > ENGINE_GRACE_S else ""
+
+    @property
+    def stage(self) -> str:
+        """What veRL is doing before its first step, as far as its log tells."""
+        return STAGES[self._stage][1]
+
+    def _read_log(self) -> None:
+        with (self.run_dir / "train.log").open("rb") as file:
+            file.seek(self.log_start)
+            content = file.read()
+        end = content.rfind(b"\n") + 1
+        self.log_start += end
+        for line in content[:end].splitlines():
+            self._stage = max(n for n, (sign, _) in enumerate(STAGES) if n == self._stage or sign in line)
+            if _ENGINE_DIED in line and self._engine_death is None:
+                self._engine_death = time.monotonic(), line.decode(errors="replace")
 
     def _alive(self) -> None:
         self._last_sign, self._warned_of_stall = time.monotonic(), False
@@ -85,6 +256,3 @@ class Watch:
     def _size(self) -> int:
         scored = self.run_dir / "rollouts" / "scored.jsonl"
         return scored.stat().st_size if scored.exists() else 0
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, style="yellow", markup=False)

@@ -7,7 +7,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 export ALGO=${ALGO:-grpo}  # grpo | gspo | dapo
 export REWARD=${REWARD:-strict}  # strict | paper
-export RUN=${RUN:-outputs/demo}  # folder of the run; the same RUN again resumes
+demo=outputs/demo  # of GRPO with the strict reward; a folder holds one configuration
+if [[ $ALGO-$REWARD != grpo-strict ]]; then demo=outputs/demo_${ALGO}_$REWARD; fi
+export RUN=${RUN:-$demo}  # folder of the run; the same RUN again resumes
 export STEPS=${STEPS:-40} SEED=${SEED:-0}
 export TINY_STEPS=${TINY_STEPS:-720}  # warm-start steps of the tiny model
 export MODEL=${MODEL:-} DATA=${DATA:-}  # a model's folder and a folder of `medix prepare`; empty: made here

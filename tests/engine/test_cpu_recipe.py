@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from aiohttp import web
 
+from examples.rule_judge import server
+from examples.rule_judge.server import RuleJudgeApp
 from medix.jsonl import JsonLines
-from medix_verl.training.guards import PEARSON
 from medix_verl.training.metrics_file import read_metrics
+from medix_verl.training.watch import PEARSON
 from tests.engine.conftest import TIMEOUT_S, run_recipe
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * TIMEOUT_S)]
@@ -61,16 +65,62 @@ def test_training_logs_every_component(two_rank_run: Path) -> None:
             assert f"reward/{name}/{statistic}" in data
 
 
-def test_the_same_command_resumes_from_the_checkpoint(two_rank_run: Path) -> None:
-    """One more step: step 4 is trained from global_step_3, and no earlier step again."""
+class RefusingJudge(RuleJudgeApp):
+    """Refuses one prompt, the thirtieth that it sees, as a hosted judge with a content filter does: each time anew."""
+
+    asked: ClassVar[list[str]] = []
+
+    async def complete(self, request: web.Request) -> web.Response:
+        text = str((await request.json())["messages"])
+        if text not in self.asked:
+            self.asked.append(text)
+        if self.asked.index(text) == 29:
+            error = {"code": "content_filter", "message": "The prompt was filtered by the content management policy."}
+            return web.json_response({"error": error}, status=400)
+        return await super().complete(request)
+
+
+@pytest.fixture(scope="module")
+def resumed(two_rank_run: Path) -> tuple[Path, list[str], int]:
+    """One more step of the same run, one response a micro-batch, with a judge that refuses; and the lines before it."""
     before = (two_rank_run / "metrics.jsonl").read_text().splitlines()
     again = ["trainer.n_gpus_per_node=2", "trainer.val_before_train=false"]
-    finished = run_recipe(two_rank_run, *again, STEPS="4", EXPORT="0", EVAL="0")
+    actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+    single = [f"{actor}.use_dynamic_bsz=false", f"{actor}.ppo_micro_batch_size_per_gpu=1"]
+    single += [f"{rollout}.log_prob_micro_batch_size_per_gpu=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "RuleJudgeApp", RefusingJudge)
+        with server.start_rule_judge() as url:
+            finished = run_recipe(two_rank_run, *again, *single, STEPS="4", EXPORT="0", EVAL="0", JUDGE_URL=url)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
-    after = (two_rank_run / "metrics.jsonl").read_text().splitlines()
+    return two_rank_run, before, len(RefusingJudge.asked)
+
+
+def test_the_same_command_resumes_from_the_checkpoint(resumed: tuple[Path, list[str], int]) -> None:
+    """Step 4 is trained from global_step_3, and no earlier step again."""
+    run, before, _ = resumed
+    after = (run / "metrics.jsonl").read_text().splitlines()
     assert after[: len(before)] == before
     assert [json.loads(line)["step"] for line in after[len(before) :]] == [4]
-    assert read_metrics(two_rank_run / "metrics.jsonl")[-1]["data"][PEARSON] >= 0.999
+
+
+def test_micro_batches_without_a_picture_are_trained_on(resumed: tuple[Path, list[str], int]) -> None:
+    """Each response is a micro-batch of its own, on two ranks: one may hold a picture while the other holds none."""
+    scored = [row for _, row in JsonLines(resumed[0] / "rollouts/scored.jsonl") if row["step"] == 4]
+    assert {row["modality"] is None for row in scored} == {True, False}
+    data = read_metrics(resumed[0] / "metrics.jsonl")[-1]["data"]
+    assert data[PEARSON] >= 0.999
+    assert data["actor/grad_norm"] > 0
+
+
+def test_a_judge_that_refuses_one_call_costs_one_group(resumed: tuple[Path, list[str], int]) -> None:
+    run, _, asked = resumed
+    (refused,) = [json.loads(line) for line in (run / "rollouts/refused.jsonl").read_text().splitlines()]
+    assert refused["step"] == 4
+    assert "content" in refused["reason"]
+    data = read_metrics(run / "metrics.jsonl")[-1]["data"]
+    assert data["reward/refused_groups"] == 1
+    print(f"{asked} prompts asked of the judge, one refused")
 
 
 def test_no_process_is_left(two_rank_run: Path) -> None:

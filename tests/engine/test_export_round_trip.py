@@ -22,8 +22,8 @@ from medix_verl.export.behaviour import BehaviourOptions, prove_behaviour
 from medix_verl.export.contract import ExportOptions
 from medix_verl.export.locate import locate
 from medix_verl.export.pipeline import export as run_pipeline
-from medix_verl.training.guards import PEARSON
 from medix_verl.training.metrics_file import read_metrics
+from medix_verl.training.watch import PEARSON
 from tests.engine.conftest import ROOT, TIMEOUT_S, run_recipe
 from tests.engine.greedy import greedy_answers
 

@@ -20,7 +20,7 @@ import pytest
 
 from examples.rule_judge.server import start_rule_judge
 from medix.jsonl import JsonLines
-from medix_verl.training.guards import PEARSON
+from medix_verl.training.watch import PEARSON
 from tests.engine.drills import END_LIMIT_S, PROMPTS, RESPONSES, START_LIMIT_S, STEPS, Drill, model_and_data
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(1800)]

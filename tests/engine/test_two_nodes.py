@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from medix_verl.training.guards import PEARSON
+from medix_verl.training.watch import PEARSON
 from tests.engine.drills import END_LIMIT_S, PROMPTS, RESPONSES, ROOT, START_LIMIT_S, Drill, model_and_data, shell
 
 HEAD_IP, WORKER_IP, RAY_PORT, JUDGE_PORT = "10.77.13.1", "10.77.13.2", 6399, 8085

@@ -28,7 +28,7 @@ from medix.processes import (
 from medix_verl.training import supervisor as module
 from medix_verl.training.checkpoints import CheckpointKeeper, CheckpointOptions
 from medix_verl.training.supervisor import Interrupted, Supervisor
-from medix_verl.training.watchdog import read_watchdog
+from medix_verl.training.watch import read_watchdog
 
 pytestmark = pytest.mark.slow  # each starts processes and waits for them
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medix_verl.mean_band import MeanBand
 from medix_verl.training.checkpoints import CheckpointOptions
-from medix_verl.training.watchdog import WatchdogOptions
+from medix_verl.training.watch import WatchdogOptions
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration each time, and veRL is imported
 

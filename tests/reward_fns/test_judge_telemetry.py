@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medix_verl.training.guards import JUDGE_FAILURE_RATE
+from medix_verl.training.watch import JUDGE_FAILURE_RATE
 from reward_fns.telemetry import reward_metrics
 
 RESPONSES = {

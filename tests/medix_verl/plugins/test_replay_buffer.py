@@ -114,8 +114,51 @@ def test_a_failed_session_stops_the_run_instead_of_shifting_a_baseline(
 ) -> None:
     queue.add_group("aaa", [1.0, 0.0], partition=partition)
     queue.add_group("bbb", [1.0], status="failure", partition=partition)
-    with pytest.raises(TrainingGuardError, match=r"1 group\(s\) with a failed session"):
+    queue.tags[partition]["bbb"]["error"] = "sample 'scan-7': OSError: truncated"
+    with pytest.raises(TrainingGuardError, match=r"in 1 group\(s\): sample 'scan-7': OSError: truncated"):
         make_buffer().sample(1, partition, 2)
+
+
+REFUSED = {"score": 0.0, "acc": 0.0, "sample_refused": 1.0}
+
+
+def test_a_group_with_a_refused_response_is_dropped_and_counted(queue: FakeTransferQueue) -> None:
+    for uid in ("aaa", "bbb"):
+        queue.add_group(uid, [1.0, 0.0])
+    queue.rewards["bbb_1_0"] = REFUSED
+    batch, metrics = make_buffer().sample(1, "train", 2)
+    assert batch.keys == ["aaa_0_0", "aaa_1_0"]
+    assert len(batch.tags) == 2
+    assert "bbb_0_0" not in queue.tags["train"]
+    assert metrics["reward/refused_groups"] == 1
+    assert metrics["reward/score/mean"] == 0.5  # of group aaa alone
+
+
+def test_a_batch_of_refused_groups_ends_the_run(queue: FakeTransferQueue) -> None:
+    queue.add_group("aaa", [1.0, 0.0])
+    queue.rewards["aaa_0_0"] = REFUSED
+    with pytest.raises(TrainingGuardError, match="every group of the batch"):
+        make_buffer().sample(1, "train", 1)
+
+
+def test_a_refused_sample_of_a_validation_is_not_counted_as_wrong(
+    queue: FakeTransferQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verl.trainer.ppo.v1 import trainer_base
+
+    monkeypatch.setattr(trainer_base, "process_validation_metrics", trainer_base.process_validation_metrics)
+    queue.add_group("aaa", [1.0], partition="val")
+    queue.add_group("bbb", [0.0], partition="val")
+    queue.rewards["bbb_0_0"] = REFUSED
+    buffer = make_buffer()
+    batch, _ = buffer.sample(1, "val", 2)
+    assert batch.keys == ["aaa_0_0"]
+    counts = {("source", "aaa"): 1, ("source", "bbb"): 1}
+    found = trainer_base.process_validation_metrics(["source"], ["aaa"], {"acc": [1.0]}, expected_acc_counts=counts)
+    assert found["source"]["acc"]["mean@1"] == 1.0
+    queue.add_group("ccc", [1.0, 0.0])
+    _, metrics = buffer.sample(1, "train", 1)
+    assert (metrics["reward/refused_in_validation"], metrics["reward/refused_groups"]) == (1, 0)
 
 
 def test_groups_without_spread_are_replaced(queue: FakeTransferQueue) -> None:
@@ -139,7 +182,7 @@ def test_groups_without_spread_are_replaced(queue: FakeTransferQueue) -> None:
     assert metrics["reward/score/zero_std_group_fraction"] == 0.0
 
 
-# Five responses each; see tests/core/test_mean_band.py for the arithmetic.
+# Five responses each; see tests/medix_verl/training/test_mean_band.py for the arithmetic.
 PLANTED = {
     "wrong": [0.145] * 5,  # no spread: veRL's rule
     "perfect": [1.0] * 5,  # no spread: veRL's rule
@@ -178,7 +221,7 @@ def test_groups_dropped_by_the_band_count_towards_the_limit(queue: FakeTransferQ
             queue.add_group(f"easy{made}", PLANTED["nearly"])
 
     refill_with_easy_ones(2)
-    with pytest.raises(TrainingGuardError, match="within 4 groups"):
+    with pytest.raises(TrainingGuardError, match="limit of 4"):
         make_buffer(filtering=True, refill=refill_with_easy_ones, band=(0.01, 0.99)).sample(1, "train", 2)
 
 
@@ -205,7 +248,7 @@ def test_filtering_that_finds_nothing_ends_with_an_error(queue: FakeTransferQueu
     refill_without_spread(2)
     with pytest.raises(TrainingGuardError, match="is the reward constant") as caught:
         make_buffer(filtering=True, refill=refill_without_spread).sample(1, "train", 2)
-    assert "within 4 groups" in caught.value.expected  # 2 batches of 2 groups
+    assert "limit of 4" in caught.value.problem  # 2 batches of 2 groups
     assert made <= 8
 
 

@@ -17,7 +17,7 @@ from medix_verl.report.run_folder import is_component
 from medix_verl.run_config import compose_config
 from reward_fns import AssumedScorers
 from reward_fns.composite import ANSWER_HASH, DISAGREE, JUDGE_FAULTS
-from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
+from reward_fns.scorers.types import JudgeRequest, RefusedSample, Similarity, Verdict
 
 pytestmark = [
     pytest.mark.slow,  # imports torch, veRL and Ray
@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
+REFUSED = "sample_refused"
 RIGHT = "<X_RAY><thinking>Opacity.</thinking><answer>lung infection</answer>"
 
 
@@ -66,7 +67,7 @@ class FakeBrokenScorers(FakeOpening):
         pass
 
     async def judge(self, request: JudgeRequest) -> Verdict:
-        raise ScorerError("a verdict", "none for an hour", "see to the judge")
+        raise ScorerError("There was no verdict for an hour.", "See to the judge.")
 
     async def similarity(self, reference: str, candidate: str) -> Similarity:
         return Similarity(0.9)
@@ -159,6 +160,24 @@ async def test_a_right_response_is_paid_in_full_and_logged(
     assert record["scores"] == result["reward_extra_info"]
 
 
+async def test_a_component_sees_the_images_and_the_rows_other_columns(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medix_verl.plugins.reward_manager import scoring_input_of
+
+    item = batch(RIGHT)[-1]
+    item.non_tensor_batch["extra_info"] |= {"patient": "p7"}
+    image = {"type": "image", "bytes": b"png", "image": object()}
+    item.non_tensor_batch["raw_prompt"] = [
+        {"role": "system", "content": "text only"},
+        {"role": "user", "content": [image, {"type": "text", "text": "Diagnosis?"}, {**image, "bytes": b"jpeg"}]},
+    ]
+    found = scoring_input_of(item, RIGHT)
+    assert found.extra == {"patient": "p7"}
+    assert found.images == (b"png", b"jpeg")
+    assert scoring_input_of(batch(RIGHT)[-1], RIGHT).images == ()
+
+
 async def test_the_last_trajectory_of_a_session_is_scored(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = make_manager(config, monkeypatch)
     result = await manager.run_single(batch(RIGHT, "no form at all"))
@@ -223,9 +242,28 @@ async def test_a_scorer_that_gave_up_is_never_a_score(
     config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     manager = make_manager(config, monkeypatch, FakeBrokenScorers)
-    with pytest.raises(ScorerError, match="none for an hour"):
+    with pytest.raises(ScorerError, match="no verdict for an hour"):
         await manager.run_single(batch(RIGHT))
     assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
+
+
+class FakeRefusingScorers(FakeBrokenScorers):
+    """A judge with a content filter."""
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        raise RefusedSample("The judge refuses the sample: content filter.", "Look at it.")
+
+
+async def test_a_response_that_the_judge_refuses_is_marked_and_set_aside(
+    config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    manager = make_manager(config, monkeypatch, FakeRefusingScorers)
+    result = await manager.run_single(batch(RIGHT))
+    assert result["reward_extra_info"][REFUSED] == 1.0
+    assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
+    row = json.loads((tmp_path / "rollouts" / "refused.jsonl").read_text())
+    assert (row["sample_id"], row["step"], row["session"]) == ("s1", 5, 3)
+    assert "content filter" in row["reason"]
 
 
 TWO_WRONG = ("spleen", "fracture")
@@ -273,7 +311,7 @@ def test_a_misspelt_judge_check_fails_at_the_start(config: Any, monkeypatch: pyt
 
 def test_more_than_one_reward_worker_is_refused(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config.reward.num_workers = 2
-    with pytest.raises(ConfigError, match=r"reward\.num_workers=2"):
+    with pytest.raises(ConfigError, match=r"reward\.num_workers is 2"):
         make_manager(config, monkeypatch)
 
 

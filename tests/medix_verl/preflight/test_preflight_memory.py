@@ -149,8 +149,8 @@ def test_main_memory_of_the_recipes(name: str, size: int, start: int, step: int)
 
 
 def test_pixels_of_every_response_wait_in_main_memory(tmp_path: Path) -> None:
-    """512 x 5 responses x 1,000,000 pixels x 24 bytes = 61.44 GB; the manifest's bins count by their middle."""
-    assert pixels_gb(2560, 1e6) == pytest.approx(61.44)
+    """512 x 5 responses x 1,000,000 pixels x 3 bytes = 7.68 GB; the manifest's bins count by their middle."""
+    assert pixels_gb(2560, 1e6) == pytest.approx(7.68)
     train = {"rows": 4, "pixels": {"histogram": {"<= 65536": 1, "<= 1048576": 2}}}  # one row has no image
     (tmp_path / "manifest.json").write_text(json.dumps({"splits": {"train": train}}))
     config = make_config(**{"data.train_files": str(tmp_path / "train.parquet")})
@@ -158,7 +158,7 @@ def test_pixels_of_every_response_wait_in_main_memory(tmp_path: Path) -> None:
     OmegaConf.update(config, "medix.prepare", {"min_pixels": 262_144, "max_pixels": 3_145_728})
     assert mean_pixels(config) == ((262_144 + 2 * 524_288) / 4, "from manifest.json")
     _, parts = host_memory(config, read_plan(config)[0])  # type: ignore[arg-type]
-    assert parts.endswith("188 offloaded + 20 of pixels (from manifest.json)")  # 2,560 x 327,680 x 24 = 20.1 GB
+    assert parts.endswith("188 offloaded + 3 of pixels (from manifest.json)")  # 2,560 x 327,680 x 3 = 2.5 GB
 
 
 def test_qwen_3b_with_adapters_on_one_card_of_24_gb() -> None:

@@ -15,7 +15,7 @@ from medix_verl.cli import app
 from medix_verl.report.charts import Chart, Level
 from medix_verl.report.overview import before_after, evaluations, links, status, summarise, tiles
 from medix_verl.report.run_folder import Metrics, RunFolder, load_run
-from medix_verl.training.guards import PEARSON
+from medix_verl.training.watch import PEARSON
 
 WARN = {"level": "warn", "step": "3", "message": "low", "fix": "raise it"}
 STOP = {"level": "stop", "step": "4", "message": "gone", "fix": "restart"}

@@ -21,7 +21,6 @@ from medix_verl.training.checkpoints import (
 def save(folder: Path, step: int, whole: bool = True) -> None:
     """What veRL leaves: shards first, `data.pt` after them, the tracker last. A kill stops it anywhere."""
     (folder / f"global_step_{step}" / "actor").mkdir(parents=True, exist_ok=True)
-    (folder / f"global_step_{step}" / "actor" / "model_world_size_1_rank_0.pt").write_bytes(b"weights")
     if whole:
         (folder / f"global_step_{step}" / "data.pt").write_bytes(b"data")
         (folder / "latest_checkpointed_iteration.txt").write_text(str(step))
@@ -35,81 +34,73 @@ def keeper_of(folder: Path, keep_last: int = 2, **options: object) -> Checkpoint
     return CheckpointKeeper(folder, read_checkpoint_options({"keep_last": keep_last, **options}))
 
 
-def test_the_best_is_kept_beside_the_last(tmp_path: Path) -> None:
-    keeper, values = keeper_of(tmp_path), {}
-    for step, value in [(5, 0.5), (10, 0.9), (15, 0.6), (20, 0.7), (25, 0.8)]:
+# Steps with their values, how many to keep, whether a value is known at its save, what stays.
+RUNS = {
+    "the best beside the last": ([(5, 0.5), (10, 0.9), (15, 0.6), (20, 0.7), (25, 0.8)], 2, False, [10, 20, 25]),
+    "a value known at its save": ([(5, 0.9), (10, 0.5), (15, 0.4)], 1, True, [5, 15]),
+    "all": ([(1, 0.1), (2, 0.2), (3, 0.3)], 0, False, [1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize(("saves", "keep_last", "at_once", "stay"), RUNS.values(), ids=RUNS)
+def test_what_stays(
+    saves: list[tuple[int, float]], keep_last: int, at_once: bool, stay: list[int], tmp_path: Path
+) -> None:
+    keeper, values = keeper_of(tmp_path, keep_last), {}
+    for step, value in saves:
         save(tmp_path, step)
-        keeper.update(values)
+        keeper.update(values | ({step: value} if at_once else {}))
         keeper.prune()
         values[step] = value  # in veRL's step the validation comes after the save
-    assert steps_of(tmp_path) == [10, 20, 25]
-    assert json.loads((tmp_path / "best.json").read_text()) == {
-        "step": 10,
-        "metric": "val-*/*/reward/mean@*",
-        "value": 0.9,
-    }
+    assert steps_of(tmp_path) == stay
 
 
-def test_a_value_that_is_known_at_the_save_counts_at_once(tmp_path: Path) -> None:
+PATTERN = "val-*/*/reward/mean@*"
+# best.json before, saved steps, values, options, what is best then.
+BEST: dict[str, tuple[str | None, list[int], dict[int, float], dict[str, object], tuple[int, float]]] = {
+    "the highest, of equals the earlier": (None, [5, 10, 15], {5: 0.1, 10: 0.9, 15: 0.9}, {}, (10, 0.9)),
+    "the lowest": (None, [5, 10, 15], {5: 0.1, 10: 0.9, 15: 0.9}, {"mode": "min"}, (5, 0.1)),
+    "a step that was not saved can not be": (None, [10], {5: 0.99, 10: 0.5}, {}, (10, 0.5)),
+    "a later value of a step counts": (
+        f'{{"step": 10, "metric": "{PATTERN}", "value": 0.9}}', [5, 10], {5: 0.5, 10: 0.1}, {}, (5, 0.5)
+    ),
+    "one that an earlier attempt found": (
+        f'{{"step": 5, "metric": "{PATTERN}", "value": 0.9}}', [5, 10], {10: 0.4}, {}, (5, 0.9)
+    ),
+    "one that was removed gives way": (
+        f'{{"step": 3, "metric": "{PATTERN}", "value": 1.0}}', [5], {5: 0.2}, {}, (5, 0.2)
+    ),
+    **{f"damaged: {text!r}": (text, [5], {5: 0.2}, {}, (5, 0.2)) for text in ("", "{", "[]", '{"step": 1}')},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "saved", "values", "options", "best"), BEST.values(), ids=BEST)
+def test_the_best(
+    before: str | None,
+    saved: list[int],
+    values: dict[int, float],
+    options: dict[str, object],
+    best: tuple[int, float],
+    tmp_path: Path,
+) -> None:
+    for step in saved:
+        save(tmp_path, step)
+    if before is not None:
+        (tmp_path / "best.json").write_text(before)
+    found = keeper_of(tmp_path, **options).update(values)
+    assert found is not None
+    assert (found.step, found.value) == best
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": best[0], "metric": PATTERN, "value": best[1]}
+
+
+def test_half_a_checkpoint_goes_once_a_later_one_is_whole(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    save(tmp_path, 10, whole=False)
     keeper = keeper_of(tmp_path, keep_last=1)
-    for step, value in [(5, 0.9), (10, 0.5), (15, 0.4)]:
-        save(tmp_path, step)
-        keeper.update({step: value})
-        keeper.prune()
-    assert steps_of(tmp_path) == [5, 15]
-
-
-@pytest.mark.parametrize(("mode", "best"), [("max", 10), ("min", 5)])
-def test_either_direction(mode: str, best: int, tmp_path: Path) -> None:
-    for step in (5, 10, 15):
-        save(tmp_path, step)
-    found = keeper_of(tmp_path, mode=mode).update({5: 0.1, 10: 0.9, 15: 0.9})
-    assert found is not None
-    assert found.step == best  # of two equals the earlier
-
-
-def test_a_step_that_was_validated_but_not_saved_can_not_be_best(tmp_path: Path) -> None:
-    save(tmp_path, 10)
-    found = keeper_of(tmp_path).update({5: 0.99, 10: 0.5})
-    assert found is not None
-    assert found.step == 10
-
-
-def test_a_resumed_run_knows_the_best_of_earlier_attempts(tmp_path: Path) -> None:
-    save(tmp_path, 5)
-    keeper_of(tmp_path).update({5: 0.9})
-    for step in (10, 15, 20):
-        save(tmp_path, step)
-    again = keeper_of(tmp_path, keep_last=1)
-    again.update({20: 0.4})  # the metrics file of the first attempt is lost
-    assert again.prune() == [10, 15]
-    assert steps_of(tmp_path) == [5, 20]
-
-
-def test_a_step_that_was_trained_again_has_its_later_value(tmp_path: Path) -> None:
-    for step in (5, 10):
-        save(tmp_path, step)
-    keeper = keeper_of(tmp_path)
-    keeper.update({5: 0.5, 10: 0.9})
-    found = keeper.update({5: 0.5, 10: 0.1})
-    assert found is not None
-    assert (found.step, found.value) == (5, 0.5)
-
-
-def test_nothing_goes_before_the_new_one_is_whole(tmp_path: Path) -> None:
-    save(tmp_path, 5)
-    save(tmp_path, 10, whole=False)
-    assert keeper_of(tmp_path, keep_last=1).prune() == []
-    assert steps_of(tmp_path) == [5, 10]
-
-
-def test_half_a_checkpoint_is_none_and_goes_once_a_later_one_is_whole(tmp_path: Path) -> None:
-    save(tmp_path, 5)
-    save(tmp_path, 10, whole=False)
+    assert keeper.prune() == []  # nothing goes before the new one is whole
     save(tmp_path, 15)
-    keeper = keeper_of(tmp_path, keep_last=2)
     assert keeper.whole() == [5, 15]
-    assert keeper.prune() == [10]
+    assert keeper.prune() == [5, 10]
 
 
 def test_a_future_that_a_resume_gave_up_is_left_alone(tmp_path: Path) -> None:
@@ -130,45 +121,14 @@ def test_a_removal_that_was_killed_is_finished_and_never_taken_for_a_checkpoint(
     assert not list(tmp_path.glob(".deleting_*"))
 
 
-def test_a_best_that_somebody_removed_gives_way(tmp_path: Path) -> None:
-    (tmp_path / "best.json").write_text('{"step": 3, "metric": "val-*/*/reward/mean@*", "value": 1.0}')
-    save(tmp_path, 5)
-    found = keeper_of(tmp_path).update({5: 0.2})
-    assert found is not None
-    assert found.step == 5
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"step": 1}'])
-def test_a_damaged_best_file_is_written_anew(content: str, tmp_path: Path) -> None:
-    (tmp_path / "best.json").write_text(content)
-    save(tmp_path, 5)
-    keeper_of(tmp_path).update({5: 0.2})
-    assert json.loads((tmp_path / "best.json").read_text())["step"] == 5
-
-
 def test_before_the_first_checkpoint_there_is_nothing_to_do(tmp_path: Path) -> None:
     keeper = keeper_of(tmp_path / "absent")
-    assert (keeper.latest(), keeper.whole(), keeper.best(), keeper.update({1: 0.5}), keeper.prune()) == (
-        None,
-        [],
-        None,
-        None,
-        [],
-    )
-
-
-def test_keeping_all_deletes_nothing(tmp_path: Path) -> None:
-    for step in range(1, 6):
-        save(tmp_path, step)
-    assert keeper_of(tmp_path, keep_last=0).prune() == []
+    assert (keeper.latest(), keeper.best(), keeper.update({1: 0.5})) == (None, None, None)
+    assert (keeper.whole(), keeper.prune()) == ([], [])
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    values=st.lists(st.floats(0, 1), min_size=1, max_size=8),
-    keep_last=st.integers(1, 4),
-    known=st.data(),
-)
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=8), keep_last=st.integers(1, 4), known=st.data())
 def test_the_last_n_and_the_best_are_always_there(
     values: list[float], keep_last: int, known: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -189,16 +149,13 @@ def test_the_last_n_and_the_best_are_always_there(
         assert expected <= set(steps_of(folder))
 
 
-def test_values_of_several_sources_are_averaged_and_a_null_is_none() -> None:
-    rows = [
-        {
-            "step": 0,
-            "data": {"val-aux/a/reward/mean@1": 0.2, "val-core/b/reward/mean@4": 0.6, "val-core/a/acc/mean@1": 1},
-        },
-        {"step": 5, "data": {"val-aux/a/reward/mean@1": None, "val-core/b/reward/mean@4": 0.6}},
-        {"step": 6, "data": {"reward/score/mean": 0.5}},
-    ]
-    assert validation_values(rows, CheckpointOptions().metric) == {0: pytest.approx(0.4)}  # (0.2 + 0.6) / 2
+def test_values_of_several_sources_are_averaged_and_a_null_is_skipped() -> None:
+    both = {"val-aux/a/reward/mean@1": 0.2, "val-core/b/reward/mean@4": 0.6, "val-core/a/acc/mean@1": 1}
+    rows = [both, {**both, "val-aux/a/reward/mean@1": None}, {"reward/score/mean": 0.5}]
+    found = validation_values(
+        [{"step": step, "data": data} for step, data in enumerate(rows)], CheckpointOptions().metric
+    )
+    assert found == {0: pytest.approx(0.4)}  # (0.2 + 0.6) / 2
 
 
 @pytest.mark.parametrize("raw", [{"keep_last": -1}, {"keep": 3}, {"mode": "most"}, {"keep_last": 1.5}])
