@@ -197,12 +197,12 @@ class ChatClient:
             try:
                 reply = read_envelope(await self.pool.post("chat/completions", body, left_s), number)
             except EndpointError as error:
-                if error.kind != "refused" or error.status not in CONTENT_STATUSES or is_overflow(error):
+                if error.kind != "refused" or is_overflow(error):
                     raise
                 if server.changes != seen or self._note(server.learn(error.found, fields)):
                     continue
                 # No field was named and nothing was answered yet: fewer and fewer are sent, until all are gone.
-                if server.accepted or left_out == len(OPTIONAL):
+                if error.status not in CONTENT_STATUSES or server.accepted or left_out == len(OPTIONAL):
                     raise
                 left_out += 1
                 continue

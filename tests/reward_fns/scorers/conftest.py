@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -45,6 +46,7 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.url = ""
+        self.tls: ssl.SSLContext | None = None
         self._port = 0
         self._runner: web.AppRunner | None = None
 
@@ -53,7 +55,7 @@ class FakeServer:
         app.add_routes([web.post(self.path, self._answer)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self.tls).start()
         self._port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self._port}"
 
@@ -89,7 +91,7 @@ class FakeJudge(FakeServer):
             return web.json_response({"error": "invalid key"}, status=401)
         if self.model and body["model"] != self.model:
             return web.json_response({"error": f"no model {body['model']}"}, status=404)
-        candidate = (read_fields(body["messages"][0]["content"]) or {})["CANDIDATE"]
+        candidate = (read_fields(body["messages"][0]["content"]) or {}).get("CANDIDATE", "")
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         self.asked[candidate] += 1

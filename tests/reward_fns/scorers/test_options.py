@@ -45,15 +45,6 @@ def test_a_value_out_of_its_range_fails_at_the_start(part: str, wrong: dict[str,
         ScorerService({part: wrong})
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["http://", "http://h:99999", "http://h:port", "http://h:0", "h:80", "ftp://h", "http://h\r\nX: y", "http://a b"],
-)
-def test_an_address_that_is_none_fails_at_the_start(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"medix\.scorer\.judge\.urls"):
-        EndpointPool(EndpointOptions(urls=("http://fine:80/v1", url)))
-
-
 def test_options_that_were_not_read_from_a_mapping_are_held_to_the_ranges_too() -> None:
     with pytest.raises(ConfigError, match=r"--model-url\.retries"):
         EndpointPool(EndpointOptions(urls=("http://h",), retries=-1), "--model-url")
