@@ -65,7 +65,7 @@ KINDS = {
     "gemini": Kind("/v1beta/openai/", {
         name: (400, [said(f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.')])
         for name in ("structured_outputs", "logprobs", "seed")
-    }),
+    }, limit={}),
     "mistral": Kind(thinks="parts", refuses={
         name: (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", name]}]})
         for name in ("structured_outputs", "logprobs", "seed")
@@ -149,7 +149,7 @@ async def row(name: str, server: str, caplog: pytest.LogCaptureFixture) -> tuple
         f"read: `{KINDS[name].path}`",
         f"adapted: {adapted}" if adapted else "read",
         thought,
-        f"waits: `{header}`",
+        f"waits: `{header}`" if header else "waits, longer and longer",
     ], refused
 
 
