@@ -112,15 +112,20 @@ DEV = [
     "types-PyYAML",
 ]
 
+# A wheel holds the recipes and the examples too, inside of `medix`, where medix.files.shipped finds them.
+SHIPPED = {"medix.shipped.recipes": "recipes", "medix.shipped.examples": "examples"}
+DATA_FILES = [f"**/*.{kind}" for kind in ("css", "j2", "js", "json", "md", "txt", "yaml")] + ["**/LICENSE", "py.typed"]
+
 setup(
     name="medix",
     version="0.1.0",
     description="Open-ended medical reinforcement learning for vision-language models, a thin extension of veRL",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*"]),
-    include_package_data=True,
-    package_data={"": ["*.yaml", "*.txt", "*.sh", "*.json", "*.jsonl", "*.j2", "*.css", "*.js", "LICENSE", "py.typed"]},
+    packages=[*find_packages(include=["medix*", "reward_fns*", "data_prep*", "evaluation*"]), *SHIPPED],
+    package_dir={"": ".", **SHIPPED},
+    package_data={"": DATA_FILES, **{key: ["**/*"] for key in SHIPPED}},
+    exclude_package_data={"": ["**/__pycache__/*", "**/*.pyc"]},
     install_requires=CORE,
     extras_require={
         "cpu": CPU,

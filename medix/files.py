@@ -17,6 +17,15 @@ from filelock import FileLock, Timeout
 from medix.errors import ConfigError, DataError
 
 
+def shipped(name: str) -> Path:
+    """Return a folder that comes with the project: `recipes/medix` or `examples/sample_data`.
+
+    In a checkout it lies beside the packages; a wheel has it inside of `medix` (see setup.py).
+    """
+    here = Path(__file__).resolve().parent
+    return here.parent / name if (here.parent / "setup.py").is_file() else here / "shipped" / name
+
+
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from medix.errors import ConfigError
+from medix.files import shipped
 
-PROMPT_DIR: Final = Path(__file__).resolve().parent.parent / "recipes" / "medix" / "prompts"
+PROMPT_DIR: Final = shipped("recipes/medix") / "prompts"
 TRAINING_PROMPT: Final = PROMPT_DIR / "training.txt"
 
 IMAGE_SLOT: Final = "<image>"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from medix.errors import ConfigError
+from medix.files import shipped
 
-CONFIG_DIR: Final = Path(__file__).resolve().parent.parent / "recipes" / "medix" / "config"
+CONFIG_DIR: Final = shipped("recipes/medix") / "config"
 
 
 def compose_config(name: str, overrides: Sequence[str] = ()) -> Any:

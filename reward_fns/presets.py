@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medix.errors import ConfigError
-from medix.files import read_mapping
+from medix.files import read_mapping, shipped
 from medix.options import read_options, suggest
 from reward_fns.component import Component
 from reward_fns.composite import AT_ONCE, OK_SUFFIX, RESERVED, Composite, Weighted
@@ -22,7 +22,7 @@ from reward_fns.llm_accuracy import LlmAccuracy
 from reward_fns.modality import Modality
 from reward_fns.scorers.types import Scorers
 
-PRESET_DIR: Final = Path(__file__).resolve().parent.parent / "recipes" / "medix" / "config" / "reward_preset"
+PRESET_DIR: Final = shipped("recipes/medix") / "config" / "reward_preset"
 
 COMPONENTS: Final[dict[str, Any]] = {
     "llm_accuracy": LlmAccuracy,

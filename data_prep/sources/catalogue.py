@@ -12,13 +12,14 @@ from typing import Any, Final
 from data_prep.records import Unfit
 from data_prep.sources.folders import ask_header
 from data_prep.sources.splits import TEST, TRAIN, VAL
+from medix.files import shipped
 from medix.prompts import IMAGE_SLOT
 
 Row = Mapping[str, Any]
 Adapt = Callable[[Row, Path, int, Mapping[str, str]], Row | None]
 """(row, its table, its number from 0, options) -> the row with columns that can be read, or None to leave it out."""
 
-SAMPLE_DATA: Final = Path(__file__).resolve().parents[2] / "examples" / "sample_data"
+SAMPLE_DATA: Final = shipped("examples/sample_data")
 """Folder of the sample set: `train.jsonl`, `test.jsonl`, `images/`, `ATTRIBUTION.md`."""
 SAMPLE_NAME: Final = "medix_sample"
 _HUB: Final = "https://huggingface.co/datasets/"

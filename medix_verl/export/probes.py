@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from evaluation.prompting import content_parts
+from medix.files import shipped
 from medix.prompts import load_prompt, render_prompt
 from medix.response import format_response
 
-SAMPLE_IMAGE: Final = Path(__file__).resolve().parents[2] / "examples" / "sample_data" / "images" / "test_x_ray_000.jpg"
+SAMPLE_IMAGE: Final = shipped("examples/sample_data") / "images" / "test_x_ray_000.jpg"
 DRAWN_SIZE: Final = (112, 112)
 
 
