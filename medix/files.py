@@ -7,14 +7,14 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from medix.errors import ConfigError, DataError
+from medix.errors import ConfigError, DataError, MedixError
 
 
 def shipped(name: str) -> Path:
@@ -121,6 +121,32 @@ def read_mapping(path: Path) -> dict[str, Any]:
         kind = type(content).__name__
         raise DataError(f"{path} holds a {kind}, not a mapping.", "Restore the file, or make it again.")
     return content
+
+
+def read_inside(folder: Path, name: str | Path) -> dict[str, Any]:
+    """Return the mapping in a JSON or YAML file of a folder that came from elsewhere.
+
+    Raises:
+        DataError: it can not be read, or is a link that leads out of the folder.
+        OSError: it is missing.
+    """
+    with open_inside(folder, name):
+        return read_mapping(folder / name)
+
+
+def mapping_inside(folder: Path | None, name: str | Path) -> dict[str, Any]:
+    """Return what `read_inside` does, or an empty mapping for a file that is missing or can not be read."""
+    try:
+        return read_inside(folder, name) if folder else {}
+    except (MedixError, OSError):
+        return {}
+
+
+def lookup(mapping: Any, dotted: str) -> Any:
+    """Return the value at a dotted path in nested mappings, or None."""
+    for part in dotted.split("."):
+        mapping = mapping.get(part) if isinstance(mapping, Mapping) else None
+    return mapping
 
 
 def last_lines(path: Path, count: int = 20, width: int = 300, start: int = 0) -> str:

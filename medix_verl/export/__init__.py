@@ -1,1 +1,1 @@
-"""From a veRL checkpoint to an ordinary Hugging Face folder, with the proof that it is the same model."""
+"""A checkpoint of sharded weights becomes a folder that transformers, vLLM and the hub can read."""

@@ -1,92 +1,92 @@
-"""`manifest.json` of a checkpoint: written when it is saved, so that an export can prove that nothing changed since.
+"""`manifest.json` of a checkpoint: written when it is saved, so that an export can tell that nothing changed since.
 
-Without it a shard of another step that lost its way into the folder cannot always be told from the right one. Writing
-reads a few kilobytes a shard (its table of contents holds a CRC32 of every tensor), so a save is not held up.
+A shard of another step that lost its way into the folder has the right keys and shapes; only this file tells. The
+trainer writes it: nothing heavy is imported here, and of each shard only its table of contents is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from medix.errors import ExportError
-from medix_verl.export.archive import Archive
+from medix.files import open_inside, read_inside, write_atomically
 
-MANIFEST = "manifest.json"
-_SHARD = re.compile(r"(model|optim|extra_state)_world_size_\d+_rank_\d+\.pt")
-_SMALL = ("fsdp_config.json", "lora_train_meta.json", "huggingface/config.json")
+MANIFEST: Final = "manifest.json"
+SHARD: Final = re.compile(r"(model|optim|extra_state)_world_size_([0-9]{1,6})_rank_([0-9]{1,6})\.pt")
+_SMALL: Final = ("fsdp_config.json", "lora_train_meta.json", "huggingface/config.json")
 
 
 def write_manifest(actor: Path, step: int | None = None) -> Path:
-    """Write the manifest of an `actor` folder that every rank has finished saving; imports no torch.
+    """Write the manifest of an `actor` folder that every rank has finished saving.
 
     Args:
         step: the global step; None reads it from the folder's name.
     """
     if step is None and actor.parent.name.startswith("global_step_"):
         step = int(actor.parent.name.removeprefix("global_step_"))
-    files = {path.name: shard_entry(path) for path in sorted(actor.iterdir()) if _SHARD.fullmatch(path.name)}
-    files.update({name: _small_entry(actor / name) for name in _SMALL if (actor / name).is_file()})
-    target = actor / MANIFEST
-    part = actor / f"{MANIFEST}.part-{os.getpid()}"
-    part.write_text(json.dumps({"format": 1, "step": step, "files": files}, indent=1), encoding="utf-8")
-    os.replace(part, target)
-    return target
+    names = [path.name for path in sorted(actor.iterdir()) if SHARD.fullmatch(path.name)]
+    names += [name for name in _SMALL if (actor / name).is_file()]
+    content = {"format": 1, "step": step, "files": {name: _describe(actor, name) for name in names}}
+    write_atomically(actor / MANIFEST, json.dumps(content, indent=1))
+    return actor / MANIFEST
 
 
-def shard_entry(path: Path) -> dict[str, Any]:
-    """Size and digest of a shard."""
-    archive = Archive(path)
-    return {"bytes": archive.size, "digest": archive.digest}
+def _describe(actor: Path, name: str) -> dict[str, Any]:
+    """Return size and digest of a file: of a shard over its table of contents, which has the CRC32 of every tensor."""
+    with open_inside(actor, name) as file:
+        data = file.read() if not name.endswith(".pt") else json.dumps(
+            sorted((entry.filename.partition("/")[2], entry.file_size, entry.CRC) for entry in contents(actor, name))
+        ).encode()  # fmt: skip
+    return {"bytes": (actor / name).stat().st_size, "digest": hashlib.sha256(data).hexdigest()}
 
 
-def _small_entry(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    return {"bytes": len(data), "digest": hashlib.sha256(data).hexdigest()}
-
-
-def read_manifest(actor: Path) -> dict[str, Any] | None:
-    """The manifest, None where the run wrote none."""
-    path = actor / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        entries = [(int(entry["bytes"]), str(entry["digest"])) for entry in manifest["files"].values()]
-        if manifest["format"] == 1 and entries:
-            return dict(manifest)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise ExportError(f"a manifest of format 1 in {path}", "something else", "save the checkpoint again")
-
-
-def refuse_other_files(actor: Path, manifest: dict[str, Any], step: int | None) -> None:
-    """Hold the model's shards and small files against the manifest.
+def contents(actor: Path, name: str) -> list[zipfile.ZipInfo]:
+    """Return the table of contents of a shard.
 
     Raises:
-        ExportError: one was changed, exchanged or removed since the save, or the folder was given another step's name.
+        ExportError: the file is cut off, or not written by `torch.save`.
     """
-    if step is not None and manifest.get("step") not in (None, step):
-        found = f"the files of step {manifest['step']} in {actor.parent}"
-        raise ExportError(f"the checkpoint of step {step}", found, "name the folder after its step again")
-    shards = {path.name for path in actor.iterdir() if path.name.startswith("model_") and _SHARD.fullmatch(path.name)}
-    if unlisted := sorted(shards - manifest["files"].keys()):
-        found = f"no entry for {unlisted[0]} ({len(unlisted)} shards without one)"
-        raise ExportError(f"every shard of the model in {MANIFEST}", found, "restore the manifest that this save wrote")
-    for name, noted in manifest["files"].items():
-        if not name.startswith("model_") and name not in _SMALL:
+    try:
+        with open_inside(actor, name) as file, zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except zipfile.BadZipFile:
+        found = f"{actor / name} is a truncated file of {(actor / name).stat().st_size} bytes, or no shard at all."
+        raise ExportError(found, "Copy it again from where it was saved, or export another step.") from None
+    if not entries or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ExportError(f"{actor / name} is empty or compressed, as torch.save writes no file.", "Restore the shard.")
+    return entries
+
+
+def refuse_other_files(actor: Path, step: int | None) -> bool:
+    """Hold the model's shards and the small files against the manifest; return whether the run wrote one.
+
+    Raises:
+        ExportError: a file was changed, exchanged, added or removed since the save, or the folder has another step's
+            name.
+    """
+    if not (actor / MANIFEST).exists():
+        return False
+    manifest = read_inside(actor, MANIFEST)
+    files, saved_step = manifest.get("files"), manifest.get("step")
+    if manifest.get("format") != 1 or not isinstance(files, dict) or not files:
+        raise ExportError(f"{actor / MANIFEST} is no manifest of format 1.", "Restore it, or export another step.")
+    if step is not None and saved_step not in (None, step):
+        raise ExportError(f"{actor.parent} holds the files of step {saved_step}.", "Give the folder its name again.")
+    found = {path.name for path in actor.iterdir() if path.name.startswith("model_") and SHARD.fullmatch(path.name)}
+    if unlisted := sorted(found - files.keys()):
+        fix = "Remove that shard, or restore the right manifest."
+        raise ExportError(f"{MANIFEST} of {actor} does not list {unlisted[0]}.", fix)
+    for name in files:
+        if name not in _SMALL and not (name.startswith("model_") and SHARD.fullmatch(name)):
             continue
-        path = actor / name
-        if not path.is_file():
-            raise ExportError(f"{name}, which was saved", f"none in {actor}", "restore it from where it was copied")
-        now = shard_entry(path) if name.endswith(".pt") else _small_entry(path)
-        if now != noted:
-            raise ExportError(
-                f"{name} as it was saved at step {manifest.get('step')} ({noted['bytes']} bytes)",
-                f"other contents ({now['bytes']} bytes): a stale file of another step, or one that was changed",
-                "restore the file that this save wrote",
-            )
+        if not (actor / name).exists():
+            raise ExportError(f"{name} was saved and is missing in {actor}.", "Copy it from where it was saved.")
+        if _describe(actor, name) != files[name]:
+            found_now = f"{name} is not as it was saved at step {saved_step}: a stale file of another step, or changed."
+            raise ExportError(found_now, "Restore the file that this save wrote.")
+    return True

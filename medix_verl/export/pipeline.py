@@ -1,94 +1,170 @@
-"""The whole export: find, write beside the target, prove, take the final name. On any failure nothing stands there."""
+"""The whole export: find, build beside the target, ask, describe, take the final name. A failure leaves nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import resource
-import signal
+import os
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from medix_verl.export.contract import RECORD, Check, Checkpoint, ExportOptions, WeightProof
-from medix_verl.export.locate import locate
-from medix_verl.export.progress import shown_progress
-from medix_verl.export.swap import part_beside, refuse_target, take_final_name
-from medix_verl.export.weights import export_weights
+from medix.errors import ConfigError, ExportError
+from medix.files import hold_folder, lookup, mapping_inside
+from medix_verl.export import child
+from medix_verl.export.card import training_prompt, write_card
+from medix_verl.export.checkpoint import RECORD, find_base, locate
+from medix_verl.export.generate import compare_tokens
+
+ANSWER_TOKENS: Final = 64
+"""An answer's tokens at most: enough to show that the model speaks."""
+Report = Callable[[str], None]
 
 
-def export(options: ExportOptions, *, checks: Sequence[Check]) -> Path:
-    """Export a checkpoint to `options.out`, which appears whole and proved, or not at all.
-
-    Args:
-        checks: run in order on the folder of weights, before it has its final name.
+def export(
+    source: Path,
+    out: Path,
+    *,
+    best: bool = False,
+    last: bool = False,
+    dtype: str | None = None,
+    adapter_only: bool = False,
+    overwrite: bool = False,
+    base_folder: Path | None = None,
+    check_vllm: bool = False,
+) -> Path:
+    """Export a checkpoint to `out`, which appears whole and checked, or not at all. The command's help has the options.
 
     Raises:
         ConfigError: the target may not be written.
         ExportError: the checkpoint, or the folder made of it, is not what it should be.
     """
-    checkpoint = locate(options.checkpoint, best=options.best, last=options.last)
-    out = Path(options.out).absolute()
-    refuse_target(out, checkpoint.actor, options.overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with _ended_by_sigterm(), part_beside(out) as part:
-        with shown_progress() as report:
-            proof = export_weights(
-                checkpoint, part, dtype=options.dtype, lora=options.lora, progress=report, base=options.base
-            )
-            record = _record(checkpoint, proof) | {"weights_s": round(time.monotonic() - started, 2)}
-            for index, check in enumerate(checks):
-                report(f"checking: {check.__name__.replace('_', ' ')}", index, len(checks))
-                record["checks"][check.__name__] = check(part, checkpoint)
-        record["not_proved"] = _not_proved(record)
-        record["seconds"] = round(time.monotonic() - started, 2)
-        (part / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        # An hour may have passed: somebody else's folder may stand there by now.
-        refuse_target(out, checkpoint.actor, options.overwrite)
-        take_final_name(part, out, options.overwrite)
+    checkpoint, out = locate(source, best=best, last=last), Path(out).absolute()
+    base, prompt = find_base(checkpoint.run_dir, base_folder), training_prompt(checkpoint.run_dir)
+    refuse_target(out, checkpoint.actor, overwrite)
+    limit = lookup(mapping_inside(checkpoint.run_dir, "config.yaml"), "data.max_response_length")
+    tokens = min(limit, ANSWER_TOKENS) if isinstance(limit, int) and limit > 0 else ANSWER_TOKENS
+    try:
+        with shown_progress() as report, part_beside(out) as part:
+            found = _run(report, child.build, checkpoint, base, part, dtype, adapter_only, prompt, tokens)
+            if "weights" not in found:
+                fix = "Export on a machine with more memory, or end other work on this one."
+                raise ExportError(f"The weights were not written: {found['skipped']}.", fix)
+            not_checked = [*found["weights"].pop("unproved"), found["side_files"].pop("unproved", None)]
+            if reason := found.pop("skipped", None):
+                not_checked.append(f"that the folder loads and answers: {reason}")
+            vllm: dict[str, Any] = {"skipped": "--check-vllm was not given, or there is no whole model"}
+            if check_vllm and not adapter_only and "generations" in found:
+                vllm = _run(report, child.vllm, part, prompt, tokens, gpus=True)
+            if "vllm" in vllm:
+                same = compare_tokens(found["generations"], vllm["vllm"]["tokens"])
+                found["vllm"] = {"version": vllm["vllm"]["version"], "same": same}
+            else:
+                not_checked.append(f"that vLLM answers alike: {vllm['skipped']}")
+            for answer in found.get("generations", {}).values():
+                answer["tokens"] = len(answer["tokens"])
+                del answer["margins"], answer["second"]
+            record = {
+                "format": 2,
+                "checkpoint": checkpoint.shown,
+                "step": checkpoint.step,
+                "base": base.shown,
+                **found,
+                "not_checked": [reason for reason in not_checked if reason],
+                "versions": {name: metadata.version(name) for name in ("medix", "torch", "transformers")},
+                "seconds": round(time.monotonic() - started, 2),
+            }
+            (part / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            write_card(part, record, checkpoint.run_dir, base)
+            # An hour may have passed: something else may stand there by now.
+            refuse_target(out, checkpoint.actor, overwrite)
+            take_final_name(part, out)
+    except OSError as error:
+        reason = f"{error.filename or out}: {error.strerror or error}"
+        fix = "Free some space or mend the rights, or name another --out."
+        raise ExportError(f"The export can not be written or read ({reason}).", fix) from error
     return out
 
 
-def _record(checkpoint: Checkpoint, proof: WeightProof) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "checkpoint": _shown(checkpoint),
-        "step": checkpoint.step,
-        "weights": proof.as_dict(),
-        "weights_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "versions": {name: metadata.version(name) for name in ("medix", "torch", "transformers", "safetensors")},
-        "checks": {},
-    }
-
-
-def _shown(checkpoint: Checkpoint) -> str:
-    """From the run's folder on: the record goes to the hub, and where the run lay is nobody's business."""
-    top = checkpoint.run_dir or (checkpoint.actor.parent if checkpoint.step is not None else checkpoint.actor)
-    return checkpoint.actor.relative_to(top.parent).as_posix()
-
-
-def _not_proved(record: dict[str, Any]) -> list[str]:
-    """What the weights and the checks say of themselves, in one place."""
-    found = list(record["weights"]["unproved"])
-    for name, finding in record["checks"].items():
-        reasons = finding.get("skipped", {}) | ({name: finding["unproved"]} if "unproved" in finding else {})
-        found += [f"{proof.replace('_', ' ')}: {reason}" for proof, reason in reasons.items()]
+def _run(report: Report, job: Callable[..., None], *arguments: Any, gpus: bool = False) -> dict[str, Any]:
+    report("loading vLLM" if job is child.vllm else "loading torch")
+    found: dict[str, Any] = {}
+    for message in child.run_child(job, *arguments, gpus=gpus):
+        report(message["stage"]) if "stage" in message else found.update(message)
     return found
 
 
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that the part folder and the proofs' processes go too."""
-    if threading.current_thread() is not threading.main_thread():  # Only there may a handler be set.
-        yield
+def refuse_target(out: Path, checkpoint: Path, overwrite: bool) -> None:
+    """Raise ConfigError if `out` may not be written: something stands there, or it lies in or around the checkpoint."""
+    if out == checkpoint or checkpoint in out.parents or out in checkpoint.parents:
+        raise ConfigError(f"{out} lies inside or around the checkpoint.", "Choose another --out.")
+    if not out.exists() and not out.is_symlink():
         return
-    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if not overwrite:
+        raise ConfigError(f"{out} exists.", "Choose another --out, or add --overwrite.")
+    if out.is_symlink() or not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file()):
+        fix = "Remove it yourself, or choose another --out."
+        raise ConfigError(f"{out} is no folder that an export wrote (it has no {RECORD}).", fix)
+
+
+@contextlib.contextmanager
+def part_beside(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `out`, locked, and gone at the end unless it was renamed.
+
+    What a killed export left in it is removed by the next one.
+    """
+    part = out.with_name(f"{out.name}.part")
+    if part.is_symlink() or (part.exists() and not (part / "export.lock").exists()):
+        raise ConfigError(f"{part} exists, and no export wrote it.", "Move it, or choose another --out.")
+    with hold_folder(part, "export"):
+        try:
+            for left in part.iterdir():
+                if left.name != "export.lock":
+                    left.unlink()
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def take_final_name(part: Path, out: Path) -> None:
+    """Rename `part` to `out`; an earlier export there is moved aside first and removed last."""
+    for path in part.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    (part / "export.lock").unlink()
+    aside = out.with_name(f"{out.name}.old-{os.getpid()}")
+    if earlier := out.is_dir():
+        out.rename(aside)
     try:
-        yield
+        part.rename(out)
+    except BaseException:
+        if earlier:
+            aside.rename(out)
+        raise
+    if earlier:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def shown_progress(every_s: float = 10.0) -> Iterator[Report]:
+    """Print on stderr now and then what the export is at. Yields `report(stage)`."""
+    started, ended, latest = time.monotonic(), threading.Event(), ["starting"]
+
+    def speak() -> None:
+        # A thread, since loading a large model reports nothing for minutes.
+        while not ended.wait(every_s):
+            print(f"export: {time.monotonic() - started:.0f} s, {latest[0]}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=speak, daemon=True)
+    thread.start()
+    try:
+        yield lambda stage: latest.__setitem__(0, stage)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        ended.set()
+        thread.join()

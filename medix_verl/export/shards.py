@@ -1,194 +1,170 @@
-"""All shards of a checkpoint as one set of tensors: which piece of which file makes which part of each."""
+"""The shards of a checkpoint: loaded by torch without running code, joined tensor by tensor along their placements."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 
 from medix.errors import ExportError
-from medix_verl.export.archive import Archive
-from medix_verl.export.contract import Checkpoint
-from medix_verl.export.mesh import Mesh, read_mesh, read_placements
-from medix_verl.export.ranks import refuse_other_rank
-from medix_verl.export.unpickle import ITEM_BYTES, Local, RawSharded, read_tensors
+from medix_verl.export.checkpoint import Checkpoint
+from medix_verl.export.manifest import contents
 
-_MIXED = "restore the shards of one save: these are of different models or steps"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One rank's part of a tensor."""
-
-    archive: Archive
-    local: Local
-
-    @property
-    def bytes(self) -> int:
-        """Size of the part, without the padding that FSDP may have left in its storage."""
-        return math.prod(self.local.shape) * ITEM_BYTES[self.local.dtype]
-
-    def stream(self) -> Iterator[memoryview]:
-        """The part's bytes, row by row, in chunks that are valid until the next one."""
-        start = self.local.offset * ITEM_BYTES[self.local.dtype]
-        return self.archive.stream(f"data/{self.local.storage.key}", start, self.bytes)
-
-    def same_bytes(self, other: Piece) -> bool:
-        """Whether a replica holds the same values; equal CRC32s of the (checked) records are enough."""
-        ours, theirs = (p.archive.records[f"data/{p.local.storage.key}"] for p in (self, other))
-        if (ours.size, ours.crc, self.local.offset) == (theirs.size, theirs.crc, other.local.offset):
-            return True
-        return all(bytes(a) == bytes(b) for a, b in zip(self.stream(), other.stream(), strict=True))
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`, called often; a total of 0 means that it is not known."""
+_MIXED: Final = "Restore the shards of one save: these are of different models or steps."
+_NO_NAME: Final = "archive"
+"""The name inside a shard whose writer was given a stream and so knew no file name."""
 
 
-@dataclass(frozen=True)
-class SourceTensor:
-    """A whole tensor: its pieces in order, to be joined along `dim` (None: one piece is all of it)."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    dim: int | None
-    pieces: tuple[Piece, ...]
-
-
-@dataclass(frozen=True)
-class ShardSet:
-    """What the shards hold together.
-
-    Attributes:
-        mesh: the grid of ranks; None where no tensor is cut.
-        replicas: how many copies of each piece there are (HSDP), all found equal.
-        rank_witnesses: what proves the rank of a shard, as far as every shard has it.
-    """
-
-    archives: Sequence[Archive]
-    tensors: Mapping[str, SourceTensor]
-    mesh: Mesh | None
-    replicas: int
-    rank_witnesses: Sequence[str]
-
-
-def open_shards(checkpoint: Checkpoint) -> ShardSet:
-    """Read the table of contents of every shard and fit the pieces together.
+def load_shard(path: Path) -> dict[str, Any]:
+    """Map a shard into memory; its pages are read when a tensor is used, and given back with the last tensor.
 
     Raises:
-        ExportError: a shard is missing, truncated, foreign or of another rank, or the shards do not fit each other.
+        ExportError: its pickle asks for something other than tensors, or was written by another release of torch.
     """
-    archives = [Archive(path) for path in _paths(checkpoint)]
-    world = checkpoint.world_size
-    entries: list[Mapping[str, Local | RawSharded]] = []
-    meshes: list[Mesh | None] = []
-    witnesses: list[list[str]] = []
-    for rank, archive in enumerate(archives):
-        tensors = read_tensors(archive)
-        first = next((value for value in tensors.values() if isinstance(value, RawSharded)), None)
-        mesh = read_mesh(first, archive, world) if first is not None else None
-        witnesses.append(refuse_other_rank(archive, rank, world, mesh))
-        entries.append(tensors)
-        meshes.append(mesh)
-    _refuse_other_keys(archives, entries)
-    mesh = _one_mesh(archives, meshes)
-    tensors_of = [[held[key] for held in entries] for key in entries[0]]
-    joined = {key: _join(key, archives, held, mesh) for key, held in zip(entries[0], tensors_of, strict=True)}
-    cut = next((value for value in entries[0].values() if isinstance(value, RawSharded)), None)
-    placements = read_placements(cut, archives[0]) if cut is not None else ()
-    pairs = zip(mesh.shape, placements, strict=True) if mesh is not None else ()
-    replicas = math.prod(size for size, dim in pairs if dim is None)
-    shared = [name for name in witnesses[0] if all(name in names for names in witnesses)]
-    return ShardSet(archives, joined, mesh, replicas, shared)
+    import torch
+    import torch.distributed.tensor
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that the device mesh has no process group; none is needed.
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # A damaged pickle, or one of another release, may fail in any way.
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked and not asked[1].startswith("torch."):
+            raise ExportError(
+                f"{path} is a foreign pickle: it asks for `{asked[1]}`, and a shard holds tensors only.",
+                "Do not load this file with anything; get the checkpoint from where it was trained.",
+            ) from None
+        raise _other_release(path, error) from error
+    values = state.items() if isinstance(state, dict) else ()
+    if not values or any(not isinstance(value, torch.Tensor) for _, value in values):
+        raise ExportError(f"{path} holds something other than tensors by name.", "Restore the shard.")
+    return dict(values)
 
 
-def _paths(checkpoint: Checkpoint) -> list[Path]:
-    world = checkpoint.world_size
-    paths = [checkpoint.actor / f"model_world_size_{world}_rank_{rank}.pt" for rank in range(world)]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise ExportError(
-            f"{world} shards in {checkpoint.actor}",
-            f"{len(missing)} missing: {', '.join(missing[:3])}",
-            "copy the missing shards from the nodes that wrote them; no part of a model is made up",
-        )
-    return paths
+def _other_release(path: Path, error: Exception) -> ExportError:
+    import torch
+
+    reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    merger = f"python -m verl.model_merger merge --backend fsdp --local_dir {path.parent} --target_dir OUT"
+    return ExportError(
+        f"torch {torch.__version__} can not read {path} ({reason}): another release of torch may have saved it.",
+        f"Export with the release that trained or, if you trust the file, merge it by veRL there: `{merger}`.",
+    )
 
 
-def _refuse_other_keys(archives: Sequence[Archive], entries: Sequence[Mapping[str, object]]) -> None:
-    for archive, held in zip(archives, entries, strict=True):
-        other = sorted(held.keys() ^ entries[0].keys())
-        if other:
-            has = "has" if other[0] in held else "lacks"
-            found = f"{archive.path.name} {has} {other[0]} ({len(other)} keys differ)"
-            raise ExportError("the same keys in every shard", found, _MIXED)
+class Shards:
+    """All shards of a checkpoint as one set of tensors.
+
+    Attributes:
+        whole: key -> the whole tensor's shape and dtype, as a tensor on the meta device.
+        layout: how the tensors were cut, such as `fsdp=2`, or `unsharded`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, progress: Progress) -> None:
+        """Check every shard's bytes and rank, and that all have the same keys.
+
+        Raises:
+            ExportError: a shard is damaged, foreign, of another rank, or does not fit the others.
+        """
+        import torch
+
+        self._paths = checkpoint.shards
+        for path in self._paths:
+            progress(f"checking {path.name}", 0, 0)
+            name = contents(path.parent, path.name)[0].filename.partition("/")[0]
+            if name not in (path.stem, _NO_NAME):
+                raise _swapped(path, f"the one that was saved as {name}.pt")
+            # torch maps a file and looks at no checksum; zipfile compares every one, a megabyte at a time.
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise ExportError(f"{path} has damaged bytes in {damaged}.", "Copy it again, or take another step.")
+        states = self.load()
+        for path, state in zip(self._paths, states, strict=True):
+            if other := sorted(state.keys() ^ states[0].keys()):
+                verb = "has" if other[0] in state else "lacks"
+                raise ExportError(f"{path.name} {verb} {other[0]} ({len(other)} keys differ).", _MIXED)
+        self.whole = {
+            key: torch.empty(value.shape, dtype=value.dtype, device="meta") for key, value in states[0].items()
+        }
+        self.layout = self._layout(states)
+
+    def load(self) -> list[dict[str, Any]]:
+        """Map all shards. Hold the result no longer than needed: the pages that were read count as memory."""
+        return [load_shard(path) for path in self._paths]
+
+    def _layout(self, states: list[dict[str, Any]]) -> str:
+        from torch.distributed.tensor import DTensor
+
+        cut = [next((value for value in state.values() if isinstance(value, DTensor)), None) for state in states]
+        if None in cut:
+            return "unsharded"
+        for rank, (path, tensor) in enumerate(zip(self._paths, cut, strict=True)):
+            grid = self._grid(path, tensor)
+            saved_by = getattr(tensor._spec.mesh, "_rank", None)  # type: ignore[union-attr]
+            if saved_by not in (None, rank):
+                raise _swapped(path, f"the one that rank {saved_by} saved")
+        return f"sharded as {' x '.join(map(str, grid.shape))}"
+
+    def _grid(self, path: Path, tensor: Any) -> Any:
+        """Return the device mesh of a tensor: a tensor of ranks, one dimension for each placement."""
+        try:
+            grid = tensor._spec.mesh.mesh
+            ranks = sorted(grid.flatten().tolist())
+        except Exception as error:  # The mesh is an object of torch's own; other releases pickle other fields.
+            raise _other_release(path, error) from error
+        if ranks != list(range(len(self._paths))):
+            raise ExportError(f"{path} has a device mesh of {len(ranks)} ranks, not of {len(self._paths)}.", _MIXED)
+        return grid
+
+    def join(self, key: str, states: list[dict[str, Any]]) -> Any:
+        """Return one whole tensor, joined from its parts in all shards.
+
+        Args:
+            states: what `load` returned.
+
+        Raises:
+            ExportError: the parts do not fit each other, or replicas differ.
+        """
+        import torch
+        from torch.distributed.tensor import DTensor, Replicate, Shard
+
+        parts = [state[key] for state in states]
+        if len({(type(p), p.shape, p.dtype, getattr(p, "placements", None)) for p in parts}) > 1:
+            raise ExportError(f"{key} has another shape, dtype or cut in each shard.", _MIXED)
+        first = parts[0]
+        if not isinstance(first, DTensor):
+            return _one_of(key, parts)
+        cuts = [(axis, p.dim) for axis, p in enumerate(first.placements) if type(p) is Shard]
+        if len(cuts) > 1 or any(type(placement) not in (Shard, Replicate) for placement in first.placements):
+            raise ExportError(f"{key} is cut as {first.placements}, which FSDP does not do.", _MIXED)
+        grid = self._grid(self._paths[0], first)
+        axis, dim = cuts[0] if cuts else (0, None)
+        # One row a part, in the order in which they are joined; the ranks of a row hold replicas of it.
+        rows = grid.reshape(1, -1) if dim is None else grid.movedim(axis, 0).reshape(grid.shape[axis], -1)
+        pieces = [_one_of(key, [parts[rank]._local_tensor for rank in row]) for row in rows.tolist()]
+        joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
+        if joined.shape != first.shape:
+            raise ExportError(f"The parts of {key} make {tuple(joined.shape)}, not {tuple(first.shape)}.", _MIXED)
+        return joined
 
 
-def _one_mesh(archives: Sequence[Archive], meshes: Sequence[Mesh | None]) -> Mesh | None:
-    plain = [mesh and replace(mesh, rank=None, coordinate=None) for mesh in meshes]
-    for archive, mesh in zip(archives, plain, strict=True):
-        if mesh != plain[0] or (mesh is not None and sorted(mesh.ranks) != list(range(len(archives)))):
-            found = (
-                f"{mesh.describe() if mesh else 'no mesh'} over ranks {mesh.ranks if mesh else ()} in {archive.path}"
-            )
-            raise ExportError(f"one device mesh over {len(archives)} ranks", found, _MIXED)
-    return plain[0]
+def _swapped(path: Path, found: str) -> ExportError:
+    return ExportError(
+        f"{path} is not the shard of the rank in its name but {found}.",
+        "Give the shards their own names again: swapped ranks would scramble every tensor.",
+    )
 
 
-def _join(key: str, archives: Sequence[Archive], held: Sequence[Local | RawSharded], mesh: Mesh | None) -> SourceTensor:
-    locals_ = [value.local if isinstance(value, RawSharded) else value for value in held]
-    pieces = [Piece(archive, local) for archive, local in zip(archives, locals_, strict=True)]
-    shapes = {value.shape for value in held}
-    placements = {
-        read_placements(v, a) if isinstance(v, RawSharded) else () for v, a in zip(held, archives, strict=True)
-    }
-    dtypes = {local.dtype for local in locals_}
-    if len(shapes) > 1 or len(placements) > 1 or len(dtypes) > 1:
-        found = f"{key} with shapes {sorted(shapes)}, dtypes {sorted(dtypes)}"
-        raise ExportError(f"one shape, dtype and placement of {key} over all ranks", found, _MIXED)
-    for piece in pieces:
-        _refuse_bad_view(key, piece)
-    shape, placement, dtype = shapes.pop(), placements.pop(), dtypes.pop()
-    axis, dim = next(((index, dim) for index, dim in enumerate(placement) if dim is not None), (0, None))
-    if dim is None or mesh is None:
-        _refuse_unequal(key, pieces)
-        return SourceTensor(shape, dtype, None, (pieces[0],))
-    parts = mesh.shape[axis]
-    copies: list[list[Piece]] = [[] for _ in range(parts)]
-    for rank, piece in enumerate(pieces):
-        copies[mesh.place(rank)[axis]].append(piece)
-    for index, same in enumerate(copies):
-        _refuse_other_cut(key, same, chunk_shape(shape, dim, parts, index))
-        _refuse_unequal(key, same)
-    return SourceTensor(shape, dtype, dim, tuple(same[0] for same in copies))
+def _one_of(key: str, copies: list[Any]) -> Any:
+    import torch
 
-
-def chunk_shape(shape: tuple[int, ...], dim: int, parts: int, index: int) -> tuple[int, ...]:
-    """Shape of part `index` where `shape` is cut as `torch.chunk` does: equal parts, the last ones smaller or empty."""
-    size = math.ceil(shape[dim] / parts)
-    return (*shape[:dim], max(0, min(size, shape[dim] - index * size)), *shape[dim + 1 :])
-
-
-def _refuse_other_cut(key: str, pieces: Sequence[Piece], wanted: tuple[int, ...]) -> None:
-    for piece in pieces:
-        if piece.local.shape != wanted:
-            found = f"{piece.local.shape} in {piece.archive.path.name}"
-            raise ExportError(f"{wanted} as this rank's part of {key}", found, _MIXED)
-
-
-def _refuse_bad_view(key: str, piece: Piece) -> None:
-    local, step = piece.local, 1
-    record = piece.archive.records.get(f"data/{local.storage.key}")
-    for size, stride in zip(reversed(local.shape), reversed(local.stride), strict=True):
-        if size > 1 and stride != step and piece.bytes:
-            found = f"strides {local.stride} of {key} in {piece.archive.path.name}"
-            raise ExportError("tensors laid out row by row, as FSDP keeps them", found, "save the checkpoint again")
-        step *= size
-    item = ITEM_BYTES[local.dtype]
-    if record is None or local.offset < 0 or local.offset * item + piece.bytes > record.size:
-        found = f"fewer than {key} needs in {piece.archive.path.name}"
-        raise ExportError(f"{piece.bytes} bytes in record {local.storage.key}", found, "save the checkpoint again")
-
-
-def _refuse_unequal(key: str, copies: Sequence[Piece]) -> None:
-    for other in copies[1:]:
-        if copies[0].local.shape != other.local.shape or not copies[0].same_bytes(other):
-            names = f"{copies[0].archive.path.name} and {other.archive.path.name}"
-            raise ExportError(f"equal replicas of {key}", f"different values in {names}", _MIXED)
+    bits = [copy.contiguous().reshape(-1).view(torch.uint8) for copy in copies]
+    if not all(torch.equal(bits[0], other) for other in bits[1:]):
+        raise ExportError(f"The replicas of {key} hold different values.", _MIXED)
+    return copies[0]

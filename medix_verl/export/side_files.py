@@ -1,137 +1,134 @@
-"""What stands beside the weights, as in the base model or refused: tokenizer, processor, template, generation config.
+"""What stands beside the weights: the base model's tokenizer, processor, chat template and generation config.
 
-Files come from the checkpoint's `huggingface/` folder; what is missing there comes from the base model, and nothing is
-made up.
+Training changes none of them, so the base model's files are copied as they are. The checkpoint's are held against them
+in the form in which one release of transformers saves both.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 from medix.errors import ExportError
-from medix_verl.export.base_model import BaseModel
-from medix_verl.export.contract import Checkpoint
-from medix_verl.export.generation_config import settle_generation_config
-from medix_verl.export.image_processor import image_settings, refuse_other_images
-from medix_verl.export.json_files import read_json, read_json_if_there
-from medix_verl.export.token_files import TokenFiles, refuse_other_tokens, template_in
+from medix.files import mapping_inside, read_inside
+from medix_verl.export.checkpoint import BaseModel, Checkpoint
 
-COPIED: Final = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "generation_config.json",
+COPIED: Final = re.compile(
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|chat_template|processor_config"
+    r"|preprocessor_config|video_preprocessor_config|generation_config)\.json|merges\.txt|chat_template\.jinja"
 )
 """All that is copied: data only. A folder's Python files never are."""
+_IGNORED: Final = re.compile(
+    "name_or_path|padding|truncation|padding_side|truncation_side|is_local|local_files_only|transformers_version"
+    "|processor_class|_from_model_config"
+).fullmatch
+"""Settings of the process that saved, or of one call; none changes a token, a pixel or a turn's end."""
+_RESTORE: Final = "Restore the base model's files in the checkpoint's huggingface/ folder, or name the right --base."
 
 
 def complete_side_files(folder: Path, checkpoint: Checkpoint, base: BaseModel) -> dict[str, Any]:
-    """Copy the side files into `folder`, hold them against the weights and the base model; what was found.
+    """Copy the side files into `folder` and hold the checkpoint's against them; return what was found.
 
     Raises:
-        ExportError: something is missing, damaged, asks for code, or differs from the base model.
+        ExportError: a file is missing, damaged, asks for code, leads out of its folder, or is not the base model's.
     """
-    source = checkpoint.base_files
-    _refuse_code(source)
-    if base.folder is not None:
-        _refuse_code(base.folder)
-    taken = _copy(folder, checkpoint, base.folder)
-    config = read_json_if_there(folder, "config.json") or read_json(source / "config.json")
-    tokens = TokenFiles.read(folder)
-    tokens.refuse_unless_they_fit(embedding_rows(folder, config), config)
-    if "vision_config" in config and not image_settings(folder):
-        raise ExportError(
-            "an image processor beside a model that sees images",
-            f"neither processor_config.json nor preprocessor_config.json in {source}",
-            "name the base model's folder: --base FOLDER",
-        )
-    record: dict[str, Any] = {
-        "from_checkpoint": sorted(name for name, origin in taken.items() if origin == "checkpoint"),
-        "from_base": sorted(name for name, origin in taken.items() if origin == "base"),
-        "base": base.shown,
-        "compared_with_base": base.folder is not None,
-        "vocabulary": tokens.size,
-        "chat_template_sha256": tokens.template_digest(),
-    }
+    ours, source = checkpoint.side_files, base.folder or checkpoint.side_files
+    sees_images = "vision_config" in read_inside(ours, "config.json")
+    # A snapshot of the hub's cache is links into the blobs beside it.
+    root = source.parent.parent if source.parent.name == "snapshots" else source
+    copied = _data_files(source, root)
+    own = _data_files(ours, ours)
+    for name in copied:
+        shutil.copyfile(source / name, folder / name)
+    processor = load_processor(folder, sees_images)
+    _refuse_unfit(folder, processor, read_inside(ours, "config.json"), sees_images)
+    record: dict[str, Any] = {"from": "base" if base.folder else "checkpoint", "copied": copied}
     if base.folder is None:
-        record["unproved"] = f"as in the base model: {base.why_not}"
-    else:
-        refuse_other_tokens(tokens, TokenFiles.read(base.folder))
-        refuse_other_images(folder, base.folder)
-    return record | settle_generation_config(folder, base.folder, tokens)
+        why = f"{base.shown or 'it is not known, and'} is not on this machine; name its folder with --base"
+        return record | {"unproved": f"that the side files are the base model's: {why}"}
+    if "tokenizer_config.json" not in own:
+        return record | {"unproved": "that training kept the tokenizer: the checkpoint has none"}
+    full = sees_images and not {"processor_config.json", "preprocessor_config.json"}.isdisjoint(own)
+    if other := _difference(_saved_again(ours, full), _saved_again(folder, full)):
+        raise ExportError(f"The checkpoint's processor is not the base model's: {other}.", _RESTORE)
+    of_ours, of_base = (mapping_inside(place, "generation_config.json") for place in (ours, folder))
+    if other := _difference(of_ours, of_base):
+        # Merging tools have written defaults over this file, and generation then ran past the end of a turn.
+        record["generation_config"] = f"the base model's; the checkpoint's is another: {other}"
+    return record
 
 
-def embedding_rows(folder: Path, config: dict[str, Any]) -> int:
-    """Rows of the input embedding as written, or, where only an adapter was written, as the config says."""
-    from safetensors import safe_open
+def _data_files(folder: Path, root: Path) -> list[str]:
+    """Return the names of a folder's side files; refuse links that lead out of `root`, and settings that name code."""
+    names = sorted(path.name for path in folder.iterdir() if COPIED.fullmatch(path.name))
+    for name in (*names, "config.json"):
+        real, top = (folder / name).resolve(), root.resolve()
+        if not real.is_relative_to(top):
+            raise ExportError(f"{folder / name} is a link that leads out of {root}.", "Put the file itself there.")
+        if name.endswith("config.json") and '"auto_map"' in json.dumps(read_inside(top, real)):
+            found = f"{folder / name} asks for code of its own (auto_map), and no code of a folder is run."
+            raise ExportError(found, "Use a model whose class transformers has.")
+    return names
 
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, framework="np") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - not a dict
-                if key.endswith("embed_tokens.weight"):
-                    return int(tensors.get_slice(key).get_shape()[0])
+
+def load_processor(folder: Path, sees_images: bool) -> Any:
+    """Return the processor of a folder, or the tokenizer of a text-only model.
+
+    Raises:
+        ExportError: transformers can not load it.
+    """
+    from transformers import AutoProcessor, AutoTokenizer
+
+    loader: Any = AutoProcessor if sees_images else AutoTokenizer
+    try:
+        return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # Files of anyone's making may fail in any way.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise ExportError(f"transformers can not load the processor in {folder}: {reason}", _RESTORE) from error
+
+
+def _refuse_unfit(folder: Path, processor: Any, config: dict[str, Any], sees_images: bool) -> None:
+    fix = "Name the base model's folder with --base."
+    if sees_images and not hasattr(processor, "image_processor"):
+        raise ExportError("An image processor is missing beside a model that sees images.", fix)
+    tokenizer = getattr(processor, "tokenizer", processor)
     text = config.get("text_config")
-    return int((text if isinstance(text, dict) else config).get("vocab_size") or config.get("vocab_size") or 0)
+    rows = (text if isinstance(text, dict) else config).get("vocab_size", config.get("vocab_size", 0))
+    if (largest := max(tokenizer.get_vocab().values())) >= rows:
+        raise ExportError(f"The tokenizer has ids up to {largest}, and the embedding {rows} rows.", fix)
+    image_token = config.get("image_token_id")
+    if sees_images and getattr(processor, "image_token_id", image_token) != image_token:
+        raise ExportError(f"config.json's image token {image_token} is not the processor's.", fix)
+    if not processor.chat_template:
+        raise ExportError("The folder has no chat template.", fix)
+    eos = mapping_inside(folder, "generation_config.json").get("eos_token_id")
+    stops = eos if isinstance(eos, list) else [eos]
+    ends = {tokenizer.eos_token, *(["<|im_end|>"] if "<|im_end|>" in str(processor.chat_template) else [])}
+    for token in sorted(ends - {None}):
+        if tokenizer.convert_tokens_to_ids(token) not in stops:
+            raise ExportError(f"generation_config.json ends at {stops}, not at {token}: it would never stop.", fix)
 
 
-def _copy(folder: Path, checkpoint: Checkpoint, base: Path | None) -> dict[str, str]:
-    """File name -> `checkpoint` or `base`."""
-    taken: dict[str, str] = {}
-    places = {"checkpoint": checkpoint.base_files} | ({"base": base} if base is not None else {})
-    roots = [checkpoint.actor, *([base, *_blobs(base)] if base is not None else [])]
-    templates = [template_in(place).strip() for place in places.values()]
-    for name in COPIED:
-        origin = next((origin for origin, place in places.items() if (place / name).is_file()), None)
-        if origin is None or (name == "chat_template.json" and "chat_template.jinja" in taken):
-            continue
-        # A processor finds its template in a file only. The base's would win over a trained one inside JSON.
-        if name.startswith("chat_template") and origin == "base" and templates[0] and templates[0] != templates[1]:
-            continue
-        path = places[origin] / name
-        _refuse_link_outside(path, roots)
-        shutil.copyfile(path, folder / name)
-        taken[name] = origin
-    return taken
+def _saved_again(folder: Path, sees_images: bool) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        load_processor(folder, sees_images).save_pretrained(place)
+        texts = {path.name: path.read_text(encoding="utf-8") for path in Path(place).iterdir()}
+    return {name: json.loads(text) if name.endswith(".json") else text for name, text in texts.items()}
 
 
-def _blobs(snapshot: Path) -> list[Path]:
-    """Where the links of a hub cache's snapshots/REVISION lead: of a cache that is not this process's own too."""
-    place = snapshot.resolve().parent
-    blobs = place.parent / "blobs"
-    return [blobs] if place.name == "snapshots" and not blobs.is_symlink() else []
-
-
-def _refuse_link_outside(path: Path, roots: list[Path]) -> None:
-    """A checkpoint of somebody else's could name any file of this machine by a link, and have it uploaded."""
-    from huggingface_hub import constants
-
-    real = path.resolve()
-    if not any(real.is_relative_to(root.resolve()) for root in (*roots, Path(constants.HF_HUB_CACHE))):
-        found = f"{path}, a link to a file outside of it"
-        raise ExportError("side files inside the checkpoint, the base model or the hub's cache", found, "copy it there")
-
-
-def _refuse_code(folder: Path) -> None:
-    for name in ("config.json", *(name for name in COPIED if name.endswith("config.json"))):
-        if _names_code(read_json_if_there(folder, name)):
-            raise ExportError(
-                "a model that transformers knows",
-                f"{name} of {folder} asks for code of its own (auto_map)",
-                "no code of a folder is run here: use a model whose class transformers has",
-            )
-
-
-def _names_code(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any((key == "auto_map" and inner) or _names_code(inner) for key, inner in value.items())
-    return isinstance(value, list) and any(_names_code(inner) for inner in value)
+def _difference(ours: Any, theirs: Any, place: str = "") -> str | None:
+    """Return where two settings first differ, with both values, or None."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            # The trainer gives a tokenizer without a padding token one.
+            compared = not _IGNORED(key) and (key != "pad_token" or theirs.get(key))
+            if compared and (found := _difference(ours.get(key), theirs.get(key), f"{place}/{key}")):
+                return found
+        return None
+    if place.endswith("eos_token_id") and isinstance(ours, list) and isinstance(theirs, list):
+        ours, theirs = sorted(ours), sorted(theirs)
+    return None if ours == theirs else f"{place[1:]} is {str(ours)[:80]!r}, the base model's {str(theirs)[:80]!r}"

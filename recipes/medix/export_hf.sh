@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A checkpoint becomes a Hugging Face folder, proven to be the same model. Extra arguments go to `medix export`.
+# A checkpoint becomes a Hugging Face folder, checked and described. Extra arguments go to `medix export`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -10,23 +10,15 @@ BASE=${BASE:-}                # the base model's folder; empty: the one that the
 PUSH=${PUSH:-}                # USER/REPO on the hub, private; `PUBLIC=1` makes it public
 PUBLIC=${PUBLIC:-0}
 CHECK_VLLM=${CHECK_VLLM:-0}   # 1: load it in vLLM too
-GGUF_READY=${GGUF_READY:-0}   # 1: check what llama.cpp's converter needs
 DRY_RUN=${DRY_RUN:-0}         # 1: list the files; write and send nothing
 
 if [[ -x .venv/bin/medix ]]; then PATH="$PWD/.venv/bin:$PATH"; fi
-# Some processors advertise AMX and refuse it.
-export ONEDNN_MAX_CPU_ISA=${ONEDNN_MAX_CPU_ISA:-AVX512_CORE_BF16}
-
 arguments=("$CHECKPOINT")
 if [[ -n $OUT ]]; then arguments+=(--out "$OUT"); fi
 if [[ -n $DTYPE ]]; then arguments+=(--dtype "$DTYPE"); fi
 if [[ -n $BASE ]]; then arguments+=(--base "$BASE"); fi
 if [[ -n $PUSH ]]; then arguments+=(--push "$PUSH"); fi
 if [[ $PUBLIC == 1 ]]; then arguments+=(--public); fi
-if [[ $CHECK_VLLM == 1 ]]; then
-  arguments+=(--check-vllm)
-  if [[ ! -e /dev/nvidiactl ]]; then export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-1} VLLM_CPU_OMP_THREADS_BIND=nobind; fi
-fi
-if [[ $GGUF_READY == 1 ]]; then arguments+=(--gguf-ready); fi
+if [[ $CHECK_VLLM == 1 ]]; then arguments+=(--check-vllm); fi
 if [[ $DRY_RUN == 1 ]]; then arguments+=(--dry-run); fi
 exec medix export "${arguments[@]}" "$@"

@@ -1,92 +1,183 @@
-"""Twelve kinds of damage through the whole command's pipeline: each refused with its own message, no folder left."""
+"""Twelve kinds of damage through the whole export: each refused with its own message, no folder left."""
 
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medix.errors import ExportError
-from medix_verl.export.command import checks_of
-from medix_verl.export.contract import Check, ExportOptions
 from medix_verl.export.manifest import write_manifest
 from medix_verl.export.pipeline import export
-from tests.medix_verl.export_behaviour.conftest import change_json, write_side_files
 
-from . import test_damage as damage
-from .conftest import Recipe
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_process")]  # imports torch and transformers, forks ranks
 
-pytestmark = pytest.mark.slow  # imports torch and transformers, forks ranks
+SHARDS = ("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt")
+
+
+def change_json(path: Path, change: Callable[[Any], object]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def edit(actor: Path, change: Callable[[dict[str, Any]], object], ranks: tuple[int, ...] = (0, 1)) -> None:
+    """Load shards with torch, change their dictionaries, save them under the same names."""
+    import torch
+
+    for path in [actor / SHARDS[rank] for rank in ranks]:
+        state = torch.load(path, weights_only=False)
+        change(state)
+        torch.save(state, path)
+
+
+def swap(actor: Path) -> None:
+    (actor / SHARDS[0]).rename(actor / "aside")
+    (actor / SHARDS[1]).rename(actor / SHARDS[0])
+    (actor / "aside").rename(actor / SHARDS[1])
+
+
+def swap_nameless(actor: Path) -> None:
+    """Saved through a stream, so that only the device mesh knows the rank."""
+    import torch
+
+    for name in SHARDS:
+        state = torch.load(actor / name, weights_only=False)
+        with (actor / name).open("wb") as file:
+            torch.save(state, file)
+    swap(actor)
+
+
+def replace_pickle(actor: Path, content: Any) -> None:
+    with zipfile.ZipFile(actor / SHARDS[1]) as archive:
+        items = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(actor / SHARDS[1], "w") as archive:
+        for name, data in items.items():
+            archive.writestr(name, pickle.dumps(content, protocol=2) if name.endswith("data.pkl") else data)
+
+
+class Foreign:
+    """A pickle that would run a function of its choice."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("pickle_was_run",)
+
+
+class OfTorch:
+    def __reduce__(self) -> tuple[Any, ...]:
+        import torch
+
+        return torch.nn.Linear, (1, 1)
+
+
+def stale(actor: Path) -> None:
+    """The same model's shard of another step: right keys, right shapes."""
+    write_manifest(actor)
+    edit(actor, lambda state: state["lm_head.weight"]._local_tensor.add_(1), ranks=(1,))
+
+
+def no_processor(actor: Path) -> None:
+    for place in (actor / "huggingface", actor.parents[3] / "base"):
+        (place / "preprocessor_config.json").unlink()
+
+
+def flip(actor: Path) -> None:
+    with (actor / SHARDS[1]).open("r+b") as file:
+        file.seek((actor / SHARDS[1]).stat().st_size // 2)
+        file.write(b"damage")
+
+
+def with_nan(state: dict[str, Any]) -> None:
+    state["lm_head.weight"]._local_tensor[-1, -1] = float("nan")
+
+
+def link_out(name: str) -> Callable[[Path], None]:
+    def damage(actor: Path) -> None:
+        (actor / name).rename(actor.parents[3] / "elsewhere")
+        (actor / name).symlink_to(actor.parents[3] / "elsewhere")
+
+    return damage
+
+
+def in_config(change: Callable[[Any], object], name: str = "config.json") -> Callable[[Path], None]:
+    return lambda actor: change_json(actor / "huggingface" / name, change)
+
+
+def exchange(mapping: dict[str, Any], one: str, other: str) -> None:
+    mapping[one], mapping[other] = mapping[other], mapping[one]
+
+
+def cut(name: str) -> Callable[[Path], None]:
+    return lambda actor: os.truncate(actor / name, (actor / name).stat().st_size // 2)
+
 
 TWELVE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing shard": (damage.missing_shard, "2 shards in"),
-    "truncated shard": (damage.truncated_shard, "a truncated file of"),
-    "swapped ranks": (damage.swapped_ranks, "the shard of rank 0 in model_world_size_2_rank_0.pt"),
-    "stale shard": (lambda actor: damage.stale(actor, newer_of(actor), ("model",)), "a stale file of another step"),
-    "missing key": (damage.missing_key, "missing key lm_head.weight"),
-    "extra key": (damage.extra_key, "extra key value_head.weight"),
-    "NaN": (damage.not_a_number, "1 of them NaN in lm_head.weight"),
-    "wrong shape": (damage.wrong_shape, "wrong shape"),
-    "no processor": (
-        lambda actor: (actor / "huggingface/processor_config.json").unlink(),
-        "an image processor beside a model that sees images",
-    ),
+    "missing shard": (lambda actor: (actor / SHARDS[1]).unlink(), "that of rank 1 is missing"),
+    "truncated shard": (cut(SHARDS[1]), "is a truncated file of"),
+    "swapped ranks": (swap, "is not the shard of the rank in its name but the one that was saved as"),
+    "stale shard": (stale, "is not as it was saved at step 5"),
+    "missing key": (lambda actor: edit(actor, lambda s: s.pop("lm_head.weight")), "Missing key(s)"),
+    "extra key": (lambda actor: edit(actor, lambda s: s.update(x=s["lm_head.weight"])), "Unexpected key(s)"),
+    "NaN": (lambda actor: edit(actor, with_nan, (1,)), "not finite, 1 of them NaN"),
+    "wrong shape": (in_config(lambda c: c["text_config"].update(intermediate_size=400)), "size mismatch for"),
+    "no processor": (no_processor, "image processor"),
     "wrong vocabulary": (
-        lambda actor: change_json(actor / "huggingface/tokenizer.json", lambda c: c["model"]["vocab"].update(a=7, b=6)),
-        "the base model's vocabulary",
+        in_config(lambda c: exchange(c["model"]["vocab"], "a", "b"), "tokenizer.json"),
+        "The checkpoint's processor is not the base model's: tokenizer.json/model/vocab/a",
     ),
-    "half-written folder": (damage.half_written_folder, "half-written folder"),
-    "foreign pickle": (damage.foreign_pickle, "a foreign pickle that asks for `posix.mkdir`"),
-}
+    "half-written folder": (
+        lambda actor: (actor.parents[1] / "latest_checkpointed_iteration.txt").write_text("4"),
+        "is a half-written folder",
+    ),
+    "foreign pickle": (lambda actor: replace_pickle(actor, {"x": Foreign()}), "it asks for `posix.mkdir`"),
+}  # fmt: skip
 """Damage to an `actor` folder, and what of the message is its own."""
-BY_THE_MANIFEST = "stale shard"
-"""A run of this project writes one. Without it the other kinds are found too, by what they are."""
+
+FURTHER: dict[str, tuple[Callable[[Path], object], str]] = {
+    "damaged bytes": (flip, "has damaged bytes in"),
+    "swapped ranks without names": (swap_nameless, "the one that rank 1 saved"),
+    "a key that one shard lacks": (lambda actor: edit(actor, lambda s: s.pop("lm_head.weight"), (1,)), "lacks lm_head"),
+    "another release of torch": (lambda actor: replace_pickle(actor, {"x": OfTorch()}), "verl.model_merger merge"),
+    "no tensors": (lambda actor: replace_pickle(actor, {"x": 1.0}), "something other than tensors"),
+    "a compressed shard": (
+        lambda actor: zipfile.ZipFile(actor / SHARDS[1], "w", zipfile.ZIP_DEFLATED).writestr("x/data.pkl", "x" * 99),
+        "is empty or compressed",
+    ),
+    "another template": (lambda actor: (actor / "huggingface/chat_template.jinja").write_text("x"), "chat_template"),
+    "other pixel limits": (in_config(lambda c: c.update(max_pixels=99), "preprocessor_config.json"), "longest_edge is"),
+    "a config that asks for code": (in_config(lambda c: c.update(auto_map={"AutoConfig": "x.Y"})), "asks for code"),
+    "an unknown class": (in_config(lambda c: c.update(architectures=["Unknown"])), "has no model 'Unknown'"),
+    "no config": (lambda actor: (actor / "huggingface/config.json").unlink(), "config.json: No such file"),
+    "a config cut off": (cut("huggingface/config.json"), "config.json can not be read"),
+    "a deep config": (
+        lambda actor: (actor / "huggingface/config.json").write_text('{"a":' * 9999 + "1" + "}" * 9999),
+        "config.json can not be read",
+    ),
+    "a manifest cut off": (lambda actor: os.truncate(write_manifest(actor), 99), "manifest.json can not be read"),
+    "config.json is a link": (link_out("huggingface/config.json"), "leads out of"),
+    "a shard is a link": (link_out(SHARDS[1]), "leads out of"),
+    "the tokenizer is a link": (link_out("huggingface/tokenizer.json"), "leads out of"),
+}  # fmt: skip
 
 
-def newer_of(actor: Path) -> Path:
-    return actor.parents[2] / "newer"
-
-
-@pytest.fixture
-def whole(copy_of: Callable[[Recipe], Path], sharded: Callable[[Recipe], Path], tmp_path: Path) -> Path:
-    """An `actor` folder with all side files, the base model beside the run, a later step's shards apart."""
-    actor = copy_of(damage.EVEN)
-    huggingface, base = actor / "huggingface", tmp_path / "base"
-    model = json.loads((huggingface / "config.json").read_text())
-    for folder in (huggingface, base):
-        write_side_files(folder)
-        ids = json.loads((folder / "config.json").read_text())
-        tokens = {name: ids[name] for name in ("image_token_id", "vision_start_token_id", "vision_end_token_id")}
-        (folder / "config.json").write_text(json.dumps(model | tokens))
-    (base / "processor_config.json").rename(base / "not_here.json")  # so that a lost one cannot come from it
-    shutil.copytree(sharded(damage.NEWER), newer_of(actor))
-    return actor
-
-
-def checks_before_the_model_is_loaded(base: Path) -> list[Check]:
-    return [check for check in checks_of(base, check_vllm=False, gguf_ready=False) if check.__name__ != "behaviour"]
-
-
-def message_of(case: str, actor: Path, tmp_path: Path) -> str:
-    if case == BY_THE_MANIFEST:
-        write_manifest(actor)
-    TWELVE[case][0](actor)
-    options = ExportOptions(actor.parent, tmp_path / "out", base=tmp_path / "base")
-    with pytest.raises(ExportError) as refused:
-        export(options, checks=checks_of(tmp_path / "base", check_vllm=False, gguf_ready=False))
-    return str(refused.value)
-
-
-@pytest.mark.parametrize("case", TWELVE)
+@pytest.mark.parametrize("case", [*TWELVE, *FURTHER])
 def test_each_is_refused_with_its_own_message(
-    case: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, whole: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    message = message_of(case, whole, tmp_path)
-    assert [name for name, (_, own) in TWELVE.items() if own in message] == [case]
+    shutil.copytree(tiny, tmp_path / "base")
+    (TWELVE | FURTHER)[case][0](whole)
+    with pytest.raises((ExportError, ValueError)) as refused:
+        export(whole.parent, tmp_path / "out", base_folder=tmp_path / "base")
+    assert (TWELVE | FURTHER)[case][1] in str(refused.value)
+    assert [name for name, (_, own) in TWELVE.items() if own in str(refused.value)] == [case] * (case in TWELVE)
     assert list(tmp_path.glob("out*")) == []
     assert not (tmp_path / "pickle_was_run").exists()
 
@@ -95,10 +186,12 @@ def test_they_are_twelve() -> None:
     assert len(TWELVE) == len({own for _, own in TWELVE.values()}) == 12
 
 
-def test_without_damage_it_is_exported(whole: Path, tmp_path: Path) -> None:
+def test_without_damage_it_is_exported(whole: Path, tiny: Path, tmp_path: Path) -> None:
     """So that the refusals above are of the damage, not of the checkpoint."""
-    options = ExportOptions(whole.parent, tmp_path / "out", base=tmp_path / "base")
-    out = export(options, checks=checks_before_the_model_is_loaded(tmp_path / "base"))
+    out = export(whole.parent, tmp_path / "out", base_folder=tiny)
     record = json.loads((out / "export.json").read_text())
-    assert record["checks"]["side_files"]["compared_with_base"] is True
-    assert (out / "README.md").is_file()
+    assert record["side_files"]["from"] == "base"
+    assert record["generations"].keys() == {"text", "image"}
+    assert record["not_checked"][0] == "that all shards are of one step: the run wrote no manifest.json"
+    assert (out / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
+    assert (out / "tokenizer.json").read_bytes() == (tiny / "tokenizer.json").read_bytes()

@@ -1,0 +1,147 @@
+"""The process that imports torch: it builds the folder, loads it and asks it.
+
+A child of `medix export`, so that a kernel that runs out of memory, a processor that refuses an instruction or a pickle
+that crashes the interpreter ends this process and not the command, which then says so in one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from medix.errors import ExportError, MedixError
+from medix.processes import child_environment, die_with_parent, python_command, vllm_environment
+from medix_verl.export.checkpoint import BaseModel, Checkpoint
+
+Tell = Callable[..., None]
+
+
+def run_child(job: Callable[..., None], *arguments: Any, gpus: bool = False) -> Iterator[dict[str, Any]]:
+    """Run a function of this module in a child; yield what it tells, by name.
+
+    Args:
+        gpus: let it see the GPUs. They may be busy with training, so the export's own job sees none.
+
+    Raises:
+        ExportError: the child refused something, or died of an error. If the system killed it, as it does for want of
+            memory, `{"skipped": reason}` is the last message instead.
+    """
+    # A child loads local files only, so it gets no token of the hub.
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_TOKEN": None,
+        "HUGGING_FACE_HUB_TOKEN": None,
+    }
+    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    environment = child_environment(**offline, **hidden, **vllm_environment())
+    command = python_command("medix_verl.export.child")
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryFile() as request:
+        pickle.dump((job.__name__, arguments), request)
+        request.seek(0)
+        pipes: dict[str, Any] = {"stdin": request, "stdout": subprocess.PIPE, "stderr": log}
+        with subprocess.Popen(
+            command, **pipes, env=environment, start_new_session=True, preexec_fn=die_with_parent
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    message = json.loads(line)
+                    if "refused" in message:
+                        raise ExportError(*message["refused"])
+                    yield message
+                code = process.wait()
+            finally:
+                # What it started, such as vLLM's workers, may outlive it.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        if code == -signal.SIGKILL:
+            yield {"skipped": "the process was killed (-9), as the system does for want of memory"}
+        elif code:
+            fix = "Check the checkpoint, and this machine's memory; the text is the end of that process's output."
+            raise ExportError(f"The process that loads the model died ({code}): {_last_error(log)}", fix)
+
+
+def _last_error(log: IO[bytes]) -> str:
+    log.seek(max(0, log.seek(0, os.SEEK_END) - 40_000))
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return ([line for line in lines if "Error" in line] or lines or ["it said nothing"])[-1].strip()[-400:]
+
+
+def build(
+    tell: Tell,
+    checkpoint: Checkpoint,
+    base: BaseModel,
+    part: Path,
+    dtype: str | None,
+    adapter_only: bool,
+    prompt: str,
+    tokens: int,
+) -> None:
+    """Write side files and weights into the part folder; load it and ask it, if memory allows."""
+    import psutil
+
+    from medix_verl.export.generate import ask
+    from medix_verl.export.side_files import complete_side_files
+    from medix_verl.export.weights import export_weights
+
+    def progress(stage: str, done: int, total: int) -> None:
+        tell(stage=f"{stage}, {100 * done // total}%" if total else stage)
+
+    progress("reading tokenizer and processor", 0, 0)
+    tell(side_files=complete_side_files(part, checkpoint, base))
+    weights = export_weights(checkpoint, part, dtype, adapter_only, base.shown, progress)
+    tell(weights=weights)
+    if adapter_only and base.folder is None:
+        return tell(skipped="an adapter answers on its base model, which is not on this machine")
+    under, parameters = base.folder if adapter_only else None, weights["parameters"]
+    if under is not None:
+        parameters += sum(path.stat().st_size // 2 for path in under.glob("*.safetensors"))
+    room = psutil.virtual_memory().available - (1 << 30)
+    fitting = [name for name, item in (("float32", 4), (weights["dtype"], 2)) if parameters * item < room]
+    if not fitting:
+        return tell(skipped=f"{parameters * 2 / 1e9:.1f} GB of memory needed to load it, {room / 1e9:.1f} GB are free")
+    progress("loading the folder and asking it", 0, 0)
+    tell(generations=ask(part, under, fitting[0], prompt, tokens))
+
+
+def vllm(tell: Tell, part: Path, prompt: str, tokens: int) -> None:
+    """Ask the folder in vLLM."""
+    from medix_verl.export.generate import ask_vllm
+
+    tell(vllm=ask_vllm(part, prompt, tokens))
+
+
+def main() -> None:
+    """Do the job that stdin names; messages go to the real stdout, and what libraries print goes to stderr."""
+    messages = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def tell(**message: Any) -> None:
+        messages.write(json.dumps(message) + "\n")
+
+    job, arguments = pickle.load(sys.stdin.buffer)
+    try:
+        (vllm if job == "vllm" else build)(tell, *arguments)
+    except MedixError as error:
+        tell(refused=[error.problem, error.fix])
+    except OSError as error:
+        tell(
+            refused=[
+                f"{error.filename or 'A file'}: {error.strerror or error}.",
+                "Free some space, or mend the rights.",
+            ]
+        )
+
+
+if __name__ == "__main__":
+    main()
