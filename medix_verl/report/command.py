@@ -45,6 +45,11 @@ def report(
             from medix_verl.report.page import write_report
 
             print(write_report(run, data))
+            if (run / "export").is_dir():
+                from medix_verl.export.card import fill_card
+
+                # Its evaluation came after the export.
+                fill_card(run / "export", run)
         for path in curves:
             print(path)
 

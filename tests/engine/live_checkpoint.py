@@ -2,17 +2,24 @@
 
 `python live_checkpoint.py MODEL ACTOR:RANKS:LORA_RANK ...`. Each `ACTOR` becomes a checkpoint's actor folder. Beside
 it, `live.safetensors` is the state that the ranks gathered from the living model and, with LoRA, `merged.safetensors`
-is what peft's own merge makes of that.
+is what peft's own merge makes of that. `log_probs.json` has what the sharded model gives to a fixed answer, with the
+LoRA adapter and without.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from medix.prompts import load_prompt
+from medix.response import format_response
+from medix_verl.export.generate import Asker
+
 LR, STEPS, ALPHA = 1e-2, 2, 16
+RESPONSE = format_response("X_RAY", "I see an X-ray.", "x-ray")
 
 
 def main(model: Path, wanted: list[str]) -> None:
@@ -46,12 +53,18 @@ def train_rank(rank: int, folder: Path, actor: Path, ranks: int, lora_rank: int,
     apply_fsdp2(model, {"mesh": mesh, "reshard_after_forward": True}, {})
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR)
     for _ in range(STEPS):
-        model(**batch(processor)).loss.backward()
+        model(**batch(folder)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     save(model, optimizer, processor, actor)
     live = get_fsdp_full_state_dict(model)
+    model.eval()
+    found = {"trained": log_probs(model, folder)}
+    if lora_rank:
+        model.disable_adapter_layers()
+        found["without LoRA"] = log_probs(model, folder)
     if rank == 0:
+        (actor.parent / "log_probs.json").write_text(json.dumps(found))
         save_whole(live, actor.parent / "live.safetensors")
         if lora_rank:
             save_merged(folder, lora_rank, live, actor.parent / "merged.safetensors")
@@ -75,11 +88,23 @@ def build(folder: Path, lora_rank: int) -> tuple[Any, Any]:
     return model, AutoProcessor.from_pretrained(folder)
 
 
-def batch(processor: Any) -> dict[str, Any]:
-    from medix_verl.export.probes import IMAGE, model_inputs
-
-    inputs = dict(model_inputs(processor, IMAGE, True, IMAGE.response))
+def batch(folder: Path) -> dict[str, Any]:
+    """Return the image question with a fixed answer in the trained form, as training sees it."""
+    inputs = dict(Asker(folder, load_prompt()).inputs("image", RESPONSE))
     return inputs | {"labels": inputs["input_ids"]}
+
+
+def log_probs(model: Any, folder: Path) -> list[float]:
+    """Return the log-probability of each token of the fixed answer, in float32."""
+    import torch
+
+    start = Asker(folder, load_prompt()).inputs("image")["input_ids"].shape[1]
+    inputs = batch(folder)
+    targets = inputs.pop("labels")[0, start:]
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, start - 1 : -1].float()
+    values: list[float] = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None])[:, 0].tolist()
+    return values
 
 
 def save(model: Any, optimizer: Any, processor: Any, actor: Path) -> None:
