@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from data_prep.records import Unfit
-from data_prep.sources.table_files import literal, present
+from data_prep.sources.tables import literal, present
 
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from data_prep.images import EXTENSIONS
 from data_prep.records import Unfit
-from data_prep.sources import table_files
+from data_prep.sources import tables
 from data_prep.sources.choices import choices_of, pairs_or_none
 from data_prep.sources.splits import TRAIN, split_of_word
-from data_prep.sources.table_files import present
+from data_prep.sources.tables import present
 from medix.errors import ConfigError
 from medix.modality import MODALITIES
 from medix.options import suggest
@@ -402,7 +402,7 @@ def kind_of(columns: Columns, row: Mapping[str, Any], reference: str, question: 
 def texts(value: Any, name: str) -> tuple[str, ...]:
     """Return a field that holds a list of texts, or several texts between `|` or `#`."""
     if isinstance(value, str):
-        found = table_files.literal(value)
+        found = tables.literal(value)
         value = re.split(r"[|#]", value) if found is value else found
     if not isinstance(value, list) or not all(isinstance(item, str | int | float) and present(item) for item in value):
         raise Unfit("bad_field", f"{name!r} is not a list of texts")

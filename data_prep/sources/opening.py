@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from data_prep.records import DicomView, Record, Refusal, Unfit
 from data_prep.sources import columns as cols
-from data_prep.sources import folders, image_places, table_files
+from data_prep.sources import folders, image_places, tables
 from data_prep.sources.catalogue import CATALOGUE, DataSet
 from data_prep.sources.columns import Columns
 from data_prep.sources.image_places import ImagePlace
@@ -27,7 +27,7 @@ MIRROR: Final = "MEDIX_DATA_MIRROR"
 SAMPLED: Final = 200
 """Rows of each table that are looked at to tell what its columns are."""
 COMMON: Final = (
-    "name", "revision", "splits", TRAIN, VAL, TEST, "skip", "columns", "files", "image_root", "text_only", "language",
+    "name", "licence", "revision", "splits", TRAIN, VAL, TEST, "skip", "columns", "files", "image_root", "text_only", "language",
     "first_option", "frame", "window", *(role for role in cols.MAPPED if role not in ("language", "source")),
 )  # fmt: skip
 """Options that every source has."""
@@ -107,7 +107,7 @@ def open_source(specification: str) -> Source:
         fixed = {"modality": options["modality"]} if "modality" in options else {}
         columns = Columns({role: name for role, name in roles.items() if role not in fixed}, fixed, (), ())
         place = ImagePlace(root, view=_view(options))
-        return dataclasses.replace(source, tables=(Table(root, TRAIN, table_files.Form("folder"), columns, place),))
+        return dataclasses.replace(source, tables=(Table(root, TRAIN, tables.Form("folder"), columns, place),))
     return _with_tables(source)
 
 
@@ -175,8 +175,8 @@ def _with_tables(source: Source) -> Source:
     passed_over: list[tuple[Path, tuple[str, ...]]] = []
     for path in paths:
         try:
-            form = table_files.form_of(path, header)
-            names, rows = table_files.sample(path, form, SAMPLED)
+            form = tables.form_of(path, header)
+            names, rows = tables.sample(path, form, SAMPLED)
         except Unfit as unfit:
             raise ConfigError(
                 f"{path} cannot be read: {unfit.detail}.",
@@ -212,7 +212,7 @@ def _with_tables(source: Source) -> Source:
 def _counted_ids(table: Table) -> bool:
     """Return whether the ids of a table are numbers, which the next file will count from its own start."""
     try:
-        _, rows = table_files.sample(table.path, table.form, SAMPLED)
+        _, rows = tables.sample(table.path, table.form, SAMPLED)
     except Unfit:
         return False
     ids = [value for row in rows for value in table.columns.values(row, "id")]
@@ -246,7 +246,7 @@ def _table_paths(source: Source) -> list[Path]:
         tiers = [files]
     elif config := source.options.get("config"):
         tiers = [",".join(f"{name}/*" for name in config.split(",")), "*.parquet", "*.jsonl", "*.json"]
-    every = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix.lower() in table_files.FORMS)
+    every = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix.lower() in tables.FORMS)
     every = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     paths = [path for path in every if path.suffix.lower() in suffixes] if not tiers else []
     for tier in tiers:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from data_prep.records import Record, Refusal, Unfit
 from data_prep.sources import columns as cols
-from data_prep.sources import folders, table_files
+from data_prep.sources import folders, tables
 from data_prep.sources.catalogue import CATALOGUE, DataSet
 from data_prep.sources.choices import LETTERS, choices_of, right_option
 from data_prep.sources.columns import Columns
@@ -29,7 +29,7 @@ class Table:
 
     path: Path
     split: str
-    form: table_files.Form
+    form: tables.Form
     columns: Columns
     place: ImagePlace
     name: str = ""
@@ -43,7 +43,7 @@ class Chunk:
     """A stretch of a table. Picklable: workers read it."""
 
     table: Table
-    stretch: table_files.Stretch
+    stretch: tables.Stretch
     lines: frozenset[int] | None = None
     """The only rows to read, where `--limit` leaves others out."""
 
@@ -75,7 +75,7 @@ class Source:
 
     @property
     def licence(self) -> str:
-        return self.set.licence
+        return self.options.get("licence", self.set.licence)
 
     @property
     def homepage(self) -> str:
@@ -111,15 +111,15 @@ class Source:
                 if chunk.rows:
                     yield chunk
 
-    def _stretches(self, table: Table, rows: int) -> Iterator[table_files.Stretch]:
+    def _stretches(self, table: Table, rows: int) -> Iterator[tables.Stretch]:
         if table.form.kind != "folder":
-            return table_files.plan(table.path, table.form, rows)
+            return tables.plan(table.path, table.form, rows)
         listed = (
             folders.dicom_rows(self.root)
             if self.name == "dicom"
             else folders.class_rows(self.root, self.options.get("question", ""))
         )
-        return table_files.plan_rows(table.path, table.form, rows, listed)
+        return tables.plan_rows(table.path, table.form, rows, listed)
 
     def _limited(self, chunk: Chunk, left: dict[str, int | None]) -> Chunk:
         """Keep the rows of a stretch that are still wanted; rows that are refused stay, and are not counted."""
@@ -144,7 +144,7 @@ class Source:
         number = stretch.first - 1
         wanted = None if self.set.adapt else table.columns.used()
         try:
-            for number, row in table_files.rows(stretch, wanted):
+            for number, row in tables.rows(stretch, wanted):
                 if chunk.lines is not None and number not in chunk.lines:
                     continue
                 found = self._record(table, row, number)
@@ -158,7 +158,7 @@ class Source:
     def refusal(self, row_id: str, unfit: Unfit) -> Refusal:
         return Refusal(self.label, row_id[:200], unfit.reason, unfit.detail[:200])
 
-    def _record(self, table: Table, row: table_files.Row, number: int) -> Record | Refusal | None:
+    def _record(self, table: Table, row: tables.Row, number: int) -> Record | Refusal | None:
         row_id = f"{table.path.name}:{number}"
         try:
             if isinstance(row, Unfit):
@@ -261,11 +261,11 @@ def _is_open(columns: Columns, row: Mapping[str, Any]) -> bool:
 def _reference(columns: Columns, row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Return the right answer and other right answers, where a list or a text with `#` states several."""
     values = columns.values(row, "answer")
-    value = table_files.literal(values[0]) if values and isinstance(values[0], str) else values[0] if values else None
+    value = tables.literal(values[0]) if values and isinstance(values[0], str) else values[0] if values else None
     if isinstance(value, str) and "#" in value and re.search(r"\w\s*#\s*\w", value):
         value = value.split("#")
     if isinstance(value, list) and value:
-        first, *others = cols.texts([item for item in value if table_files.present(item)], "answer") or ("",)
+        first, *others = cols.texts([item for item in value if tables.present(item)], "answer") or ("",)
         return first, tuple(dict.fromkeys(other for other in others if other != first))
     return columns.text(row, "answer"), ()
 

@@ -1,14 +1,21 @@
-"""Reading tables in stretches: JSONL, CSV, JSON arrays and parquet, with a bound on what is in memory."""
+"""Read tables in stretches: JSON lines, JSON, separated text and parquet, with a bound on what is in memory.
+
+A row that cannot be parsed becomes an `Unfit`, and reading goes on behind it; a file that cannot be read at all is one
+stretch with a fault.
+"""
 
 from __future__ import annotations
 
+import ast
 import csv
-import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,63 +23,142 @@ import pyarrow.parquet as pq
 from data_prep.records import Unfit
 
 MAX_LINE_BYTES: Final = 32 * 2**20
+MAX_JSON_BYTES: Final = 2 * 2**30
+_MOST_LINES: Final = 1_000
+"""Of one quoted field of a text table: a quote that closes later than this was never meant to open."""
 _BATCH_ROWS: Final = 16
+_DELIMITERS: Final = (",", "\t", "|", ";")
+FORMS: Final[dict[str, str]] = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".pq": "parquet",
+    ".csv": "text", ".tsv": "text", ".psv": "text", ".txt": "text",
+}  # fmt: skip
+"""Suffix -> how the file is read."""
+_FAULTS: Final = (OSError, pa.ArrowException, ValueError, RecursionError, MemoryError, OverflowError)
 
 Row = Mapping[str, Any] | Unfit
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A stretch of one file. Picklable; carries rows only where the format can not be entered in the middle."""
+class Form:
+    """How a file is written."""
+
+    kind: Literal["jsonl", "json", "text", "parquet", "folder"]
+    delimiter: str = ","
+    quoted: bool = True
+    header: tuple[str, ...] = ()
+    """Column names of a text table whose first line is a row."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some rows of one file. Picklable; carries rows only where the format cannot be entered in the middle."""
 
     path: Path
-    split: str
+    form: Form
     first: int
     """Number of the first row, from 0."""
     rows: int
     offset: int = 0
-    """JSONL: where the first row begins, in bytes."""
+    """JSON lines: where the first row begins, in bytes."""
     groups: tuple[int, ...] = ()
     """Parquet: row groups."""
     payload: tuple[Row, ...] = ()
     fault: Unfit | None = None
     """The whole file is refused."""
 
-    def cut(self, rows: int) -> Chunk:
-        """The first `rows` rows of it."""
-        return self if rows >= self.rows else dataclasses.replace(self, rows=rows, payload=self.payload[:rows])
 
-
-def plan(path: Path, split: str, rows: int) -> Iterator[Chunk]:
-    """Cut a table into stretches of about `rows` rows. A file that can not be read is one stretch with a fault."""
-    try:
-        yield from {".jsonl": _plan_jsonl, ".parquet": _plan_parquet}.get(path.suffix, _plan_whole)(path, split, rows)
-    except Unfit as unfit:
-        yield Chunk(path, split, 0, 1, fault=unfit)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        yield Chunk(path, split, 0, 1, fault=Unfit("unreadable_file", f"{type(error).__name__}: {error}"[:160]))
-
-
-def rows(chunk: Chunk, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
-    """(row number, row) pairs of a stretch; a row that can not be parsed is an `Unfit`.
+def form_of(path: Path, header: Sequence[str] = ()) -> Form:
+    """Return how a file is written, by its suffix and its first bytes.
 
     Raises:
-        Unfit: the file as a whole is refused.
+        Unfit: the file cannot be opened.
     """
-    if chunk.fault is not None:
-        raise chunk.fault
-    if chunk.groups:
-        yield from _rows_parquet(chunk, columns)
-    elif chunk.path.suffix == ".jsonl":
-        yield from _rows_jsonl(chunk)
+    kind = FORMS.get(path.suffix.lower(), "text")
+    try:
+        with path.open("rb") as file:
+            head = file.read(2**16)
+    except OSError as error:
+        raise Unfit("unreadable_file", f"{type(error).__name__}: {error.strerror}") from error
+    text = head.decode("utf-8-sig", "replace")
+    if kind in ("jsonl", "json"):
+        if text.lstrip()[:1] == "[":
+            return Form("json")
+        if kind == "json":
+            # JSON lines under the name .json: the first line is an object, and another one follows.
+            first, _, rest = text.partition("\n")
+            return Form("jsonl" if isinstance(parse_json(first.encode()), Mapping) and rest.strip() else "json")
+        return Form("jsonl")
+    if kind == "parquet":
+        return Form("parquet")
+    line = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=line.count)
+    return Form("text", delimiter, path.suffix.lower() != ".txt" or delimiter in ",;", tuple(header))
+
+
+def plan(path: Path, form: Form, size: int) -> Iterator[Stretch]:
+    """Cut a table into stretches of about `size` rows."""
+    try:
+        if form.kind == "jsonl":
+            yield from _plan_jsonl(path, form, size)
+        elif form.kind == "parquet":
+            yield from _plan_parquet(path, form, size)
+        else:
+            # Quoted line ends and nesting forbid entering in the middle, so the rows travel with the plan.
+            yield from plan_rows(path, form, size, _json_rows(path) if form.kind == "json" else _text_rows(path, form))
+    except Unfit as unfit:
+        yield Stretch(path, form, 0, 1, fault=unfit)
+    except _FAULTS as error:
+        yield Stretch(path, form, 0, 1, fault=Unfit("unreadable_file", f"{type(error).__name__}: {error}"[:160]))
+
+
+def plan_rows(path: Path, form: Form, size: int, parsed: Iterable[Row]) -> Iterator[Stretch]:
+    """Cut rows into stretches that carry them."""
+    first = 0
+    payload: list[Row] = []
+    for row in parsed:
+        payload.append(row)
+        if len(payload) == size:
+            yield Stretch(path, form, first, size, payload=tuple(payload))
+            first, payload = first + size, []
+    if payload:
+        yield Stretch(path, form, first, len(payload), payload=tuple(payload))
+
+
+def rows(stretch: Stretch, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Row]]:
+    """Yield (row number, row) of a stretch.
+
+    Args:
+        columns: of parquet, the only ones to read; None reads all.
+
+    Raises:
+        Unfit: the file, or what is left of the stretch, cannot be read.
+    """
+    if stretch.fault is not None:
+        raise stretch.fault
+    if stretch.groups:
+        yield from _parquet_rows(stretch, columns)
+    elif stretch.payload:
+        yield from enumerate(stretch.payload, stretch.first)
     else:
-        for number, row in enumerate(chunk.payload, chunk.first):
-            if not isinstance(row, Unfit) and (missing := [c for c in columns if c not in row]):
-                row = Unfit("wrong_columns", f"{', '.join(missing)} missing")
-            yield number, row
+        yield from _jsonl_rows(stretch)
 
 
-def _plan_jsonl(path: Path, split: str, size: int) -> Iterator[Chunk]:
+def sample(path: Path, form: Form, count: int) -> tuple[tuple[str, ...], list[Mapping[str, Any]]]:
+    """Return the columns of a table and its first rows; embedded images are there as empty bytes."""
+    if form.kind == "parquet":
+        return _parquet_sample(path, count)
+    found: list[Mapping[str, Any]] = []
+    columns: dict[str, None] = {}
+    for stretch in plan(path, form, count):
+        for _, row in rows(stretch):
+            if not isinstance(row, Unfit) and len(found) < count:
+                found.append(row)
+                columns |= dict.fromkeys(row)
+        break
+    return tuple(columns), found
+
+
+def _plan_jsonl(path: Path, form: Form, size: int) -> Iterator[Stretch]:
     first = count = offset = start = 0
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES):
@@ -82,100 +168,128 @@ def _plan_jsonl(path: Path, split: str, size: int) -> Iterator[Chunk]:
                 offset += len(line)
             count += 1
             if count == size:
-                yield Chunk(path, split, first, count, offset=start)
+                yield Stretch(path, form, first, count, offset=start)
                 first, count, start = first + count, 0, offset
     if count:
-        yield Chunk(path, split, first, count, offset=start)
+        yield Stretch(path, form, first, count, offset=start)
 
 
-def _rows_jsonl(chunk: Chunk) -> Iterator[tuple[int, Row]]:
-    with chunk.path.open("rb") as file:
-        file.seek(chunk.offset)
-        for number in range(chunk.first, chunk.first + chunk.rows):
+def _jsonl_rows(stretch: Stretch) -> Iterator[tuple[int, Row]]:
+    with stretch.path.open("rb") as file:
+        file.seek(stretch.offset)
+        for number in range(stretch.first, stretch.first + stretch.rows):
             line = file.readline(MAX_LINE_BYTES)
             too_long = len(line) == MAX_LINE_BYTES and not line.endswith(b"\n")
             rest = line
             while too_long and rest and not rest.endswith(b"\n"):
                 rest = file.readline(MAX_LINE_BYTES)
-            if not line.strip():
-                continue
-            yield number, Unfit("line_too_long", f"over {MAX_LINE_BYTES} bytes") if too_long else _parse_json(line)
+            if line.strip():
+                yield number, Unfit("line_too_long", f"over {MAX_LINE_BYTES} bytes") if too_long else parse_json(line)
 
 
-def _parse_json(line: bytes) -> Row:
+def parse_json(line: bytes) -> Row:
+    """Return the object on a line. `NaN` and `Infinity`, which pandas writes for a missing value, become None."""
     try:
-        value = json.loads(line.decode("utf-8-sig"))
+        value = json.loads(line.decode("utf-8-sig"), parse_constant=lambda _: None)
     except UnicodeDecodeError as error:
         return Unfit("not_utf8", f"byte {error.start} of the line")
     except (ValueError, RecursionError) as error:
         return Unfit("bad_json", str(error)[:120])
-    return checked_object(value)
+    return _checked_object(value)
 
 
-def checked_object(value: Any) -> Row:
-    """A JSON object whose texts can be written as UTF-8 (a lone surrogate escape can not)."""
+def _checked_object(value: Any) -> Row:
+    """Return a JSON object whose texts can be written as UTF-8 (a lone surrogate escape cannot)."""
     if not isinstance(value, dict):
         return Unfit("bad_json", f"a {type(value).__name__}, not an object")
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return Unfit("not_utf8", "a lone surrogate in a text")
+    except (UnicodeEncodeError, RecursionError, ValueError):
+        return Unfit("not_utf8", "a lone surrogate in a text, or too deep")
     return value
 
 
-def _plan_whole(path: Path, split: str, size: int) -> Iterator[Chunk]:
-    """CSV, TSV and JSON arrays: quoted line ends and nesting forbid entering in the middle, so rows travel along."""
-    yield from plan_rows(path, split, size, _rows_json(path) if path.suffix == ".json" else _rows_csv(path))
-
-
-def plan_rows(path: Path, split: str, size: int, parsed: Iterable[Row]) -> Iterator[Chunk]:
-    """Stretches that carry their rows with them."""
-    first = 0
-    payload: list[Row] = []
-    for row in parsed:
-        payload.append(row)
-        if len(payload) == size:
-            yield Chunk(path, split, first, size, payload=tuple(payload))
-            first, payload = first + size, []
-    if payload:
-        yield Chunk(path, split, first, len(payload), payload=tuple(payload))
-
-
-def _rows_json(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path) -> Iterator[Row]:
+    """Read a list of objects, an object of objects by id, or an object that holds one list of objects."""
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise Unfit("unreadable_file", f"over {MAX_JSON_BYTES} bytes: write it as JSON lines")
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        value = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=lambda _: None)
     except UnicodeDecodeError as error:
         raise Unfit("not_utf8", f"byte {error.start}") from error
     except (ValueError, RecursionError) as error:
         raise Unfit("bad_json", str(error)[:120]) from error
-    if not isinstance(value, list):
-        raise Unfit("bad_json", f"a {type(value).__name__}, not a list of objects")
-    for item in value:
-        yield checked_object(item)
+    if isinstance(value, dict):
+        lists = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        if len(lists) == 1:
+            value = lists[0]
+        elif value and all(isinstance(v, dict) for v in value.values()):
+            value = [{"id": key, **row} for key, row in value.items()]
+    # Any other object is one row; a configuration beside the tables is then one without question and answer.
+    for item in value if isinstance(value, list) else [value]:
+        yield _checked_object(item)
 
 
-def _rows_csv(path: Path) -> Iterator[Row]:
+def _text_rows(path: Path, form: Form) -> Iterator[Row]:
     # Bytes that are not UTF-8 are let through as surrogates, so that one bad row does not hide the others.
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-        try:
-            for row in reader:
-                yield _csv_row(row)
-        except csv.Error as error:
-            yield Unfit("unreadable_file", f"line {reader.line_num}: {error}"[:120])
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        records = _text_records(iter(lambda: file.readline(MAX_LINE_BYTES), ""), form)
+        none: list[str] = []
+        header = list(form.header) if form.header else next(records, none)
+        if isinstance(header, Unfit) or len(set(header)) < len(header):
+            raise Unfit("unreadable_file", "the first line is no header, or names a column twice")
+        for fields in records:
+            if isinstance(fields, Unfit):
+                yield fields
+            elif len(fields) != len(header):
+                yield Unfit("wrong_columns", f"{len(fields)} fields where the header has {len(header)}")
+            elif any("\udc80" <= char <= "\udcff" for field in fields for char in field):
+                yield Unfit("not_utf8", "a byte that is not UTF-8")
+            else:
+                yield dict(zip(header, fields, strict=True))
 
 
-def _csv_row(row: dict[Any, Any]) -> Row:
-    if None in row:
-        return Unfit("wrong_columns", f"{len(row[None])} fields more than the header")
-    if None in row.values():
-        return Unfit("wrong_columns", "fewer fields than the header")
-    if any("\udc80" <= char <= "\udcff" for value in row.values() for char in value):
-        return Unfit("not_utf8", "a byte that is not UTF-8")
-    return row
+def _text_records(lines: Iterator[str], form: Form) -> Iterator[list[str] | Unfit]:
+    """Yield the fields of each record. A line with a stray quote is refused alone: reading goes on at the next line."""
+    csv.field_size_limit(MAX_LINE_BYTES)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if form.quoted else csv.QUOTE_NONE
+    waiting: deque[str] = deque()
+    width = len(form.header)
+    while line := (waiting.popleft() if waiting else next(lines, "")):
+        if not line.strip():
+            continue
+        taken, fault = [line], ""
+        fields: list[str] = []
+        while True:
+            try:
+                fields = next(csv.reader(taken, delimiter=form.delimiter, quoting=quoting, strict=True))
+                fault = "" if len(taken) == 1 or len(fields) == width else "a quoted field swallows the lines below it"
+                break
+            except csv.Error as error:
+                fault = str(error)
+            # An open quote goes on in the next line that holds a quote; any other fault is final.
+            more = _until_quote(waiting, lines, _MOST_LINES - len(taken)) if "unexpected end" in fault else []
+            taken += more
+            if not more or '"' not in more[-1]:
+                break
+        if fault:
+            waiting.extendleft(reversed(taken[1:]))
+            yield Unfit("bad_table_row", fault[:120])
+            continue
+        width = width or len(fields)
+        yield fields
 
 
-def _plan_parquet(path: Path, split: str, size: int) -> Iterator[Chunk]:
+def _until_quote(waiting: deque[str], lines: Iterator[str], most: int) -> list[str]:
+    taken: list[str] = []
+    while len(taken) < most and (line := (waiting.popleft() if waiting else next(lines, ""))):
+        taken.append(line)
+        if '"' in line:
+            break
+    return taken
+
+
+def _plan_parquet(path: Path, form: Form, size: int) -> Iterator[Stretch]:
     metadata = pq.read_metadata(path)
     first, start, groups = 0, 0, []
     for group in range(metadata.num_row_groups):
@@ -183,21 +297,67 @@ def _plan_parquet(path: Path, split: str, size: int) -> Iterator[Chunk]:
         start += metadata.row_group(group).num_rows
         if start - first >= size or group == metadata.num_row_groups - 1:
             if start > first:
-                yield Chunk(path, split, first, start - first, groups=tuple(groups))
+                yield Stretch(path, form, first, start - first, groups=tuple(groups))
             first, groups = start, []
 
 
-def _rows_parquet(chunk: Chunk, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
-    number = chunk.first
+def _parquet_rows(stretch: Stretch, columns: Sequence[str] | None) -> Iterator[tuple[int, Row]]:
+    number = stretch.first
     try:
-        with pq.ParquetFile(chunk.path, pre_buffer=False) as file:
-            if missing := [c for c in columns if c not in file.schema_arrow.names]:
-                raise Unfit("wrong_columns", f"{', '.join(missing)} missing")
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=list(chunk.groups)):
+        with pq.ParquetFile(stretch.path, pre_buffer=False) as file:
+            wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
+            batches = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=list(stretch.groups), columns=wanted)
+            for batch in batches:
                 for row in batch.to_pylist():
-                    if number >= chunk.first + chunk.rows:
-                        return
                     yield number, row
                     number += 1
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except _FAULTS as error:
         raise Unfit("unreadable_file", f"from row {number}: {type(error).__name__}: {error}"[:160]) from error
+
+
+def _parquet_sample(path: Path, count: int) -> tuple[tuple[str, ...], list[Mapping[str, Any]]]:
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            schema = file.schema_arrow
+            plain = [field.name for field in schema if not _holds_bytes(field.type)]
+            embedded = {field.name: b"" for field in schema if _holds_bytes(field.type)}
+            found: list[dict[str, Any]] = [{} for _ in range(min(count, file.metadata.num_rows))]
+            for batch in file.iter_batches(batch_size=max(1, len(found)), columns=plain):
+                for name in plain:
+                    try:
+                        values = batch.column(name).to_pylist()
+                    except _FAULTS:  # a date out of range, say; refused later if the column is read
+                        continue
+                    for row, value in zip(found, values, strict=False):
+                        row[name] = value
+                break
+            return tuple(schema.names), [{**row, **embedded} for row in found]
+    except _FAULTS as error:
+        raise Unfit("unreadable_file", f"{type(error).__name__}: {error}"[:160]) from error
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return True
+    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def literal(value: str) -> Any:
+    """Return the list or mapping that a text writes in JSON or as Python does, or the text itself."""
+    if not re.match(r"\s*[\[{]", value):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list | dict):
+            return found
+    return value
+
+
+def present(value: Any) -> bool:
+    """Return whether a field holds something; NaN and empty texts do not."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is not None and value != "" and not (isinstance(value, str) and not value.strip())
