@@ -27,7 +27,8 @@ MIRROR: Final = "MEDIX_DATA_MIRROR"
 SAMPLED: Final = 200
 """Rows of each table that are looked at to tell what its columns are."""
 COMMON: Final = (
-    "name", "licence", "revision", "splits", TRAIN, VAL, TEST, "skip", "columns", "files", "image_root", "text_only", "language",
+    "name", "licence", "revision", "splits", TRAIN, VAL, TEST, "skip", "columns", "files", "image_root", "text_only",
+    "language",
     "first_option", "frame", "window", *(role for role in cols.MAPPED if role not in ("language", "source")),
 )  # fmt: skip
 """Options that every source has."""

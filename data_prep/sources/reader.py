@@ -111,7 +111,7 @@ class Source:
                 if chunk.rows:
                     yield chunk
 
-    def _stretches(self, table: Table, rows: int) -> Iterator[tables.Stretch]:
+    def _stretches(self, table: Table, rows: int) -> Iterator[Stretch]:
         if table.form.kind != "folder":
             return tables.plan(table.path, table.form, rows)
         listed = (
@@ -158,7 +158,7 @@ class Source:
     def refusal(self, row_id: str, unfit: Unfit) -> Refusal:
         return Refusal(self.label, row_id[:200], unfit.reason, unfit.detail[:200])
 
-    def _record(self, table: Table, row: tables.Row, number: int) -> Record | Refusal | None:
+    def _record(self, table: Table, row: Row, number: int) -> Record | Refusal | None:
         row_id = f"{table.path.name}:{number}"
         try:
             if isinstance(row, Unfit):

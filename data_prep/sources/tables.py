@@ -26,7 +26,7 @@ MAX_LINE_BYTES: Final = 32 * 2**20
 MAX_JSON_BYTES: Final = 2 * 2**30
 _MOST_LINES: Final = 1_000
 """Of one quoted field of a text table: a quote that closes later than this was never meant to open."""
-_BATCH_ROWS: Final = 16
+_BATCH_ROWS: Final = 8
 _DELIMITERS: Final = (",", "\t", "|", ";")
 FORMS: Final[dict[str, str]] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".pq": "parquet",
@@ -146,16 +146,22 @@ def rows(stretch: Stretch, columns: Sequence[str] | None = None) -> Iterator[tup
 def sample(path: Path, form: Form, count: int) -> tuple[tuple[str, ...], list[Mapping[str, Any]]]:
     """Return the columns of a table and its first rows; embedded images are there as empty bytes."""
     if form.kind == "parquet":
-        return _parquet_sample(path, count)
+        names, rows_found = _parquet_sample(path, count)
+        return names, list(map(_shortened, rows_found))
     found: list[Mapping[str, Any]] = []
     columns: dict[str, None] = {}
     for stretch in plan(path, form, count):
         for _, row in rows(stretch):
             if not isinstance(row, Unfit) and len(found) < count:
-                found.append(row)
+                found.append(_shortened(row))
                 columns |= dict.fromkeys(row)
         break
     return tuple(columns), found
+
+
+def _shortened(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row with texts of at most 20,000 characters: what a column is shows before."""
+    return {name: value[:20_000] if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _plan_jsonl(path: Path, form: Form, size: int) -> Iterator[Stretch]:
@@ -308,6 +314,8 @@ def _parquet_rows(stretch: Stretch, columns: Sequence[str] | None) -> Iterator[t
             wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
             batches = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=list(stretch.groups), columns=wanted)
             for batch in batches:
+                if batch.nbytes > _BATCH_ROWS * MAX_LINE_BYTES:
+                    raise Unfit("unreadable_file", f"from row {number}: rows of over {MAX_LINE_BYTES} bytes")
                 for row in batch.to_pylist():
                     yield number, row
                     number += 1
@@ -321,16 +329,22 @@ def _parquet_sample(path: Path, count: int) -> tuple[tuple[str, ...], list[Mappi
             schema = file.schema_arrow
             plain = [field.name for field in schema if not _holds_bytes(field.type)]
             embedded = {field.name: b"" for field in schema if _holds_bytes(field.type)}
-            found: list[dict[str, Any]] = [{} for _ in range(min(count, file.metadata.num_rows))]
-            for batch in file.iter_batches(batch_size=max(1, len(found)), columns=plain):
+            found: list[dict[str, Any]] = []
+            taken = 0
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=plain):
+                rows: list[dict[str, Any]] = [{} for _ in range(batch.num_rows)]
                 for name in plain:
                     try:
                         values = batch.column(name).to_pylist()
                     except _FAULTS:  # a date out of range, say; refused later if the column is read
                         continue
-                    for row, value in zip(found, values, strict=False):
+                    for row, value in zip(rows, values, strict=True):
                         row[name] = value
-                break
+                found += rows
+                taken += batch.nbytes
+                if len(found) >= count or taken > MAX_LINE_BYTES:
+                    break
+            found = found or [{} for _ in range(min(count, file.metadata.num_rows))]
             return tuple(schema.names), [{**row, **embedded} for row in found]
     except _FAULTS as error:
         raise Unfit("unreadable_file", f"{type(error).__name__}: {error}"[:160]) from error

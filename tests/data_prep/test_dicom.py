@@ -154,3 +154,63 @@ def test_a_jsonl_row_may_name_a_dicom_file(tmp_path: Path, write_set: Callable[.
     assert prepare([f"jsonl:{root}"], tmp_path / "out", workers=0)["splits"]["train"]["image_actions"] == {
         "converted": 1
     }
+
+
+def enhanced(**groups: Any) -> bytes:
+    """Two frames of [0, 100]; `shared` and `own` (one a frame) are their functional groups."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    def group(values: dict[str, float]) -> Any:
+        found, scale, window = Dataset(), Dataset(), Dataset()
+        for name, value in values.items():
+            setattr(scale if name.startswith("Rescale") else window, name, value)
+        found.PixelValueTransformationSequence = Sequence([scale] if len(scale) else [])
+        found.FrameVOILUTSequence = Sequence([window] if len(window) else [])
+        return found
+
+    header = {}
+    if "shared" in groups:
+        header["SharedFunctionalGroupsSequence"] = Sequence([group(groups["shared"])])
+    if "own" in groups:
+        header["PerFrameFunctionalGroupsSequence"] = Sequence([group(one) for one in groups["own"]])
+    return make(np.array([[[0, 100]], [[0, 100]]], dtype=np.int16), **header)
+
+
+def test_enhanced_files_state_rescale_and_window_in_their_groups() -> None:
+    scale, window = {"RescaleSlope": 2, "RescaleIntercept": -100}, {"WindowCenter": 0, "WindowWidth": 401}
+    # -100 and 100; from -200.5 to 199.5: 100.5/400 and 300.5/400 of 255 are 64.1 and 191.6
+    assert grey(enhanced(shared=scale | window)) == [64, 192]
+    own = [window, {"WindowCenter": 0, "WindowWidth": 1001}]  # from -500.5 to 499.5: 102.1 and 153.1
+    assert grey(enhanced(shared=scale, own=own), DicomView("last")) == [102, 153]
+    with pytest.raises(Unfit, match="functional groups"):
+        grey(enhanced(own=[window]), DicomView("last"))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"RescaleSlope": "nan", "RescaleIntercept": 0},
+        {"RescaleSlope": "inf", "RescaleIntercept": 0},
+        {"RescaleSlope": 0, "RescaleIntercept": 0},
+        {"RescaleSlope": 1, "RescaleIntercept": "nan"},
+        {"WindowCenter": "inf", "WindowWidth": 100},
+        {"WindowCenter": 0, "WindowWidth": "nan"},
+    ],
+)
+def test_a_rescale_or_window_that_is_no_number_is_refused(header: dict[str, Any]) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = make(HOUNSFIELD, **header)
+    with pytest.raises(Unfit, match="bad_dicom"):
+        grey(data)
+
+
+def test_a_deflated_file_is_refused_wherever_it_says_so() -> None:
+    data = make(np.zeros((4, 4), np.uint8), PatientComments="x" * 6000)
+    place = data.index(b"1.2.840.10008.1.2.1\x00")
+    late = data[:place] + b"1.2.840.10008.1.2.1." + data[place + 20 :] + b"1.2.840.10008.1.2.1.99"
+    with pytest.raises(Unfit, match="deflated"):
+        decode_dicom(late, 10**6, VIEW)

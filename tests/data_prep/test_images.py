@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 from collections.abc import Callable
 
@@ -141,3 +142,74 @@ def test_a_resized_image_says_so(picture: Callable[..., bytes]) -> None:
     prepared = prepare_image(picture(size=(200, 100)), "", ImagePolicy(0, 5000))
     assert prepared.action == "converted+resized" or prepared.action == "resized"
     assert (prepared.width, prepared.height) == (100, 50)
+
+
+def test_one_infinite_value_does_not_make_a_float_picture_black() -> None:
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    values[0, 0], values[0, 1] = np.inf, np.nan
+    pixels = decoded(prepare_image(encoded(Image.fromarray(values), "TIFF"), "a.tif", ANY).data)
+    assert pixels[7, 7].tolist() == [255, 255, 255]
+    assert 120 < pixels[4, 0, 0] < 140  # 32/63 of the range from 2/63
+    assert pixels[0, 0].tolist() == [255, 255, 255]  # shown as the largest
+    with pytest.raises(Unfit, match="finite"):
+        prepare_image(encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "a.tif", ANY)
+
+
+@pytest.mark.parametrize("size", [(7790, 41), (41, 7790), (5700, 30), (201, 1)])
+def test_a_picture_that_a_later_resize_makes_too_narrow_is_refused_here(size: tuple[int, int]) -> None:
+    """7790 x 41 has a ratio of 190; fetch_image makes 7784 x 28 of it, which is 278, and the processor raises."""
+    with pytest.raises(Unfit, match="image_too_narrow"):
+        prepare_image(encoded(Image.new("RGB", size, (9, 9, 9))), "a.png", ImagePolicy(0, 4_000_000))
+
+
+@pytest.mark.engine
+def test_what_is_kept_passes_the_real_resizes() -> None:
+    from qwen_vl_utils.vision_process import smart_resize as fetch
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    from data_prep.images import _check_size
+
+    rng = np.random.default_rng(0)
+    for width, height in (2 ** rng.uniform(0, 13, (20_000, 2))).astype(int).tolist():
+        try:
+            _check_size((width, height))
+        except Unfit:
+            continue
+        for factor in (28, 32):
+            smart_resize(*fetch(height, width, factor), factor, 3136, 12845056)
+
+
+def test_a_wrong_checksum_is_damage_in_every_mode() -> None:
+    for mode in ("RGB", "RGBA", "L", "LA"):
+        data = bytearray(encoded(Image.effect_noise((64, 64), 90).convert(mode)))
+        place = data.index(b"IDAT") + 2000
+        data[place : place + 40] = bytes(40)
+        with pytest.raises(Unfit, match="damaged_image"):
+            prepare_image(bytes(data), "a.png", ANY)
+
+
+def test_a_jpeg_cut_in_half_with_an_end_marker_is_damage_and_grey_borders_are_not() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    for form in ("noise", "grey below"):
+        if form == "grey below":
+            noise[40:] = 128
+        data = encoded(Image.fromarray(noise), "JPEG", quality=90)
+        assert prepare_image(data, "a.jpg", ANY).action == "kept"
+    half = data[: data.rindex(b"\xff\xda") + 2000] + b"\xff\xd9"
+    with pytest.raises(Unfit, match="before the last row"):
+        prepare_image(half, "a.jpg", ANY)
+
+
+def test_a_volume_is_refused_by_name() -> None:
+    with pytest.raises(Unfit, match="NIfTI"):
+        prepare_image(bytes(344) + b"n+1\x00" + bytes(100), "a.nii", ANY)
+
+
+@pytest.mark.slow
+def test_a_picture_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_prep.images.MAX_SECONDS", 1.0)
+    plain = b"P3\n4000 4000\n255\n" + b"7 " * (3 * 4000 * 4000)
+    start = time.monotonic()
+    with pytest.raises(Unfit, match="image_too_costly"):
+        prepare_image(plain, "a.ppm", ANY)
+    assert time.monotonic() - start < 8

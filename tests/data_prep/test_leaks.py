@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from data_prep.prepare import prepare
-from data_prep.sources.sample import SAMPLE_DATA
+from data_prep.sources.catalogue import SAMPLE_DATA
+from medix.errors import DataError
+from medix_verl.cli import app
 
 WriteSet = Callable[..., Path]
 Picture = Callable[..., bytes]
@@ -111,3 +115,95 @@ def test_a_question_of_many_images_is_a_template_not_a_leak(
     # One training and one evaluation image is a leaked row; five and one, from four on, a template.
     assert found["question"]["rows"] == (1 if images == 2 else 0)
     assert found["question_of_other_image"]["rows"] == (0 if images == 2 else 5)
+
+
+def leaks_of(tmp_path: Path, root: Path, **options: Any) -> dict[str, Any]:
+    report: dict[str, Any] = prepare([f"jsonl:{root}"], tmp_path / "out", workers=0, overwrite=True, **options)[
+        "dedupe"
+    ]
+    return report
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"question": "Is it ER+?"}, {"question": "Is it ER-?"}),
+        ({"answer": "Hb < 7"}, {"answer": "Hb > 7"}),
+        ({"answer": "-5"}, {"answer": "+5"}),
+        ({"answer": "2.5 mm"}, {"answer": "25 mm"}),
+        ({"answer": "10² cells"}, {"answer": "102 cells"}),
+        ({"answer": "की"}, {"answer": "का"}),  # a vowel sign is a letter
+        ({"options": ["aorta", "liver"], "answer": "liver"}, {"options": ["spleen", "liver"], "answer": "liver"}),
+    ],
+    ids=lambda row: str(next(iter(row.values()))),
+)
+def test_rows_that_differ_in_a_sign_or_in_options_are_no_duplicates(
+    one: dict[str, Any], other: dict[str, Any], tmp_path: Path, write_set: WriteSet, read_quarantine: Any
+) -> None:
+    same = {"question": "Which?", "answer": "liver"}
+    prepare([f"jsonl:{write_set([same | one, same | other, same | one])}"], tmp_path / "out", workers=0)
+    assert read_quarantine(tmp_path / "out") == {"train2": "duplicate_row"}
+
+
+def test_a_patient_on_both_sides_is_a_leak_and_stays_on_one_side_of_a_split(
+    tmp_path: Path, write_set: WriteSet, picture: Picture
+) -> None:
+    rows = [{"patient_id": f"p{i % 10}", "picture": picture(i)} for i in range(60)]
+    root = write_set(rows)
+    prepare([f"jsonl:{root}"], tmp_path / "split", workers=0, val_fraction=0.3)
+    sides = [
+        {row["extra_info"]["group"] for row in pq.read_table(tmp_path / "split" / f"{split}.parquet").to_pylist()}
+        for split in ("train", "val")
+    ]
+    assert sides[0].isdisjoint(sides[1])
+    assert sides[0] | sides[1] == {f"p{i}" for i in range(10)}
+    write_set([{"patient_id": "p3", "picture": picture(99)}], name="test")
+    found = leaks_of(tmp_path, root)["against"]
+    assert (found["group"]["rows"], found["contaminated_rows"]) == (6, 6)
+    manifest = prepare([f"jsonl:{root}"], tmp_path / "out", workers=0, overwrite=True, drop_contaminated=True)
+    assert manifest["rows"]["kept"] == 55
+
+
+def test_an_evaluation_set_that_cannot_be_read_certifies_nothing(tmp_path: Path, write_set: WriteSet) -> None:
+    root = write_set([{}])
+    moved = write_set([{"images": [f"gone{i}.png"]} for i in range(10)], name="test", folder="moved")
+    with pytest.raises(DataError, match=r"10 of 10 rows of the evaluation set .*missing_image"):
+        leaks_of(tmp_path, root, against=(f"jsonl:{moved}",))
+    found = leaks_of(tmp_path, root, against=(f"jsonl:{moved}",), max_quarantine=1.0)
+    assert found["against"]["evaluation_rows_refused"] == 10
+
+
+def test_the_terminal_ends_with_the_leak_and_may_fail_for_it(tmp_path: Path, write_set: WriteSet) -> None:
+    root = write_set([{"question": question(1), "patient_id": "p", "kind_of_scan": "x"}])
+    other = write_set([{"question": question(1)}], name="test", folder="other")
+    command = [
+        "prepare",
+        f"jsonl:{root}",
+        "--out",
+        str(tmp_path / "out"),
+        "--against",
+        f"jsonl:{other}",
+        "--workers",
+        "1",
+    ]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0, shown.exception
+    assert "1 training rows are also among the 1 rows" in shown.output.strip().splitlines()[-1]
+    assert "--drop-contaminated" in shown.output.strip().splitlines()[-1]
+    assert "columns not read: kind_of_scan" in shown.output
+    assert "group from patient_id" in shown.output
+    failed = CliRunner().invoke(app, [*command, "--fail-on-leak"])
+    assert isinstance(failed.exception, DataError)
+
+
+def test_ids_count_within_their_split_and_the_limit_within_what_is_prepared(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"id": n, "question": f"{n}?", "answer": "a", "split": ("test", "train")[n > 5]}) for n in range(9)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    found = prepare([f"jsonl:{tmp_path}?splits=train"], tmp_path / "out", workers=0, limit=2)
+    assert {split: facts["rows"] for split, facts in found["splits"].items()} == {"train": 2}
+    for name in ("train", "val"):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        (tmp_path / "two" / f"{name}.jsonl").write_text(json.dumps({"id": 0, "question": f"{name}?", "answer": "a"}))
+    assert prepare([f"jsonl:{tmp_path / 'two'}"], tmp_path / "out2", workers=0)["rows"]["kept"] == 2
