@@ -17,6 +17,7 @@ from data_prep.sources.choices import LETTERS, choices_of, right_option
 from data_prep.sources.columns import Columns
 from data_prep.sources.image_places import ImagePlace
 from data_prep.sources.splits import TEST, TRAIN, VAL, split_of_word
+from data_prep.sources.tables import Row, Stretch
 from medix.modality import is_modality
 from medix.prompts import IMAGE_SLOT
 
