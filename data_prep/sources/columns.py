@@ -12,7 +12,7 @@ from data_prep.images import EXTENSIONS
 from data_prep.records import Unfit
 from data_prep.sources import tables
 from data_prep.sources.choices import choices_of, pairs_or_none
-from data_prep.sources.splits import TRAIN, split_of_word
+from data_prep.sources.splits import TRAIN, split_of_word, splits_in
 from data_prep.sources.tables import present
 from medix.errors import ConfigError
 from medix.modality import MODALITIES
@@ -235,7 +235,7 @@ class _Finder:
             # Rows about one image often share its id; a few repeated ids are duplicates, and are reported as such.
             return len({str(value) for value in values}) >= (0.5 if plain(name) == "id" else 1.0) * len(values)
         if role == "split" and plain(name) != "split":
-            return bool(values) and all(isinstance(v, str) and split_of_word(v, words) for v in values)
+            return self._names_parts(name, words)
         if role == "letter" and plain(name) == "label":
             return "options" in self.roles
         if role == "headings":
@@ -280,29 +280,43 @@ class _Finder:
 
     def by_content(self, words: Mapping[str, str]) -> None:
         """Take a free column for what its values are, if they can be only one thing."""
-        tests = {
-            "split": lambda v: isinstance(v, str) and split_of_word(v, words) is not None,
-            "image": _looks_like_image,
-            "options": lambda v: len(pairs_or_none(v)) > 1,
-        }
-        for role, test in tests.items():
+        for role in ("split", "image", "options"):
             if role in self.all_roles() or role in self.refused:
                 continue
-            found = []
-            for name in self.free():
-                values = self.values(name)
-                if values and sum(map(test, values)) >= 0.8 * len(values):
-                    found.append(name)
-            if role == "split":
-                found = [name for name in found if {split_of_word(v, words) for v in self.values(name)} != {TRAIN}]
-            if role == "options":
-                found = [name for name in found if self._holds_answers(name)]
+            found = [name for name in self.free() if self._looks_like(role, name, words)]
             if len(found) > 1:
                 raise ConfigError(
                     f"In {self.where} each of the columns {', '.join(found)} looks like the {role} column.",
                     f"Name the right one, e.g. ?{role}={found[0]}, or write ?{role}=none.",
                 )
             self.take(role, found)
+
+    def _looks_like(self, role: str, name: str, words: Mapping[str, str]) -> bool:
+        values = self.values(name)
+        if role == "split":
+            return self._names_parts(name, words)
+        if role == "image":
+            return bool(values) and sum(map(_looks_like_image, values)) >= 0.8 * len(values)
+        return sum(len(pairs_or_none(v)) > 1 for v in values) >= 0.8 * len(values) > 0 and self._holds_answers(name)
+
+    def _names_parts(self, name: str, words: Mapping[str, str]) -> bool:
+        """Return whether a column names parts of the set, as `train` and `test` or `test_freeform` do.
+
+        Raises:
+            ConfigError: some of its values do, others are no known names.
+        """
+        values = {v if isinstance(v, str) and len(v) < 25 else "" for v in self.values(name)}
+        known = {v: split_of_word(v, words) for v in values}
+        named = set().union(*(splits_in(v, words) for v in values)) if len(values) <= 20 and "" not in values else set()
+        if not named or named == {TRAIN} == set(known.values()):
+            return False
+        if unknown := sorted(v for v, split in known.items() if split is None):
+            raise ConfigError(
+                f"The column {name} of {self.where} seems to name parts of the set, but {', '.join(unknown[:5])} is no "
+                "known name.",
+                f"Map them, e.g. ?split={name}&train={unknown[0]}, or write ?split=none.",
+            )
+        return True
 
     def _holds_answers(self, name: str) -> bool:
         """Return whether most answers are an option of a column, by letter, number or text."""

@@ -5,7 +5,6 @@ The first table stands in docs/data.md; `MEDIX_WRITE_DOCS=1` writes it there aga
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -19,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -64,40 +64,14 @@ def write(root: Path, files: dict[str, Any]) -> None:
             path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def choice(letter: str = "B", **more: Any) -> dict[str, Any]:
-    options = {"A": "aorta", "B": "liver", "C": "spleen", "D": "kidney"}
-    return {"question": "Which?", "options": options, "answer_idx": letter, "answer": options[letter]} | more
-
-
-RAD = {
-    "qid": 1,
-    "image_name": "a.jpg",
-    "image_organ": "HEAD",
-    "answer": "yes",
-    "answer_type": "CLOSED",
-    "question": "q?",
-}
-SLAKE = {"img_name": "xmlab1/source.jpg", "question": "q?", "answer": "CT", "q_lang": "en", "modality": "CT", "qid": 1}
-PMC = {
-    "index": 0,
-    "Figure_path": "f.jpg",
-    "Caption": "c",
-    "Question": "Which?",
-    "Choice A": " A: aorta ",
-    "Choice B": "B:liver",
-}
-PMC |= {"Choice C": " C: spleen", "Choice D": "", "Answer": "B", "split": "train"}
-PUBMED = {"QUESTION": "Do they?", "CONTEXTS": ["One.", "Two."], "LABELS": ["AIM", "RESULTS"], "final_decision": "no"}
-HF = {
-    "id": "1",
-    "sent1": "Which?",
-    "sent2": "",
-    "ending0": "aorta",
-    "ending1": "liver",
-    "ending2": "spleen",
-    "label": 1,
-}
-QA = {"question": "Where?", "answer": "left"}
+def _content(value: Any) -> Any:
+    """Return what stands in the YAML file with its pictures made."""
+    if isinstance(value, str) and value.startswith(("PNG ", "BYTES ")):
+        kind, _, rest = value.partition(" ")
+        return png(int(rest)) if kind == "PNG" else rest.encode()
+    if isinstance(value, dict):
+        return {key: _content(inner) for key, inner in value.items()}
+    return [_content(inner) for inner in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -114,255 +88,10 @@ class Layout:
     """Of the first row."""
 
 
-LAYOUTS = [
-    Layout(
-        "VQA-RAD as published (OSF)",
-        {"trainset.json": [RAD, RAD | {"qid": 2}], "testset.json": [RAD | {"qid": 3}], "images/a.jpg": png()},
-        "vqa_rad:PATH",
-        3,
-        {"train": 2, "test": 1},
-        images=3,
-        reference="yes",
-    ),
-    Layout(
-        "the same as a table of one's own",
-        {"trainset.json": [RAD], "images/a.jpg": png()},
-        "json:PATH",
-        1,
-        {"train": 1},
-        1,
-    ),
-    Layout(
-        "SLAKE unpacked",
-        {
-            "train.json": [SLAKE, SLAKE | {"q_lang": "zh", "qid": 2}],
-            "validate.json": [SLAKE],
-            "test.json": [SLAKE],
-            "imgs/xmlab1/source.jpg": png(),
-            "imgs/xmlab1/question.json": [SLAKE],
-            "imgs/xmlab1/detection.json": [{"lung": [1]}],
-            "imgs/xmlab1/mask.png": png(),
-        },
-        "slake:PATH",
-        3,
-        {"train": 1, "val": 1, "test": 1},
-        images=3,
-        reference="CT",
-    ),
-    Layout(
-        "SLAKE, Chinese rows",
-        {"test.json": [SLAKE, SLAKE | {"q_lang": "zh", "qid": 2}], "imgs/xmlab1/source.jpg": png()},
-        "slake:PATH?language=zh",
-        1,
-        {"test": 1},
-        images=1,
-    ),
-    Layout(
-        "PubMedQA's ori_pqal.json",
-        {"ori_pqal.json": {"11": PUBMED, "12": PUBMED}},
-        "pubmedqa:PATH",
-        2,
-        {"train": 2},
-        choices=2,
-        reference="no",
-    ),
-    Layout("the same as a table", {"ori_pqal.json": {"11": PUBMED}}, "table:PATH", 1, {"train": 1}, reference="no"),
-    Layout(
-        "MedQA, 4 options (hub)",
-        {"phrases_no_exclude_test.jsonl": [choice()]},
-        "medqa:PATH",
-        1,
-        {"test": 1},
-        choices=1,
-        reference="liver",
-    ),
-    Layout(
-        "MedQA, -hf (hub)",
-        {"train_lines.json": [HF], "dev_lines.json": [HF | {"id": "2", "label": 0}]},
-        "medqa:PATH",
-        2,
-        {"train": 1, "val": 1},
-        choices=2,
-        reference="aorta",
-    ),
-    Layout(
-        "MedMCQA, its own JSON lines (cop from 1)",
-        {
-            "dev.jsonl": [
-                {"id": n, "question": "Which?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": n}
-                for n in (1, 4)
-            ]
-        },
-        "medmcqa:PATH",
-        2,
-        {"val": 2},
-        choices=2,
-        reference="a",
-    ),
-    Layout(
-        "MedMCQA, parquet (cop from 0)",
-        {
-            "data/validation-0.parquet": [
-                {"id": str(n), "question": "?w", "opa": "a", "opb": "b", "opc": "c", "opd": "", "cop": n}
-                for n in (0, 2)
-            ]
-        },
-        "medmcqa:PATH",
-        2,
-        {"val": 2},
-        choices=2,
-        reference="a",
-    ),
-    Layout(
-        "MMLU as JSON lines",
-        {"test.jsonl": [choice(subject="anatomy"), choice(subject="astronomy")]},
-        "mmlu:PATH",
-        1,
-        {"test": 1},
-        choices=1,
-        reference="liver",
-    ),
-    Layout(
-        "MMLU-Pro as JSON lines",
-        {"test.jsonl": [choice(category="health")]},
-        "jsonl:PATH",
-        1,
-        {"test": 1},
-        choices=1,
-        reference="liver",
-    ),
-    Layout(
-        "MMLU, parquet",
-        {
-            "anatomy/test-0.parquet": [
-                {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": n} for n in (0, 3)
-            ]
-        },
-        "mmlu:PATH",
-        2,
-        {"test": 2},
-        choices=2,
-        reference="a",
-    ),
-    Layout(
-        "PMC-VQA 2, packed, with the file list beside it",
-        {
-            "train_2.csv": [PMC],
-            "images_2.zip": ["figures/f.jpg"],
-            "oa_comm_use_file_list.csv": [{"File": "a.tar.gz", "PMID": "1"}],
-        },
-        "pmc_vqa:PATH",
-        1,
-        {"train": 1},
-        images=1,
-        choices=1,
-        reference="liver",
-    ),
-    Layout(
-        "VQA-Med 2019, pipes",
-        {"VQAMed2019_Test_Questions.txt": "syn1|plane|which plane?|axial#transverse\n", "Images/syn1.jpg": png()},
-        "text:PATH?columns=image,category,question,answer",
-        1,
-        {"test": 1},
-        images=1,
-        reference="axial",
-    ),
-    Layout(
-        "ROCO, captions by tabs",
-        {"captions.txt": "ROCO_1\t A view.\nROCO_2\tA scan.\n", "images/ROCO_1.jpg": png(), "images/ROCO_2.jpg": png()},
-        "text:PATH/captions.txt?columns=image,caption&question=What does it show?",
-        2,
-        {"train": 2},
-        images=2,
-        reference="A view.",
-    ),
-    Layout(
-        "LLaVA-like: `text`, image first in it",
-        {
-            "test.jsonl": [{"question_id": 1, "image": "a.png", "text": "<image>\nWhere?", "answer": "left"}],
-            "images/a.png": png(),
-        },
-        "jsonl:PATH",
-        1,
-        {"test": 1},
-        images=1,
-        reference="left",
-    ),
-    Layout(
-        "instruction, input, output",
-        {"medical_meadow.json": [{"instruction": "Answer.", "input": "Where?", "output": "left"}]},
-        "json:PATH",
-        1,
-        {"train": 1},
-        reference="left",
-    ),
-    Layout(
-        "problem and solution with a tag",
-        {
-            "train.parquet": [
-                {"problem": "Where?", "solution": "<X_RAY> left", "images": [{"bytes": png(), "path": None}]}
-            ]
-        },
-        "parquet:PATH",
-        1,
-        {"train": 1},
-        images=1,
-        reference="left",
-    ),
-    Layout(
-        "image as a data: URI",
-        {"val.jsonl": [QA | {"image": "data:image/png;base64," + base64.b64encode(png()).decode()}]},
-        "jsonl:PATH",
-        1,
-        {"val": 1},
-        images=1,
-    ),
-    Layout(
-        "options as a text of a list",
-        {"test.csv": [{"question": "Which?", "options": "['liver', 'aorta']", "answer": "A"}]},
-        "csv:PATH",
-        1,
-        {"test": 1},
-        choices=1,
-        reference="liver",
-    ),
-    Layout(
-        "folders Training/ and Testing/",
-        {"Training/rows.csv": [QA], "Testing/rows.csv": [QA]},
-        "csv:PATH",
-        2,
-        {"train": 1, "test": 1},
-    ),
-    Layout("holdout.jsonl alone", {"holdout.jsonl": [QA]}, "jsonl:PATH", 1, {"test": 1}),
-    Layout(
-        "ids from 0 in every file",
-        {"train.jsonl": [QA | {"id": 0}], "val.jsonl": [QA | {"id": 0}]},
-        "jsonl:PATH",
-        2,
-        {"train": 1, "val": 1},
-    ),
-    Layout(
-        "a JSON object that holds the list", {"dev.json": {"version": "1", "data": [QA]}}, "json:PATH", 1, {"val": 1}
-    ),
-    Layout(
-        "semicolons",
-        {"rows.csv": "question;answer\nWhere?;left, or right\n"},
-        "csv:PATH",
-        1,
-        {"train": 1},
-        reference="left, or right",
-    ),
-    Layout("patients", {"rows.csv": [QA | {"patient_id": "p1", "view": "AP"}]}, "csv:PATH", 1, {"train": 1}),
-    Layout(
-        "class folders",
-        {"train/clear_lung/a.png": png(), "test/pneumonia/b.png": png(1)},
-        "image_folder:PATH?question=What is seen?",
-        2,
-        {"train": 1, "test": 1},
-        images=2,
-        reference="pneumonia",
-    ),
-]
+TRIED: dict[str, list[dict[str, Any]]] = yaml.safe_load(Path(__file__).with_name("layouts.yaml").read_text("utf-8"))
+LAYOUTS = [Layout(**_content(one)) for one in TRIED["layouts"]]
+QA = {"question": "Where?", "answer": "left"}
+CHOICE = {"question": "Which?", "options": {"A": "aorta", "B": "liver", "C": "spleen", "D": "kidney"}}
 
 
 def facts(layout: Layout, root: Path) -> tuple[list[Record], str]:
@@ -413,59 +142,11 @@ def linked(root: Path) -> None:
     write(root / "set", {"train.jsonl": [QA | {"image": "a.png"}]})
 
 
-REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
-    ("misspelt option", {"a.jsonl": [QA]}, "jsonl:PATH?image_rot=x", "image_root"),
-    ("split for splits", {"train.jsonl": [QA]}, "jsonl:PATH?split=test", "no column 'test'"),
-    ("unknown part to prepare", {"train.jsonl": [QA]}, "jsonl:PATH?splits=tset", "tset"),
-    (
-        "image_root that is not there",
-        {"a.jsonl": [QA | {"image": "x.png"}]},
-        "jsonl:PATH?image_root=nowhere",
-        "nowhere",
-    ),
-    ("a file of no part beside parts", {"train.jsonl": [QA], "fold7.jsonl": [QA]}, "jsonl:PATH", r"\?train=fold7"),
-    ("a file of two parts", {"train_test.jsonl": [QA]}, "jsonl:PATH", "several parts"),
-    (
-        "images beside, no column for them",
-        {"train.jsonl": [QA | {"scan": "a"}], "scans/a.png": png()},
-        "jsonl:PATH",
-        r"\?image=",
-    ),
-    (
-        "two columns of images",
-        {"train.jsonl": [QA | {"left": "a.png", "right": "b.png"}], "a.png": png()},
-        "jsonl:PATH",
-        "left, right",
-    ),
-    (
-        "letters without options",
-        {"test.jsonl": [{"question": "Which?", "answer": "B", "w": "aorta", "x": "liver"}]},
-        "jsonl:PATH",
-        r"\?options=",
-    ),
-    (
-        "numbers of options from who knows",
-        {"test.jsonl": [{"question": "Which?", "choices": ["a", "b", "c"], "answer": 1}]},
-        "jsonl:PATH",
-        "first_option",
-    ),
-    ("columns of other names", {"train.jsonl": [{"frage": "q", "antwort": "a"}]}, "jsonl:PATH", "frage, antwort"),
-    (
-        "a part with other columns",
-        {"train.jsonl": [QA], "test.jsonl": [{"frage": "q", "antwort": "a"}]},
-        "jsonl:PATH",
-        "frage, antwort",
-    ),
-    ("volumes only", {"a.nii.gz": b"x"}, "table:PATH", r"\.nii\.gz"),
-    ("no header", {"a.txt": "syn1|where?|left\n"}, "text:PATH", r"\?columns="),
-]
-
-
-@pytest.mark.parametrize(("case", "files", "source", "message"), REFUSED, ids=[case for case, *_ in REFUSED])
-def test_refused(case: str, files: dict[str, Any], source: str, message: str, tmp_path: Path) -> None:
-    write(tmp_path, files)
-    with pytest.raises(ConfigError, match=message):
-        list(records(source.replace("PATH", str(tmp_path)), ALL))
+@pytest.mark.parametrize("case", TRIED["refused"], ids=lambda case: str(case["what"]))
+def test_refused(case: dict[str, Any], tmp_path: Path) -> None:
+    write(tmp_path, _content(case["files"]))
+    with pytest.raises(ConfigError, match=case["message"]):
+        list(records(case["source"].replace("PATH", str(tmp_path)), ALL))
 
 
 def test_a_linked_image_folder_is_named_as_that(tmp_path: Path) -> None:
@@ -477,36 +158,13 @@ def test_a_linked_image_folder_is_named_as_that(tmp_path: Path) -> None:
     assert found[0].images[0].read(10**6) == png()
 
 
-ROWS: list[tuple[str, dict[str, Any], str]] = [
-    ("letter and text disagree", choice("B", answer="aorta"), "bad_field"),
-    ("letter of no option", choice() | {"answer_idx": "G"}, "no_answer"),
-    ("answer of no option", {"question": "Which?", "options": ["a", "b"], "answer": "c"}, "no_answer"),
-    (
-        "a single option",
-        choice() | {"options": {"A": "aorta", "B": ""}, "answer_idx": "A", "answer": "aorta"},
-        "no_answer",
-    ),
-    (
-        "an empty right option",
-        choice() | {"options": {"A": "x", "B": "y", "C": None}, "answer_idx": "C", "answer": ""},
-        "no_answer",
-    ),
-    ("unknown part", QA | {"split": "fold 3"}, "unknown_split"),
-    ("NaN for an answer", QA | {"answer": float("nan")}, "no_answer"),
-    ("-Infinity for a question", QA | {"question": float("-inf")}, "bad_field"),
-    ("no truth value is an image", QA | {"images": False}, "bad_field"),
-    ("nor is 0", QA | {"images": 0}, "bad_field"),
-    ("nor an empty object", QA | {"images": {}}, "bad_field"),
-    ("an unknown modality", QA | {"modality": "Smell"}, "bad_modality"),
-]
-
-
-@pytest.mark.parametrize(("case", "row", "reason"), ROWS, ids=[case for case, *_ in ROWS])
-def test_a_row_that_cannot_be_told_is_refused(case: str, row: dict[str, Any], reason: str, tmp_path: Path) -> None:
-    good = [choice(q, id=q) if "options" in row else QA | {"images": ["a.png"]} for q in "ABC"]
-    write(tmp_path, {"rows.jsonl": [*good, row], "a.png": png()})
+@pytest.mark.parametrize("case", TRIED["rows"], ids=lambda case: str(case["what"]))
+def test_a_row_that_cannot_be_told_is_refused(case: dict[str, Any], tmp_path: Path) -> None:
+    choices = [CHOICE | {"id": q, "answer_idx": q, "answer": CHOICE["options"][q]} for q in "ABC"]  # type: ignore[index]
+    good = choices if "options" in case["row"] else [QA | {"images": ["a.png"]}] * 3
+    write(tmp_path, {"rows.jsonl": [*good, case["row"]], "a.png": png()})
     found = list(records(f"jsonl:{tmp_path}?text_only=true", ALL))
-    assert [item.reason for item in found if not isinstance(item, Record)] == [reason]
+    assert [item.reason for item in found if not isinstance(item, Record)] == [case["reason"]]
 
 
 BAD_LINES = [

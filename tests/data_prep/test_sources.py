@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.records import Record, Refusal
-from data_prep.rows import rendered
 from data_prep.sources import open_source, records
 from data_prep.sources.catalogue import CATALOGUE as SOURCES
 from medix.errors import ConfigError
 
 Picture = Callable[..., bytes]
-CHOICE = {"A": "aorta", "B": "liver", "C": "spleen", "D": "kidney"}
 
 
 def read(specification: str, limit: int | None = None) -> list[Record | Refusal]:
@@ -48,110 +45,13 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def test_medix_rl(tmp_path: Path, picture: Picture) -> None:
-    image = [{"bytes": picture(1), "path": "a.png"}, {"bytes": picture(2), "path": None}]
-    row = {"id": "7", "image": image, "source": "vqa-rad", "problem": "<image>Where? ", "solution": "<X_RAY> left lung"}
-    untagged = row | {"id": "8", "image": [], "solution": "5 < 7"}
-    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", [row, untagged])
-    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [row | {"id": "9", "solution": "<CT_SCAN> B"}])
-    found = {item.id: item for item in read(f"medix_rl:{tmp_path}") if isinstance(item, Record)}
-    assert (found["7"].question, found["7"].reference, found["7"].modality) == ("Where?", "left lung", "X_RAY")
-    assert (found["7"].source, len(found["7"].images)) == ("medix_rl/vqa-rad", 2)
-    assert (found["8"].reference, found["8"].modality, found["8"].images) == ("5 < 7", None, ())
-    assert (found["9"].split, found["9"].answer_kind) == ("test", "open")
-    source = open_source(f"medix_rl:{tmp_path}")
-    assert [source.prepared_split(split, False) for split in ("train", "test")] == ["train", "val"]
-
-
-@pytest.mark.parametrize("name", ["vqa_rad", "path_vqa"])
-def test_one_image_one_question(name: str, tmp_path: Path, picture: Picture) -> None:
+def test_a_benchmark_s_test_part_is_never_trained_on_unasked(tmp_path: Path, picture: Picture) -> None:
     row = {"image": {"bytes": picture(1), "path": None}, "question": "is it?", "answer": "yes"}
     write_parquet(tmp_path / "data" / "test-00000-of-00001-e5bc3d.parquet", [row])
-    found = one(f"{name}:{tmp_path}")
-    assert (found.split, found.reference, found.images[0].read(10**6)) == ("test", "yes", picture(1))
-    source = open_source(f"{name}:{tmp_path}")
-    assert source.prepared_split("test", evaluation=False) is None  # never trained on unasked
+    source = open_source(f"vqa_rad:{tmp_path}")
+    assert source.prepared_split("test", evaluation=False) is None
     assert source.prepared_split("test", evaluation=True) == "val"
-    assert open_source(f"{name}:{tmp_path}?splits=test").prepared_split("test", evaluation=False) == "val"
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_slake(packed: bool, tmp_path: Path, picture: Picture) -> None:
-    row = {"img_name": "xmlab1/source.jpg", "question": "What?", "answer": "Liver", "q_lang": "en", "qid": 11}
-    rows = [
-        row | {"modality": "CT"},
-        row | {"q_lang": "zh", "modality": "CT", "qid": 10},
-        row | {"qid": 12, "modality": "Smell"},
-    ]
-    (tmp_path / "validation.json").write_text(json.dumps(rows))
-    if packed:
-        with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as archive:
-            archive.writestr("imgs/xmlab1/source.jpg", picture(3))
-    else:
-        (tmp_path / "imgs" / "xmlab1").mkdir(parents=True)
-        (tmp_path / "imgs" / "xmlab1" / "source.jpg").write_bytes(picture(3))
-    english, refused = read(f"slake:{tmp_path}")
-    assert isinstance(english, Record)
-    assert (english.id, english.modality, english.images[0].read(10**6)) == ("11", "CT_SCAN", picture(3))
-    assert isinstance(refused, Refusal)
-    assert refused.reason == "bad_modality"
-
-
-@pytest.mark.parametrize(
-    ("answer", "label"), [("liver", "B"), (" B:liver ", None), ("B", None)], ids=["v1", "both", "v2"]
-)
-def test_pmc_vqa(answer: str, label: str | None, tmp_path: Path, picture: Picture) -> None:
-    row = {
-        "Figure_path": "PMC1_F1.jpg",
-        "Question": "Which?",
-        "Answer": answer,
-        "Choice A": " A:aorta ",
-        "Choice B": " B:liver ",
-    }
-    row |= {"Choice C": "C: spleen", "Choice D": "D. kidney"} | ({"Answer_label": label} if label else {})
-    write_csv(tmp_path / "test.csv", [row])
-    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        archive.writestr("images/PMC1_F1.jpg", picture(4))
-    found = one(f"pmc_vqa:{tmp_path}")
-    assert (found.question, found.choices) == ("Which?", ("aorta", "liver", "spleen", "kidney"))
-    assert (found.reference, found.letter, found.answer_kind) == ("liver", "B", "choice")
-    assert rendered(found) == ("Which?\nA. aorta\nB. liver\nC. spleen\nD. kidney", ("B", "B. liver"))
-    assert found.images[0].read(10**6) == picture(4)
-
-
-def test_medqa(tmp_path: Path) -> None:
-    row = {"question": "Which?", "answer": "spleen", "options": CHOICE, "meta_info": "step1", "answer_idx": "C"}
-    (tmp_path / "phrases_no_exclude_test.jsonl").write_text(json.dumps(row) + "\n")
-    found = one(f"medqa:{tmp_path}")
-    assert (found.split, found.reference, found.letter) == ("test", "spleen", "C")
-
-
-def test_medmcqa(tmp_path: Path) -> None:
-    row = {"id": "u1", "question": "Which?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 3, "exp": None}
-    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", [row, row | {"id": "u2", "cop": -1}])
-    good, hidden = read(f"medmcqa:{tmp_path}")
-    assert isinstance(good, Record)
-    assert isinstance(hidden, Refusal)
-    assert (good.reference, good.split, hidden.reason) == ("d", "train", "no_answer")
-
-
-def test_mmlu(tmp_path: Path) -> None:
-    row = {"question": "Which?", "subject": "anatomy", "choices": ["a", "b", "c", "d"], "answer": 1}
-    write_parquet(tmp_path / "anatomy" / "test-00000-of-00001.parquet", [row])
-    write_parquet(tmp_path / "astronomy" / "test-00000-of-00001.parquet", [row])
-    found = one(f"mmlu:{tmp_path}")
-    assert (found.id, found.reference) == ("test-00000-of-00001-0", "b")
-
-
-def test_pubmedqa(tmp_path: Path) -> None:
-    row = {"pubid": 21645374, "question": "Do they?", "context": {"contexts": ["One.", "Two."], "labels": ["A", "B"]}}
-    row |= {"long_answer": "They do.", "final_decision": "maybe"}
-    write_parquet(tmp_path / "pqa_labeled" / "train-00000-of-00001.parquet", [row])
-    write_parquet(tmp_path / "pqa_artificial" / "train-00000-of-00001.parquet", [row])
-    found = one(f"pubmedqa:{tmp_path}")
-    assert (found.id, found.reference) == ("21645374", "maybe")
-    assert (found.question, found.passage, found.letter) == ("Do they?", "A: One.\nB: Two.", "C")
-    assert rendered(found)[0] == "A: One.\nB: Two.\n\nDo they?\nA. yes\nB. no\nC. maybe"
+    assert open_source(f"vqa_rad:{tmp_path}?splits=test").prepared_split("test", evaluation=False) == "val"
 
 
 def test_csv_and_parquet_hold_what_jsonl_holds(tmp_path: Path, picture: Picture) -> None:
