@@ -124,15 +124,19 @@ def load_tasks(path: Path = TASK_DIR) -> dict[str, Task]:
 def select_tasks(names: Sequence[str]) -> list[Task]:
     """Return the tasks of groups, names, data sets and YAML files, each once, in the order asked for.
 
-    `all` is every task but the sample set.
+    `all` is every task but the sample set; a name with a minus before it is left out: `paper`, `-mimic_cxr`.
 
     Raises:
-        ConfigError: there is no such task.
+        ConfigError: there is no such task, or none is left.
     """
-    known, chosen = load_tasks(), {}
+    known: dict[str, Task] = load_tasks()
+    chosen: dict[str, Task] = {}
     groups = {group for task in known.values() for group in task.groups}
     for name in names:
-        if name.endswith((".yaml", ".yml")):
+        if name.startswith("-"):
+            out = {task.name for task in select_tasks([name[1:]])}
+            chosen = {own: task for own, task in chosen.items() if own not in out}
+        elif name.endswith((".yaml", ".yml")):
             chosen |= load_tasks(Path(name).expanduser())
         elif name in groups and name not in known:
             chosen |= {task.name: task for task in known.values() if name in task.groups}
@@ -144,6 +148,8 @@ def select_tasks(names: Sequence[str]) -> list[Task]:
             chosen[name] = known[name]
         else:
             raise ConfigError(f"There is no task {name!r}.", suggest(name, [*known, "all", *groups]))
+    if not chosen:
+        raise ConfigError(f"No task is left of --tasks {','.join(names)}.", "`--tasks list` prints all tasks.")
     return list(chosen.values())
 
 

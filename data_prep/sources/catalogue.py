@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -131,6 +132,38 @@ def _usmle(row: Row, table: Path, number: int, options: Mapping[str, str]) -> Ro
     return {"id": f"{table.stem}-{name}", "question": row["question"], "options": choices, "answer_idx": right}
 
 
+def _healthbench(row: Row, table: Path, number: int, options: Mapping[str, str]) -> Row | None:
+    """Put a conversation as one question; the criteria with their points go along as JSON."""
+    turns = [(str(turn["role"]), str(turn["content"]).strip()) for turn in row["prompt"]]
+    question = turns[0][1] if len(turns) == 1 else "\n\n".join(f"{role}: {content}" for role, content in turns)
+    ideal = (row.get("ideal_completions_data") or {}).get("ideal_completion")
+    kept = {"id": row["prompt_id"], "question": question, "answer": ideal or "(graded by criteria)"}
+    points = [{"criterion": one["criterion"], "points": one["points"]} for one in row["rubrics"]]
+    return kept | {"answer_kind": "report", "criteria": json.dumps(points, ensure_ascii=False)}
+
+
+def _iu_xray(row: Row, table: Path, number: int, options: Mapping[str, str]) -> Row | None:
+    """A report with all its views: `indiana_reports.csv` by `uid`, its pictures in `indiana_projections.csv`."""
+    views = _views(table.parent / "indiana_projections.csv").get(str(row["uid"]).strip())
+    findings = str(row.get("findings") or "").strip()
+    if not findings or views is None:
+        raise Unfit("no_answer" if views else "missing_image", "a study without findings, or without a picture")
+    kept = {"id": row["uid"], "question": "Write the findings of this chest X-ray study.", "answer": findings}
+    return kept | {"answer_kind": "report", "image": "|".join(views), "modality": "X_RAY"}
+
+
+@functools.lru_cache(maxsize=2)
+def _views(path: Path) -> dict[str, list[str]]:
+    try:
+        views: dict[str, list[str]] = {}
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                views.setdefault(row["uid"].strip(), []).append(row["filename"].strip())
+        return views
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise Unfit("unreadable_file", f"{path.name}: {type(error).__name__}") from error
+
+
 @functools.lru_cache(maxsize=16)
 def _side_file(path: Path) -> Any:
     try:
@@ -206,6 +239,52 @@ CATALOGUE: Final[dict[str, DataSet]] = {
         "medalpaca/medical_meadow_usmle_self_assessment", "unknown (NBME material)", fetch=("*.json",),
         revision="447bb42f9948bc95a9536b22432f8f7eea45f499", tables=("step1.json,step2.json,step3.json",),
         prepared={}, evaluation=(TRAIN,), adapt=_usmle,
+    ),
+    # The following are benchmarks only. Where no revision is named, no whole commit was found to pin.
+    "medxpertqa": _hub(
+        "TsinghuaC3I/MedXpertQA", "MIT", fetch=("*.jsonl", "images.zip"), prepared={}, evaluation=(TEST,),
+        revision="f4e6fe7e5a9e13d6c97d7aa2b91cdd8b80c9cc61", image_folders=("images",),
+    ),
+    "mmmu_pro": _hub(
+        "MMMU/MMMU_Pro", "Apache-2.0", fetch=("standard (10 options)/*",), prepared={}, evaluation=(TEST,),
+        revision="b037bbe72fe851ae9c9a792c7b34722542d4dc78", options=("config",),
+        tables=("standard (10 options)/*", "*.parquet"), adapt=_of_subjects(MMMU_SUBJECTS),
+    ),
+    "medframeqa": _hub(
+        "SuhaoYu1020/MedFrameQA", "CC-BY-4.0", fetch=("*.parquet",), prepared={}, evaluation=(TRAIN, TEST),
+    ),
+    "careqa": _hub(
+        "HPAI-BSC/CareQA", "Apache-2.0", fetch=("*.json",), prepared={}, evaluation=(TRAIN,), first_option=1,
+        revision="743ea64415b8a195eb3954bdaa19c222a96370ec", columns={"id": ("unique_id",), "letter": ("cop",)},
+    ),
+    "medbullets": _hub(
+        "mkieffer/Medbullets", "unknown", fetch=("data/*",), prepared={}, evaluation=(TEST,),
+        columns={"letter": ("answer",)},
+    ),
+    "omnimedvqa": _hub(
+        "foreverbeliever/OmniMedVQA", "per collection, see its card", fetch=("OmniMedVQA.zip",), prepared={},
+        evaluation=(TRAIN,), revision="1ba51c28fc0773bdf7efb8396e5bcfd4227e22da",
+        tables=("QA_information/Open-access/*.json", "Open-access/*.json"),
+        columns={"answer": ("gt_answer",), "id": ("question_id",), "image": ("image_path",)},
+        splits=dict.fromkeys(("test", "train", "val", "validation"), TRAIN),
+    ),
+    "gmai_mmbench": _hub(
+        "OpenGVLab/GMAI-MMBench", "CC-BY-NC-SA-4.0", fetch=("GMAI_mm_bench_VAL.tsv",), prepared={},
+        evaluation=(VAL,), columns={"id": ("index",), "letter": ("answer",)},
+    ),
+    "healthbench": _hub(
+        "openai/healthbench", "MIT", fetch=("2025-05-07-06-14-12_oss_eval.jsonl", "consensus_*", "hard_*"),
+        prepared={}, evaluation=(TRAIN, TEST), tables=("2025-05-07-06-14-12_oss_eval.jsonl",), adapt=_healthbench,
+        defaults={"extra": "criteria"},
+    ),
+    "vqa_med_2019": DataSet(
+        "for research, see its README", homepage="https://github.com/abachaa/VQA-Med-2019", evaluation=(TEST,),
+        prepared={}, tables=("VQAMed2019_Test_Questions_w_Ref_Answers.txt",),
+        defaults={"columns": "image,category,question,answer"}, image_folders=("VQAMed2019_Test_Images",),
+    ),
+    "iu_xray": DataSet(
+        "CC-BY-NC-ND-4.0", homepage="https://openi.nlm.nih.gov/", evaluation=(TRAIN,), prepared={TRAIN: TRAIN},
+        tables=("indiana_reports.csv",), image_folders=("images/images_normalized", "images_normalized"), adapt=_iu_xray,
     ),
     "mimic_cxr": DataSet(
         "PhysioNet credentialed: from a local copy only", homepage="https://physionet.org/content/mimic-cxr/",

@@ -1,187 +1,222 @@
-"""Each task's loader on a small file of the real schema."""
+"""Tasks as data: each on a small file of the real layout, groups and names, and task files of a user's own."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from data_prep.records import Refusal
 from evaluation.item import Item
 from evaluation.prompting import question_text
-from evaluation.task import load_items, load_tasks, select_tasks
+from evaluation.task import describe_tasks, load_items, load_tasks, select_tasks
 from medix.errors import ConfigError
+from tests.evaluation.layouts import medmcqa, parquet, png, write_layout
 
 TASKS = load_tasks()
+TRUE_FALSE = "\nChoices:\nA. True\nB. False\nC. maybe"
 
 
-def png(shade: int) -> bytes:
-    buffer = BytesIO()
-    Image.new("L", (8, 8), shade).save(buffer, "PNG")
-    return buffer.getvalue()
+def loaded(task: str, folder: Path, **more: Any) -> list[Item]:
+    items = list(load_items(TASKS[task], write_layout(task, folder), **more))
+    assert all(isinstance(item, Item) for item in items), items
+    return items  # type: ignore[return-value]
 
 
-def parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
+@pytest.mark.parametrize(
+    ("names", "count", "first"),
+    [
+        (["paper"], 17, "mmlu_clinical_knowledge"),
+        (["mmmu"], 5, "mmmu_basic_medical_science"),
+        (["mmlu"], 6, "mmlu_clinical_knowledge"),  # every task of that data set
+        (["paper", "-mimic_cxr"], 15, "mmlu_clinical_knowledge"),
+        (["vqa_rad", "vqa_rad"], 1, "vqa_rad"),
+        (["reports"], 3, "iu_xray"),
+        (["multilingual"], 2, "careqa_es"),
+        (["sample", "medqa"], 2, "sample"),
+        (["all"], len(TASKS) - 1, "mmmu_basic_medical_science"),
+    ],
+)
+def test_groups_and_names(names, count, first):
+    chosen = select_tasks(names)
+    assert (len(chosen), chosen[0].name) == (count, first)
 
 
-def loaded(task: str, folder: Path) -> list[Item | Refusal]:
-    return list(load_items(TASKS[task], folder))
+@pytest.mark.parametrize(
+    ("names", "message"), [(["medqaa"], "Did you mean 'medqa'"), (["mmlu", "-mmlu"], "No task is left")]
+)
+def test_unknown_tasks_are_refused(names, message):
+    with pytest.raises(ConfigError, match=message):
+        select_tasks(names)
 
 
-def test_the_papers_seventeen_are_there_and_mmmu_beside_them():
-    assert len(select_tasks(["paper"])) == 17
-    assert len(select_tasks(["paper", "mmmu"])) == 22
-    assert len(select_tasks(["mmlu"])) == 6  # every task of that data set
-    assert [task.name for task in select_tasks(["sample", "sample"])] == ["sample"]
+def test_the_list_names_every_task_with_its_source_and_licence():
+    lines = describe_tasks().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(TASKS)
+    medqa = next(line for line in lines if line.startswith("medqa "))
+    assert medqa.split() == ["medqa", "1273", "as", "stated", "text", "llm", "paper", "GBaker/MedQA-USMLE-4-options",
+                             "CC-BY-4.0"]  # fmt: skip
 
 
-def test_an_unknown_task_is_refused_with_the_right_name():
-    with pytest.raises(ConfigError, match="Did you mean 'medqa'"):
-        select_tasks(["medqaa"])
-
-
-def test_mmlu(tmp_path):
-    row = {"question": "Q?", "choices": ["w", "x", "y", "z"], "answer": 2, "subject": "anatomy"}
-    parquet(tmp_path / "anatomy" / "test-00000-of-00001.parquet", [row, row, {**row, "answer": 7}])
-    first, second, third = loaded("mmlu_anatomy", tmp_path)
-    assert (first.letter, first.reference, first.choices) == ("C", "y", ("w", "x", "y", "z"))
-    assert second.id == f"{first.id}-2"  # a true duplicate of the source stays an item of its own
-    assert isinstance(third, Refusal)
-    assert third.reason == "no_answer"
-    assert question_text(first) == "Q?\n\nChoices:\nA. w\nB. x\nC. y\nD. z"
-
-
-def test_medmcqa(tmp_path):
-    row = {"id": "m1", "question": "Q?", "opa": "w", "opb": "x", "opc": "y", "opd": "z", "cop": 3, "exp": None}
-    parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", [row, {**row, "id": "m2", "cop": -1}])
-    first, second = loaded("medmcqa", tmp_path)
-    assert (first.id, first.letter, first.reference) == ("m1", "D", "z")
-    assert isinstance(second, Refusal)
-
-
-def test_medqa(tmp_path):
-    row = {"question": "Q?", "answer": "x", "options": {"A": "w", "B": "x"}, "answer_idx": "B", "meta_info": "step1"}
-    (tmp_path / "phrases_no_exclude_test.jsonl").write_text(json.dumps(row) + "\n")
-    (item,) = loaded("medqa", tmp_path)
-    assert (item.letter, item.reference) == ("B", "x")
-
-
-def test_usmle_leaves_out_questions_with_pictures(tmp_path):
-    options = {"A": "w", "B": "x"}
-    questions = [{"no": 1, "question": "One?", "options": options}, {"no": 2, "question": "Two?", "options": options}]
-    for step in ("step1", "step2", "step3"):
-        (tmp_path / f"{step}.json").write_text(json.dumps(questions))
-        (tmp_path / f"{step}_solutions.json").write_text(json.dumps({"1": "A", "2": "B"}))
-    (tmp_path / "question_with_images.json").write_text(json.dumps({"step1": [0], "step2": [], "step3": []}))
-    items = loaded("usmle_sa", tmp_path)
-    assert [item.id for item in items] == ["step1-2", "step2-1", "step2-2", "step3-1", "step3-2"]
-    assert [item.letter for item in items] == ["B", "A", "B", "A", "B"]
-
-
-def test_pubmedqa_asks_yes_no_maybe_and_shows_the_whole_abstract(tmp_path):
-    rows = [
-        {
-            "pubid": 7 + n,
-            "question": "Does it?",
-            "context": {"contexts": ["Why.", "What."], "labels": ["BACKGROUND", "RESULTS"], "meshes": []},
-            "long_answer": "...",
-            "final_decision": decision,
-        }
-        for n, decision in enumerate(("yes", "no", "maybe", "True"))
-    ]
-    parquet(tmp_path / "pqa_labeled" / "train-00000-of-00001.parquet", rows)
-    yes, no, maybe, wrong = loaded("pubmedqa", tmp_path)
-    assert [(item.reference, item.letter) for item in (yes, no, maybe)] == [("yes", "A"), ("no", "B"), ("maybe", "C")]
-    text = question_text(yes)
-    assert text == "BACKGROUND: Why.\nRESULTS: What.\n\nDoes it?\n\nChoices:\nA. yes\nB. no\nC. maybe"
-    assert "True" not in text
-    assert isinstance(wrong, Refusal)
-    assert yes.cluster == no.cluster  # the same abstract
-
-
-@pytest.mark.parametrize("task", ["vqa_rad", "path_vqa"])
-def test_image_questions(tmp_path, task):
-    rows = [
-        {"image": {"bytes": png(1), "path": "a.png"}, "question": "Is it?", "answer": "Yes"},
-        {"image": {"bytes": png(1), "path": "a.png"}, "question": "What?", "answer": "lung"},
-        {"image": {"bytes": png(2), "path": "b.png"}, "question": "What?", "answer": "liver"},
-    ]
-    parquet(tmp_path / "data" / "test-00000-of-00001-abc.parquet", rows)
+@pytest.mark.parametrize(
+    ("task", "ids", "kinds", "references", "letters", "images"),
+    [
+        ("mmlu_anatomy", None, ["choice"] * 3, ["y", "y", "w"], ["C", "C", "A"], 0),
+        ("medmcqa", ["m1", "m2"], ["choice"] * 2, ["z", "w"], ["D", "A"], 0),
+        ("medqa", None, ["choice"] * 2, ["x", "x"], ["B", "B"], 0),
+        ("usmle_sa", ["step1-2", "step2-1", "step2-2", "step3-1", "step3-2"], ["choice"] * 5, list("xwxwx"),
+         list("BABAB"), 0),
+        ("pubmedqa", ["7", "8", "9"], ["choice"] * 3, ["yes", "no", "maybe"], ["A", "B", "C"], 0),
+        ("vqa_rad", None, ["closed", "open", "open"], ["Yes", "lung", "liver"], [""] * 3, 1),
+        ("slake", ["11", "13"], ["open", "closed"], ["Liver", "No"], ["", ""], 1),
+        ("slake_zh", ["12"], ["open"], ["肝脏"], [""], 1),
+        ("pmc_vqa", None, ["choice"], ["lung"], ["A"], 1),
+        ("pmc_vqa_hard", None, ["open"], ["lung"], [""], 1),
+        ("mmmu_pharmacy", ["v1", "v2"], ["choice", "open"], ["b", "7"], ["B", ""], 2),
+        ("mmmu_pro_medical", ["test_Pharmacy_1"], ["choice"], ["o9"], ["J"], 1),
+        ("mimic_cxr_report_summarization", ["s1"], ["report"], ["Normal."], [""], 0),
+        ("mimic_cxr_report_generation", ["s1"], ["report"], ["Findings: Clear.\nImpression: Normal."], [""], 1),
+        ("medxpertqa_text", ["Text-0"], ["choice"], ["option E"], ["E"], 0),
+        ("medxpertqa_mm", ["MM-0"], ["choice"], ["option E"], ["E"], 2),
+        ("omnimedvqa", ["ACRIMA_0000", "ACRIMA_0001"], ["choice"] * 2, ["Fundus imaging"] * 2, ["D", "C"], 1),
+        ("gmai_mmbench", ["0", "1"], ["choice"] * 2, ["bone", "liver"], ["E", "A"], 1),
+        ("medframeqa", ["q1", "q2"], ["choice"] * 2, ["o2"] * 2, ["B", "B"], 2),
+        ("careqa_en", ["a1", "a2"], ["choice"] * 2, ["z", "w"], ["D", "A"], 0),
+        ("careqa_es", ["a1", "a2"], ["choice"] * 2, ["z", "w"], ["D", "A"], 0),
+        ("medbullets_4", None, ["choice"], ["y"], ["C"], 0),
+        ("medbullets_5", None, ["choice"], ["y"], ["C"], 0),
+        ("healthbench", ["p1", "p2"], ["points"] * 2, ["Rest.", "(graded by criteria)"], ["", ""], 0),
+        ("healthbench_hard", ["p1", "p2"], ["points"] * 2, ["Rest.", "(graded by criteria)"], ["", ""], 0),
+        ("vqa_med_2019", None, ["open"] * 2, ["cta - ct angiography", "axial"], ["", ""], 1),
+        ("iu_xray", ["1"], ["report"], ["Clear, no effusion."], [""], 2),
+    ],
+)  # fmt: skip
+def test_items_of_the_real_layout(tmp_path, task, ids, kinds, references, letters, images):
     items = loaded(task, tmp_path)
-    assert [item.kind for item in items] == ["closed", "open", "open"]
-    assert items[0].cluster == items[1].cluster != items[2].cluster
+    assert [item.kind for item in items] == kinds
+    assert [item.reference for item in items] == references
+    assert [item.letter for item in items] == letters
+    assert {len(item.images) for item in items} == {images}
+    assert len({item.id for item in items}) == len(items)
+    assert ids is None or [item.id for item in items] == ids
+    assert [item.place for item in items] == sorted(item.place for item in items)
 
 
-def test_slake_reads_english_rows_from_the_archive(tmp_path):
-    row = {"qid": 11, "img_name": "x1/source.jpg", "question": "Organ?", "answer": "Liver", "q_lang": "en"}
-    row |= {"answer_type": "OPEN", "modality": "CT", "location": "Abdomen"}
-    rows = [row, {**row, "qid": 12, "q_lang": "zh"}, {**row, "qid": 13, "answer_type": "CLOSED", "answer": "No"}]
-    rows.append({**row, "qid": 14, "img_name": "../../etc/passwd"})
-    (tmp_path / "test.json").write_text(json.dumps(rows))
-    with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as archive:
-        archive.writestr("imgs/x1/source.jpg", png(3))
-    first, second, third = loaded("slake", tmp_path)
-    assert (first.id, first.kind, first.modality) == ("11", "open", "CT_SCAN")
-    assert (second.id, second.kind) == ("13", "closed")
-    assert isinstance(third, Refusal)
+def test_more_of_single_sets(tmp_path):
+    first, second, _ = loaded("mmlu_anatomy", tmp_path / "mmlu")
+    assert second.id == f"{first.id}-2"  # a true duplicate of the source stays an item of its own
+    assert question_text(first) == "Q?\n\nChoices:\nA. w\nB. x\nC. y\nD. z"
+    yes, no, _ = loaded("pubmedqa", tmp_path / "pubmedqa")
+    assert question_text(yes) == "BACKGROUND: Why.\nRESULTS: What.\n\nDoes it?\n\nChoices:\nA. yes\nB. no\nC. maybe"
+    assert yes.cluster == no.cluster  # the same abstract
+    one, two, three = loaded("path_vqa", tmp_path / "path")
+    assert one.cluster == two.cluster != three.cluster
+    a, b = loaded("medframeqa", tmp_path / "frames")
+    assert a.cluster == b.cluster == "v1"
+    assert loaded("mmmu_pharmacy", tmp_path / "mmmu")[1].aliases == ("seven",)
+    assert loaded("vqa_med_2019", tmp_path / "med")[1].aliases == ("transverse",)
+    alone, turns = loaded("healthbench", tmp_path / "health")
+    assert alone.question == "My head hurts."
+    assert turns.question == "user: Hi\n\nassistant: Yes?\n\nuser: My head hurts."
+    assert alone.points == (("Names the right answer.", 7.0), ("Frightens the user.", -5.0))
 
 
-@pytest.mark.parametrize(("task", "kind", "choices"), [("pmc_vqa", "choice", 4), ("pmc_vqa_hard", "open", 0)])
-def test_pmc_vqa(tmp_path, task, kind, choices):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "PMC1_F1.jpg").write_bytes(png(4))
-    (tmp_path / "test_clean.csv").write_text(
-        "Figure_path,Question,Answer,Choice A,Choice B,Choice C,Choice D,Answer_label\n"
-        'PMC1_F1.jpg,"What, then?",lung, A:lung,B: liver,C:heart,D:bone,A\n'
-        "missing.jpg,What?,lung,A:lung,B:liver,C:heart,D:bone,A\n"
-    )
-    item, refused = loaded(task, tmp_path)
-    assert (item.kind, item.reference, len(item.choices)) == (kind, "lung", choices)
-    assert refused.reason == "missing_image"
+@pytest.mark.parametrize(
+    ("task", "asked", "reference"),
+    [
+        (
+            "pubmedqa",
+            f"Contexts:\nWhy.\n\nQuestion:\nDoes it?\n{TRUE_FALSE}",
+            "yes. It does.",
+        ),
+        ("mimic_cxr_report_generation", "Generate a detailed report based on the scan.", None),
+        ("mimic_cxr_report_summarization", "Write a short summary of the following report.\n\nReport:\nClear.:", None),
+        ("vqa_rad", "Is it?", "Yes"),
+    ],
+)
+def test_the_released_wording(tmp_path, task, asked, reference):
+    item = loaded(task, tmp_path, released=True)[0]
+    assert question_text(item) == asked
+    assert reference is None or item.reference == reference
+    assert all(image.startswith(b"\xff\xd8\xff") for image in item.images)  # JPEG
 
 
-def test_mmmu(tmp_path):
-    row = {"id": "v1", "question": "See <image 1> and <image 2>", "options": "['a', 'b']", "answer": "B"}
-    row |= {"question_type": "multiple-choice", "image_1": {"bytes": png(5)}, "image_2": {"bytes": png(6)}}
-    opened = {**row, "id": "v2", "options": "[]", "answer": "['7', 'seven']", "question_type": "open"}
-    parquet(tmp_path / "Pharmacy" / "validation-00000-of-00001.parquet", [row, opened])
-    choice, free = loaded("mmmu_pharmacy", tmp_path)
-    assert (choice.letter, choice.reference, len(choice.images)) == ("B", "b", 2)
-    assert (free.kind, free.reference, free.aliases) == ("open", "7", ("seven",))
-
-
-def test_mimic_comes_from_a_local_copy_only(tmp_path):
-    with pytest.raises(ConfigError, match="has no path"):
-        list(load_items(TASKS["mimic_cxr_report_generation"], None))
-    (tmp_path / "p.png").write_bytes(png(7))
-    row = {"id": "s1", "subject_id": "p10", "findings": "Clear.", "impression": "Normal.", "image": "p.png"}
-    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
-    (summary,) = loaded("mimic_cxr_report_summarization", tmp_path)
-    (report,) = loaded("mimic_cxr_report_generation", tmp_path)
-    assert (summary.passage, summary.reference, summary.images) == ("Clear.", "Normal.", ())
-    assert report.reference == "Findings: Clear.\nImpression: Normal."
-    assert len(report.images) == 1
-    assert summary.cluster == report.cluster == "p10"
+def test_rows_that_are_no_question_are_refused_with_their_reason(tmp_path):
+    medmcqa(tmp_path)
+    row = {"id": "m3", "question": "Q?", "opa": "w", "opb": "x", "opc": "y", "opd": "z", "cop": -1, "exp": None}
+    parquet(tmp_path / "data" / "validation-00001-of-00002.parquet", [row])
+    *_, last = load_items(TASKS["medmcqa"], tmp_path)
+    assert isinstance(last, Refusal)
+    assert last.reason == "no_answer"
 
 
 def test_a_table_without_its_columns_is_refused_as_a_whole(tmp_path):
     parquet(tmp_path / "anatomy" / "test-00000-of-00001.parquet", [{"question": "Q?"}])
     with pytest.raises(ConfigError, match="no known question and answer columns"):
-        loaded("mmlu_anatomy", tmp_path)
+        list(load_items(TASKS["mmlu_anatomy"], tmp_path))
     with pytest.raises(ConfigError, match="no files at"):
-        loaded("mmlu_anatomy", tmp_path / "anatomy" / "nothing")
+        list(load_items(TASKS["mmlu_anatomy"], tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="has no path"):
+        list(load_items(TASKS["mimic_cxr_report_generation"], None))
 
 
 def test_the_sample_task_is_the_committed_set():
-    items = loaded("sample", None)  # type: ignore[arg-type]
+    items = list(load_items(TASKS["sample"]))
     assert len(items) > 50
-    assert len({item.id for item in items}) == len(items)
+    assert len({item.id for item in items if isinstance(item, Item)}) == len(items)
+
+
+OWN = """
+name: ward_questions
+source: "csv:{folder}/rows.csv?image=scan&question=ask&answer=truth"
+splits: [test]
+kind: {kind}
+judging: verdict
+clusters: patient
+summary: Questions of our own.
+"""
+
+
+def own_task(folder: Path, kind: str = '""', **changes: str) -> Path:
+    (folder / "a.png").write_bytes(png(20))
+    (folder / "rows.csv").write_text(
+        "ask,truth,scan,patient,split\n"
+        "What is it?,lung,a.png,p1,test\nIs it?,yes,a.png,p1,test\nNo?,no,a.png,p2,train\n"
+    )
+    file = folder / "my_task.yaml"
+    content = OWN.format(folder=folder, kind=kind)
+    for name, value in changes.items():
+        content += f"{name}: {value}\n"
+    file.write_text(content)
+    return file
+
+
+def test_a_task_file_of_ones_own(tmp_path):
+    (task,) = select_tasks([str(own_task(tmp_path))])
+    items = list(load_items(task))
+    found = [(item.kind, item.reference, item.cluster) for item in items]
+    assert found == [
+        ("open", "lung", "p1"),
+        ("closed", "yes", "p1"),
+    ]
+    assert (task.rubric, task.describe()["group"]) == ("verdict", "own")
+    (task,) = select_tasks([str(own_task(tmp_path, "report"))])
+    assert {item.kind for item in load_items(task)} == {"report"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("unknown field", {"sauce": "x"}, "There is no option my_task.yaml.sauce. Fix: Did you mean 'source'"),
+        ("wrong kind", {"kind": "essay"}, "my_task.yaml.kind"),
+        ("name that is a path", {"name": '"../x"'}, "my_task.yaml.name"),
+    ],
+)
+def test_a_malformed_task_file_is_refused(tmp_path, name, changes, message):
+    file = own_task(tmp_path)
+    lines = [line for line in file.read_text().splitlines() if line.partition(":")[0] not in changes]
+    file.write_text("\n".join([*lines, *(f"{key}: {value}" for key, value in changes.items())]))
+    with pytest.raises(ConfigError) as caught:
+        select_tasks([str(file)])
+    assert message in str(caught.value), name
