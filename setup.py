@@ -18,7 +18,7 @@ CORE = [
     "pyyaml>=6",
     "rich>=13",
     "tokenizers>=0.20",
-    "typer>=0.15",
+    "typer>=0.19",
 ]
 
 TRAINING = [

@@ -53,9 +53,7 @@ def judge(folder: Folder, judging: Judging, calls: Calls) -> None:
 def _judge(folder: Folder, judging: Judging, calls: Calls) -> None:
     from evaluation.judging.stage import judge as stage
 
-    counts = asyncio.run(
-        stage(RunFolder(folder.out), judging.judges(calls), judging.rubric_name, judging.judge_failed_only)
-    )
+    counts = asyncio.run(stage(RunFolder(folder.out), judging.judges(calls), judging.rubric, judging.judge_failed_only))
     typer.echo(
         f"judge: {counts.wanted} needed, {counts.already} already judged, "
         f"{counts.judged} judged, {counts.failed} failed"
@@ -100,7 +98,7 @@ def run(folder: Folder, asking: Asking, judging: Judging, scoring: Scoring, call
     if not judging.judge_failed_only:
         tasks = {task.name: task.describe() for task in asking.options(calls).tasks}
         for options in judges:
-            options.refuse(rubrics_of(tasks, judges, judging.rubric_name).values())
+            options.refuse(rubrics_of(tasks, judges, judging.rubric).values())
         asyncio.run(_generate(folder, asking, calls, judges))
     _judge(folder, judging, calls)
     try:
@@ -157,5 +155,5 @@ def calibrate(folder: Folder, judging: Judging, calibrating: Calibrating, calls:
     judges = judging.judges(calls)
     for options in judges:
         into = folder.out if len(judges) == 1 else folder.out / options.model.replace("/", "_")
-        rubric = judging.rubric_name or "verdict"
+        rubric = judging.rubric or "verdict"
         typer.echo(describe(asyncio.run(stage(into, options, rubric, labelled, calibrating.max_unscored))))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -19,32 +18,8 @@ if TYPE_CHECKING:
     from evaluation.judging.judge import JudgeOptions
     from evaluation.score import Budget
 
-RuleJudge = "rule-judge"
+RULE_JUDGE = "rule-judge"
 Texts = list[str] | None
-
-
-class BackendName(StrEnum):
-    """What serves the model."""
-
-    auto = "auto"
-    endpoint = "endpoint"
-    vllm = "vllm"
-    transformers = "transformers"
-
-
-class RubricChoice(StrEnum):
-    """How judges are asked."""
-
-    verdict = "verdict"
-    rubric = "rubric"
-    report = "report"
-
-
-class ProtocolName(StrEnum):
-    """Whose wording a question has."""
-
-    own = "own"
-    released = "released"
 
 
 def takes(*stages: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -118,15 +93,18 @@ class Asking:
             is_eager=True,
         ),
     ]
-    backend: Annotated[BackendName, typer.Option(help="auto: endpoint with --model-url, else vllm")] = BackendName.auto
+    backend: Annotated[
+        Literal["auto", "endpoint", "vllm", "transformers"],
+        typer.Option(help="auto: endpoint with --model-url, else vllm"),
+    ] = "auto"
     model_url: Annotated[Texts, typer.Option(help="OpenAI-compatible endpoint; may be repeated")] = None
     model_key_env: Annotated[str, typer.Option(help="environment variable that holds its key")] = ""
     prompt: Annotated[
         str, typer.Option(help="bare (as the paper asks), training (the model's own template), or a template file")
     ] = "bare"
     protocol: Annotated[
-        ProtocolName, typer.Option(help="released: the released harness's wording, see docs/evaluation.md")
-    ] = ProtocolName.own
+        Literal["own", "released"], typer.Option(help="whose wording a question has, see docs/evaluation.md")
+    ] = "own"
     max_tokens: Annotated[int | None, typer.Option(min=1, help="of a response; default: each task's own")] = None
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0
     seed: Annotated[int | None, typer.Option(help="for sampling above temperature 0")] = None
@@ -159,7 +137,7 @@ class Asking:
             self.limit,
             local,
             calls.in_flight,
-            self.protocol is ProtocolName.released,
+            self.protocol == "released",
         )
 
     def open_backend(self, options: GenerateOptions, calls: Calls, out: Path) -> Backend:
@@ -169,19 +147,19 @@ class Asking:
             ConfigError: the options do not fit together.
         """
         name = self.backend
-        if name is BackendName.auto:
-            name = BackendName.endpoint if self.model_url else BackendName.vllm
-        if (name is BackendName.endpoint) != bool(self.model_url):
+        if name == "auto":
+            name = "endpoint" if self.model_url else "vllm"
+        if (name == "endpoint") != bool(self.model_url):
             raise ConfigError(
-                f"--backend {name.value} {'has no' if name is BackendName.endpoint else 'takes no'} --model-url.",
+                f"--backend {name} {'has no' if name == 'endpoint' else 'takes no'} --model-url.",
                 "Use --model-url with the endpoint backend and with no other.",
             )
-        if name is BackendName.transformers:
+        if name == "transformers":
             from evaluation.backends.local import LocalBackend
 
             return LocalBackend(Path(self.model), options.decoding, self.batch_size)
         endpoint, deadline_s = calls.endpoint(self.model_url, self.model_key_env), 3 * calls.timeout
-        if name is BackendName.endpoint:
+        if name == "endpoint":
             from evaluation.backends.endpoint import EndpointBackend
 
             return EndpointBackend(endpoint, self.model, options.decoding, deadline_s)
@@ -212,12 +190,10 @@ class Judging:
     judge_prompts: Annotated[
         Path | None, typer.Option(help="YAML with another protocol's wording and rounds, see docs/evaluation.md")
     ] = None
-    rubric: Annotated[RubricChoice | None, typer.Option(help="instead of the tasks' own")] = None
+    rubric: Annotated[Literal["verdict", "rubric", "report"] | None, typer.Option(help="instead of the tasks' own")] = (
+        None
+    )
     judge_failed_only: Annotated[bool, typer.Option(help="only judgements that failed before")] = False
-
-    @property
-    def rubric_name(self) -> Literal["verdict", "rubric", "report"] | None:
-        return self.rubric.value if self.rubric is not None else None
 
     def judges(self, calls: Calls) -> list[JudgeOptions]:
         """Return one judge a model.
@@ -229,7 +205,7 @@ class Judging:
         from evaluation.judging.rubrics import JudgeWording
 
         urls = self.judge_url or []
-        models = self.judge_model or ([RuleJudge] if urls == [RuleJudge] else [])
+        models = self.judge_model or ([RULE_JUDGE] if urls == [RULE_JUDGE] else [])
         if not models or len(urls) not in (1, len(models)):
             raise ConfigError(
                 f"There are {len(models)} judge models and {len(urls)} addresses.",

@@ -55,7 +55,9 @@ def mmlu(subject: str) -> Write:
 
 def medmcqa(folder: Path) -> None:
     row = {"id": "m1", "question": "Q?", "opa": "w", "opb": "x", "opc": "y", "opd": "z", "cop": 3, "exp": None}
-    parquet(folder / "data" / "validation-00000-of-00001.parquet", [row, {**row, "id": "m2", "cop": 0}])
+    parquet(
+        folder / "data" / "validation-00000-of-00001.parquet", [row, {**row, "id": "m2", "question": "R?", "cop": 0}]
+    )
 
 
 def medqa(folder: Path) -> None:
@@ -77,7 +79,7 @@ def pubmedqa(folder: Path) -> None:
     rows = [
         {
             "pubid": 7 + n,
-            "question": "Does it?",
+            "question": f"Does it, {n}?",
             "context": context,
             "long_answer": "It does.",
             "final_decision": a,
@@ -190,9 +192,9 @@ def medframeqa(folder: Path) -> None:
 def careqa(folder: Path) -> None:
     row = {"exam_id": 2, "question": "Which?", "op1": "w", "op2": "x", "op3": "y", "op4": "z", "cop": 4, "year": 2024}
     row |= {"category": "Medicine", "unique_id": "a1"}
-    rows = [row, {**row, "unique_id": "a2", "cop": 1}]
+    rows = [row, {**row, "unique_id": "a2", "question": "What?", "cop": 1}]
     text(folder / "CareQA_en.json", json.dumps(rows))
-    text(folder / "CareQA_es.json", json.dumps([{**one, "question": "¿Cuál?"} for one in rows]))
+    text(folder / "CareQA_es.json", json.dumps([{**one, "question": "¿" + one["question"]} for one in rows]))
 
 
 def medbullets(folder: Path) -> None:

@@ -46,6 +46,8 @@ def fair_judge(prompt: str, asked: int) -> str:
     grades = {"semantic": 5, "reasoning": None, "context": None, "why": "same"}
     if "CRITERION" in fields:
         return json.dumps({"why": "", "met": "Frightens" not in fields["CRITERION"]})
+    if "CANDIDATE" not in fields:
+        return "Hello."  # the look before the first question
     same = fields["CANDIDATE"] == re.sub(r"^[A-Z]\. ", "", fields["REFERENCE"])
     report = "score: 5" in prompt
     return json.dumps(grades | ({"score": 5 * same} if report else {"verdict": "YES" if same else "NO"}))
@@ -188,13 +190,17 @@ def test_each_task_has_its_own_length_whatever_else_is_asked(tmp_path, fake_serv
 
 
 def finished(tmp_path: Path, server: Any) -> RunFolder:
-    server.reply = lambda prompt, asked: "it is x"
+    server.reply = lambda prompt, asked: "I guess x"
     run("run", *arguments(tmp_path, server))
     return RunFolder(tmp_path / "out")
 
 
 def damaged(path: Path, change: Any) -> None:
     path.write_bytes(change(path.read_bytes()))
+
+
+def scored(score: bytes) -> Any:
+    return lambda data: re.sub(rb'"score": [01]\.0', b'"score": ' + score, data)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +218,9 @@ def damaged(path: Path, change: Any) -> None:
         ("settings of another form", "run.json", lambda d: b'{"generate": {}}', "run.json is damaged: generate.run"),
         ("settings that are deep", "run.json", lambda d: b"[" * 100_000, "run.json can not be read"),
         ("a task that is a path", "run.json", lambda d: d.replace(b'"medqa": {', b'"../x": {'), "run.json is damaged"),
-        ("a score of 5", "judgements.jsonl", lambda d: d.replace(b'"score": 1.0', b'"score": 5'), "is damaged"),
-        ("a score of -3", "judgements.jsonl", lambda d: d.replace(b'"score": 1.0', b'"score": -3'), "is damaged"),
-        ("a score that is no number", "judgements.jsonl", lambda d: d.replace(b'"score": 1.0', b'"score": NaN'),
+        ("a score of 5", "judgements.jsonl", scored(b'5'), "is damaged"),
+        ("a score of -3", "judgements.jsonl", scored(b'-3'), "is damaged"),
+        ("a score that is no number", "judgements.jsonl", scored(b'NaN'),
          "judgements.jsonl is damaged"),
         ("emptied judgements", "judgements.jsonl", lambda d: b"", r"2 of 2 items are unscored"),
     ],

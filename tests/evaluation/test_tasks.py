@@ -108,7 +108,7 @@ def test_more_of_single_sets(tmp_path):
     assert second.id == f"{first.id}-2"  # a true duplicate of the source stays an item of its own
     assert question_text(first) == "Q?\n\nChoices:\nA. w\nB. x\nC. y\nD. z"
     yes, no, _ = loaded("pubmedqa", tmp_path / "pubmedqa")
-    assert question_text(yes) == "BACKGROUND: Why.\nRESULTS: What.\n\nDoes it?\n\nChoices:\nA. yes\nB. no\nC. maybe"
+    assert question_text(yes) == "BACKGROUND: Why.\nRESULTS: What.\n\nDoes it, 0?\n\nChoices:\nA. yes\nB. no\nC. maybe"
     assert yes.cluster == no.cluster  # the same abstract
     one, two, three = loaded("path_vqa", tmp_path / "path")
     assert one.cluster == two.cluster != three.cluster
@@ -127,7 +127,7 @@ def test_more_of_single_sets(tmp_path):
     [
         (
             "pubmedqa",
-            f"Contexts:\nWhy.\n\nQuestion:\nDoes it?\n{TRUE_FALSE}",
+            f"Contexts:\nWhy.\n\nQuestion:\nDoes it, 0?\n{TRUE_FALSE}",
             "yes. It does.",
         ),
         ("mimic_cxr_report_generation", "Generate a detailed report based on the scan.", None),
