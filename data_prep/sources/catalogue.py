@@ -283,8 +283,9 @@ CATALOGUE: Final[dict[str, DataSet]] = {
         defaults={"columns": "image,category,question,answer"}, image_folders=("VQAMed2019_Test_Images",),
     ),
     "iu_xray": DataSet(
-        "CC-BY-NC-ND-4.0", homepage="https://openi.nlm.nih.gov/", evaluation=(TRAIN,), prepared={TRAIN: TRAIN}, adapt=_iu_xray,
+        "CC-BY-NC-ND-4.0", homepage="https://openi.nlm.nih.gov/", evaluation=(TRAIN,), prepared={TRAIN: TRAIN},
         tables=("indiana_reports.csv",), image_folders=("images/images_normalized", "images_normalized"),
+        adapt=_iu_xray,
     ),
     "mimic_cxr": DataSet(
         "PhysioNet credentialed: from a local copy only", homepage="https://physionet.org/content/mimic-cxr/",
