@@ -57,7 +57,7 @@ def inputs(settings: Settings) -> dict[str, Any]:
     """Return what was asked for, with the content of the prompt file and of the model's files that counts depend on."""
     prompt = Path(settings.prompt)
     return {
-        "settings": settings.as_json(),
+        "settings": dataclasses.asdict(settings),
         "model": _model_facts(settings),
         "prompt": file_facts(prompt, prompt.parent) | {"text": load_prompt(prompt)},
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from medix.errors import ConfigError
 from medix.prompts import TRAINING_PROMPT
@@ -50,6 +50,3 @@ class Settings:
         for problem, holds in wrong.items():
             if holds:
                 raise ConfigError(problem, "Correct it, e.g. medix prepare sample --out data/demo.")
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)

@@ -26,6 +26,10 @@ def shipped(name: str) -> Path:
     return here.parent / name if (here.parent / "setup.py").is_file() else here / "shipped" / name
 
 
+MAX_NODES = 1_000_000
+"""Values of a YAML file, aliases written out; a few lines of aliases of aliases would make billions."""
+
+
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
@@ -111,6 +115,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
+        if path.suffix != ".json" and "*" in text and _expanded(yaml.compose(text, yaml.SafeLoader), {}) > MAX_NODES:
+            raise ValueError(f"its aliases make more than {MAX_NODES} values of it")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         raise
@@ -147,6 +153,15 @@ def lookup(mapping: Any, dotted: str) -> Any:
     for part in dotted.split("."):
         mapping = mapping.get(part) if isinstance(mapping, Mapping) else None
     return mapping
+
+
+def _expanded(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Return how many values a YAML document holds once every alias is written out."""
+    if id(node) not in known:
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for one in inner for part in (one if isinstance(one, tuple) else (one,))]
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(node)]
 
 
 def last_lines(path: Path, count: int = 20, width: int = 300, start: int = 0) -> str:

@@ -25,11 +25,11 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
         "answer", "answers", "answertext", "solution", "output", "reference", "groundtruth", "correctanswer",
         "finaldecision", "target", "response", "caption", "label", "text",
     ),
+    "options": ("options", "choices", "answerchoices"),
     "letter": (
         "answeridx", "answerindex", "answerlabel", "answerletter", "cop", "correctoption", "correctchoice",
         "correctidx", "correctindex", "correctletter", "label",
     ),
-    "options": ("options", "choices", "answerchoices"),
     "image": (
         "images", "image", "imagename", "imgname", "imagepath", "imgpath", "imagefile", "imgfile", "filename",
         "figurepath", "filepath", "img", "picture", "pictures", "imagebytes",
@@ -64,6 +64,18 @@ MODALITY_WORDS: Final = {
     "dermoscopy": "CLINICAL_PHOTOGRAPHY",
 } | {re.sub("[^a-z]", "", tag.lower()): tag for tag in MODALITIES}  # fmt: skip
 """Common words for a modality, letters and digits only -> its tag."""
+_BY_NAME: Final = (
+    "options",
+    "letter",
+    "image",
+    "id",
+    "split",
+    "modality",
+    "answer_kind",
+    "aliases",
+    "source",
+    "language",
+)
 _NONE: Final = "none"
 MAPPED: Final = (*ROLES, "extra")
 """Options of a specification that name a column."""
@@ -144,18 +156,7 @@ def recognise(
     for role in ROLES:
         finder.by_user(role)
     finder.families()
-    for role in (
-        "letter",
-        "options",
-        "image",
-        "id",
-        "split",
-        "modality",
-        "answer_kind",
-        "aliases",
-        "source",
-        "language",
-    ):
+    for role in _BY_NAME:
         finder.by_name(role, words)
     finder.question_and_answer()
     if "question" not in finder.all_roles() or not finder.has_answer():

@@ -247,7 +247,7 @@ def _table_paths(source: Source) -> list[Path]:
         tiers = [files]
     elif config := source.options.get("config"):
         tiers = [",".join(f"{name}/*" for name in config.split(",")), "*.parquet", "*.jsonl", "*.json"]
-    every = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix.lower() in tables.FORMS)
+    every = sorted(path for path in root.rglob("*") if path.suffix.lower() in tables.FORMS and path.is_file())
     every = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     paths = [path for path in every if path.suffix.lower() in suffixes] if not tiers else []
     for tier in tiers:
