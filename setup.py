@@ -54,7 +54,11 @@ CPU = [
 
 DICOM = ["pydicom>=3,<4"]
 
-EVAL = ["scipy>=1.13"]
+EVAL = [
+    "scipy>=1.13",
+    "rouge-score>=0.1.2",  # `--report-metrics rouge_l`; RaTEScore and radgraph bring models of their own
+    "sacrebleu>=2.4",  # `--report-metrics bleu`
+]
 
 LOGGERS = [
     # veRL's trackers that this project has run; `console` and `file` need nothing.

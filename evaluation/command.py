@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evaluation.options import Asking, Calibrating, Calls, Folder, Judging, Scoring, takes
-from evaluation.run_folder import Prices, RunFolder
+from evaluation.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from evaluation.judging.judge import JudgeOptions
@@ -71,8 +71,8 @@ def _score(folder: Folder, scoring: Scoring) -> None:
     from evaluation.score import markdown
     from evaluation.score import score as stage
 
-    prices = Prices.read(scoring.prices)
-    typer.echo(markdown(stage(RunFolder(folder.out), prices, scoring.budget(), scoring.calibration)))
+    given = scoring.read_prices(), scoring.budget(), scoring.calibration, scoring.metrics()
+    typer.echo(markdown(stage(RunFolder(folder.out), *given)))
 
 
 @eval_app.command()
@@ -95,6 +95,7 @@ def run(folder: Folder, asking: Asking, judging: Judging, scoring: Scoring, call
     from evaluation.report import write_report
 
     judges = judging.judges(calls)
+    scoring.read_prices(), scoring.metrics()
     if not judging.judge_failed_only:
         tasks = {task.name: task.describe() for task in asking.options(calls).tasks}
         for options in judges:

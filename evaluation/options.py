@@ -234,6 +234,30 @@ class Scoring:
     max_refused: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of a task's rows; above it exit 2")] = 0.02
     prices: Annotated[str, typer.Option(help="per million tokens: MODEL_IN,MODEL_OUT[,JUDGE_IN,JUDGE_OUT]")] = ""
     calibration: Annotated[Path | None, typer.Option(help="calibration.json, for corrected scores")] = None
+    report_metrics: Annotated[str, typer.Option(help="of reports: bleu,rouge_l,ratescore,radgraph")] = ""
+
+    def read_prices(self) -> list[float]:
+        """Return two or four prices, or none.
+
+        Raises:
+            ConfigError: another number of them, or one that is no amount.
+        """
+        try:
+            numbers = [float(part) for part in self.prices.split(",") if self.prices]
+        except ValueError:
+            numbers = [-1.0]
+        if len(numbers) not in (0, 2, 4) or not all(0 <= number < float("inf") for number in numbers):
+            raise ConfigError(f"--prices {self.prices!r} are not two or four prices.", "E.g. --prices 0.15,0.60")
+        return numbers
+
+    def metrics(self) -> list[str]:
+        """Return the report metrics; a package that is missing is told here, before the first question."""
+        from evaluation.report_metrics import load
+
+        names = [name.strip() for name in self.report_metrics.split(",") if name.strip()]
+        for name in names:
+            load(name)
+        return names
 
     def budget(self) -> Budget:
         from evaluation.score import Budget

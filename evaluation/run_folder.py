@@ -7,9 +7,9 @@ was asked is what is scored: a row that is missing is an error that names the fi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from json import dumps
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from evaluation.item import ItemKind
-from medix.errors import ConfigError, EvaluationError
+from medix.errors import EvaluationError
 from medix.files import read_mapping, write_atomically
 from medix.jsonl import JsonLines, JsonlWriter, parse_object
 
@@ -260,53 +260,30 @@ class RunFolder:
             ledger.append(line)
 
 
-@dataclass(frozen=True)
-class Prices:
-    """Money for a million tokens, or None where no price is known; then no money is stated."""
+def ledger(folder: RunFolder, prices: Sequence[float] = ()) -> dict[str, Any]:
+    """Return tokens, seconds and money of the model and of the judges; a row that was paid for counts once a key.
 
-    model_in: float | None = None
-    model_out: float | None = None
-    judge_in: float | None = None
-    judge_out: float | None = None
-
-    @classmethod
-    def read(cls, text: str) -> Prices:
-        """Read `MODEL_IN,MODEL_OUT[,JUDGE_IN,JUDGE_OUT]`; an empty text states no price.
-
-        Raises:
-            ConfigError: not two or four numbers of 0 or more.
-        """
-        if not text:
-            return cls()
-        try:
-            numbers = [float(part) for part in text.split(",")]
-        except ValueError:
-            numbers = []
-        if len(numbers) not in (2, 4) or not all(0 <= number < float("inf") for number in numbers):
-            raise ConfigError(f"--prices {text!r} are not two or four prices.", "E.g. --prices 0.15,0.60,0.10,0.30")
-        return cls(*numbers)
-
-
-def ledger(folder: RunFolder, prices: Prices) -> dict[str, Any]:
-    """Return tokens, seconds and money of the model and of the judges; a row that was paid for counts once a key."""
-    seconds: dict[str, float] = {}
+    Args:
+        prices: money for a million tokens into and out of the model, and of the judges; empty states no money.
+    """
+    seconds: Counter[str] = Counter()
     for _, entry in JsonLines(folder.path / "ledger.jsonl"):
-        stage = str(entry.get("stage"))
-        seconds[stage] = round(seconds.get(stage, 0.0) + float(entry.get("seconds") or 0), 3)
+        seconds[str(entry.get("stage"))] += float(entry.get("seconds") or 0)  # type: ignore[assignment]
     return {
-        "model": _cost(folder.generations.latest(), prices.model_in, prices.model_out),
-        "judges": _cost(folder.judgements.latest(), prices.judge_in, prices.judge_out),
-        "seconds": seconds,
-        "prices_per_million": vars(prices),
+        "model": _cost(folder.generations.latest(), prices[:2]),
+        "judges": _cost(folder.judgements.latest(), prices[2:4]),
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "prices_per_million": list(prices),
     }
 
 
-def _cost(rows: Iterable[Mapping[str, Any]], price_in: float | None, price_out: float | None) -> dict[str, Any]:
-    total: dict[str, Any] = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "call_seconds": 0.0}
+def _cost(rows: Iterable[Mapping[str, Any]], prices: Sequence[float]) -> dict[str, Any]:
+    names = ("prompt_tokens", "completion_tokens")
+    total: dict[str, Any] = {"calls": 0, "call_seconds": 0.0, **dict.fromkeys(names, 0)}
     for row in rows:
         total["calls"] += 1
-        total["prompt_tokens"] += row["usage"].get("prompt_tokens", 0)
-        total["completion_tokens"] += row["usage"].get("completion_tokens", 0)
         total["call_seconds"] = round(total["call_seconds"] + row["latency_s"], 3)
-    money = total["prompt_tokens"] * (price_in or 0.0) + total["completion_tokens"] * (price_out or 0.0)
-    return total | {"money": None if price_in is None and price_out is None else round(money / 1e6, 6)}
+        for name in names:
+            total[name] += row["usage"].get(name, 0)
+    money = sum(total[name] * price / 1e6 for name, price in zip(names, prices, strict=False))
+    return total | {"money": round(money, 6) if prices else None}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from evaluation.run_folder import Prices, RunFolder, checked, ledger
+from evaluation.report_metrics import report_metrics
+from evaluation.run_folder import RunFolder, checked, ledger
 from evaluation.scored import ScoredItem, scored_items
 from evaluation.statistics import JudgeErrors, average_of_means, clustered_mean, corrected_mean, krippendorff_alpha
 from medix.errors import EvaluationError
@@ -56,26 +57,24 @@ class Tally:
 
 
 @dataclass
-class TaskTally:
+class TaskTally(Tally):
     """All that is counted of one task."""
 
-    all: Tally = field(default_factory=Tally)
     kinds: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     modalities: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     how: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
     letters: Counter[str] = field(default_factory=Counter)
     dimensions: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    truncated: int = 0
 
     def add(self, item: ScoredItem) -> None:
-        self.all.add(item)
+        super().add(item)
         self.kinds[item.row["kind"]].add(item)
         if item.row["modality"]:
             self.modalities[item.row["modality"]].add(item)
         self.how[item.how] += 1
         self.problems.update(item.decision.problems if item.decision else ())
-        self.truncated += item.row["finish"] == "length"
+        self.problems["cut_off"] += item.row["finish"] == "length"
         if item.row["kind"] == "choice" and item.decision is not None:
             self.letters["certain" if item.how in ("letter", "no_answer") else "unsure"] += 1
             self.letters["right"] += item.how == "letter" and item.score == 1.0
@@ -84,17 +83,16 @@ class TaskTally:
                 self.dimensions[name].append(grade)
 
     def as_json(self) -> dict[str, Any]:
-        result = self.all.as_json() | {
+        read = self.letters["certain"] + self.letters["unsure"]
+        by_letter = {"accuracy_by_letter_alone": self.letters["right"] / read} if read else {}
+        return super().as_json() | {
             "kinds": {kind: tally.as_json() for kind, tally in sorted(self.kinds.items())},
             "modalities": {name: tally.as_json() for name, tally in sorted(self.modalities.items())},
             "decided_by": dict(self.how),
-            "format_problems": dict(self.problems),
-            "truncated": self.truncated,
+            "problems": {name: count for name, count in self.problems.items() if count},
             "dimensions": {name: sum(grades) / len(grades) for name, grades in self.dimensions.items()},
+            **({"letters": dict(self.letters) | by_letter} if read else {}),
         }
-        if read := self.letters["certain"] + self.letters["unsure"]:
-            result["letters"] = dict(self.letters) | {"accuracy_by_letter_alone": self.letters["right"] / read}
-        return result
 
 
 def summarise(items: Iterable[ScoredItem], tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -115,10 +113,11 @@ def summarise(items: Iterable[ScoredItem], tasks: Mapping[str, Mapping[str, Any]
     }
     return {
         "tasks": counted,
-        "averages": _averages({name: tally.all for name, tally in tallies.items()}, tasks),
+        "averages": _averages(tallies, tasks),
         "agreement": {level: _agreement(level, by) for level, by in ratings.items() if len(by) > 1},
-        **{name: sum(task["items"] for task in counted.values()) for name in ("items",)},
-        **{name: sum(sum(task[name].values()) for task in counted.values()) for name in ("unscored", "refused")},
+        "items": sum(task["items"] for task in counted.values()),
+        "unscored": sum(sum(task["unscored"].values()) for task in counted.values()),
+        "refused": sum(sum(task["refused"].values()) for task in counted.values()),
     }
 
 
@@ -157,14 +156,16 @@ def _agreement(level: str, by_judge: Mapping[str, Sequence[float | None]]) -> di
 
 def score(
     folder: RunFolder,
-    prices: Prices = Prices(),  # noqa: B008
+    prices: Sequence[float] = (),
     budget: Budget = Budget(),
     calibration: Path | None = None,
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `scores.json`, `scores.csv` and `scores.md`; return what is in the first.
 
     Args:
         calibration: `calibration.json` of the judge, for scores corrected for its errors.
+        metrics: of reports, beside the judge: see `evaluation.report_metrics`.
 
     Raises:
         EvaluationError: more is unscored or refused than the budget allows (the files are written all the same, and
@@ -177,8 +178,10 @@ def score(
     result = {"settings": settings, **summary, "faults": faults, "notes": notes, "ledger": ledger(folder, prices)}
     if calibration is not None:
         result["corrected"] = corrected_scores(scored_items(folder), read_calibration(calibration, settings))
+    if metrics:
+        result["report_metrics"] = report_metrics(scored_items(folder), metrics)
     folder.write_json("scores.json", result)
-    write_atomically(folder.path / "scores.csv", _csv(result))
+    write_atomically(folder.path / "scores.csv", partial(_write_csv, result))
     write_atomically(folder.path / "scores.md", markdown(result))
     folder.log_stage("score", started, {"items": summary["items"]})
     if faults:
@@ -260,32 +263,32 @@ def corrected_scores(items: Iterable[ScoredItem], calibration: Mapping[str, Any]
     return result
 
 
-COLUMNS = ("task", "part", "items", "scored", "unscored", "refused", "clusters", "mean", "low", "high", "interval")
+COLUMNS = ("task", "part", "items", "unscored", "refused", "clusters", "mean", "low", "high", "method")
 
 
 def lines(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the lines of the table: every task and its kinds, then the averages."""
     for name, task in result["tasks"].items():
         for part, tally in {"all": task, **(task["kinds"] if len(task["kinds"]) > 1 else {})}.items():
-            counts = {key: tally[key] for key in ("items", "scored")}
-            counts["unscored"] = tally["items"] - tally["scored"]
-            counts["refused"] = sum(task["refused"].values()) if part == "all" else ""
-            yield {"task": name, "part": part, **counts, **_figure(tally["estimate"])}
+            counts = {"items": tally["items"], "unscored": tally["items"] - tally["scored"]}
+            refused = sum(task["refused"].values()) if part == "all" else ""
+            yield {"task": name, "part": part, **counts, "refused": refused, **tally["estimate"]}
     for name, e in result["averages"].items():
-        counts = {"items": e["n"], "scored": e["n"], "unscored": "", "refused": ""}
-        yield {"task": f"average: {name}", "part": f"{e['tasks']} tasks", **counts, **_figure(e)}
+        yield {
+            "task": f"average: {name}",
+            "part": f"{e['tasks']} tasks",
+            "items": e["n"],
+            "unscored": "",
+            "refused": "",
+            **e,
+        }
 
 
-def _figure(e: Mapping[str, Any]) -> dict[str, Any]:
-    return {"interval": e["method"], **{name: e[name] for name in ("clusters", "mean", "low", "high")}}
-
-
-def _csv(result: Mapping[str, Any]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in line.items()} for line in lines(result))
-    return buffer.getvalue()
+def _write_csv(result: Mapping[str, Any], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines(result))
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -301,12 +304,15 @@ def markdown(result: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for line in lines(result):
-        figures = f"{percent(line['mean'])} | {interval(line['low'], line['high'])} | {line['interval']}"
+        figures = f"{percent(line['mean'])} | {interval(line['low'], line['high'])} | {line['method']}"
         cells = (line[name] for name in ("task", "part", "items", "unscored", "refused"))
         text.append(f"| {' | '.join(map(str, cells))} | {figures} |")
     for name, corrected in result.get("corrected", {}).items():
         value = f"{percent(corrected['value'])}, {interval(corrected['low'], corrected['high'])}"
         text += ["", f"{name}, corrected for the judge's errors on {corrected['judged']} items: {value}"]
+    for name, metrics in result.get("report_metrics", {}).items():
+        for metric, e in metrics.items():
+            text += ["", f"{name}, {metric}: {percent(e['mean'])}, {interval(e['low'], e['high'])}"]
     return "\n".join(text) + "\n"
 
 

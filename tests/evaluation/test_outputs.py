@@ -19,8 +19,9 @@ from evaluation.item import Item
 from evaluation.judging.judge import JudgeOptions
 from evaluation.judging.stage import judge
 from evaluation.leaderboard import write_leaderboard_zip
+from evaluation.options import Scoring
 from evaluation.prompting import read_response, render
-from evaluation.run_folder import Prices, RunFolder
+from evaluation.run_folder import RunFolder
 from evaluation.score import score
 from evaluation.task import load_items, load_tasks, select_tasks
 from medix.errors import ConfigError, EvaluationError
@@ -120,7 +121,7 @@ def test_the_first_judge_scores_and_the_others_measure_agreement(tmp_path, quest
 def test_ledger_counts_tokens_and_money(tmp_path, questions, fake_server):
     fake_server.reply = lambda prompt, asked: "A"
     folder = evaluated(tmp_path / "a", questions, fake_server.url)
-    ledger = score(folder, Prices(model_in=1.0, model_out=10.0))["ledger"]
+    ledger = score(folder, [1.0, 10.0])["ledger"]
     assert (ledger["model"]["prompt_tokens"], ledger["model"]["completion_tokens"]) == (120, 24)
     assert ledger["model"]["money"] == pytest.approx((120 * 1 + 24 * 10) / 1e6)
     assert ledger["judges"]["money"] is None
@@ -130,8 +131,9 @@ def test_ledger_counts_tokens_and_money(tmp_path, questions, fake_server):
 @pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "-1,2", "nan,1"])
 def test_malformed_prices_are_refused(text):
     with pytest.raises(ConfigError):
-        Prices.read(text)
-    assert Prices.read("1,2,3,4") == Prices(1, 2, 3, 4)
+        Scoring(prices=text).read_prices()
+    assert Scoring(prices="1,2,3,4").read_prices() == [1, 2, 3, 4]
+    assert Scoring().read_prices() == []
 
 
 def scored_as_released(archive: zipfile.ZipFile, name: str) -> dict[str, float]:

@@ -294,3 +294,24 @@ def test_malformed_judge_prompts_are_refused(tmp_path, fake_server, name, text, 
 
 def test_the_list_of_tasks_needs_no_model():
     assert "slake_zh" in run("run", "--tasks", "list")
+
+
+def test_report_metrics_beside_the_judge(tmp_path, fake_server, fake_judge):
+    fake_server.reply = lambda prompt, asked: "Clear."
+    fake_judge.reply = fair_judge
+    given = arguments(tmp_path, fake_server, "iu_xray", **{"judge-url": fake_judge.url, "judge-model": "j"})
+    text = run("run", *given, "--report-metrics", "bleu,rouge_l")
+    metrics = json.loads((tmp_path / "out" / "scores.json").read_text())["report_metrics"]["iu_xray"]
+    # One of one word is right, and one of the reference's three is found: 2 * 1 * 1/3 / (1 + 1/3) = 0.5.
+    assert metrics["rouge_l"]["mean"] == pytest.approx(0.5)
+    assert 0 < metrics["bleu"]["mean"] < 0.5
+    assert "iu_xray, rouge_l: 50.0 %" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"), [("radgraph", "pip install radgraph"), ("meteor", "no report metric 'meteor'")]
+)
+def test_a_report_metric_that_is_not_there_is_told_before_the_first_question(tmp_path, fake_server, metric, message):
+    with pytest.raises(ConfigError, match=message):
+        run("run", *arguments(tmp_path, fake_server), "--report-metrics", metric)
+    assert fake_server.bodies == []
