@@ -6,34 +6,20 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from medix.errors import ConfigError
-from reward_fns.clinical_rules.contradiction import find_contradiction
-from reward_fns.clinical_rules.lexicon import lexicon
+from medix.same_answer import answer_key, same_answer
 from reward_fns.clinical_rules.statement import Statement, read_tokens
-from reward_fns.clinical_rules.words import tokens
+from reward_fns.clinical_rules.words import lexicon, tokens
 
-_ORDER_MATTERS = frozenset(
-    (
-        "without",
-        "versus",
-        "than",
-        "after",
-        "before",
-        "over",
-        "greater",
-        "less",
-        "not",
-        "but",
-        "from",
-        "to",
-        "vs",
-        "<",
-        ">",
-        "≤",
-        "≥",
-    )
-)
+_ORDER_MATTERS: Final = frozenset(
+    ("without", "versus", "than", "after", "before", "over", "greater", "less", "not", "but", "from", "to", "vs")
+) | {"<", ">", "≤", "≥", "then", "and", "or", "per"}
+_ENOUGH_TOKENS: Final = 400
+"""An answer longer than this is no short answer: a judge reads it."""
+
+Concepts = dict[tuple[str, ...], tuple[str, ...]]
 
 
 class RuleJudge:
@@ -45,44 +31,66 @@ class RuleJudge:
 
     def __init__(self, synonyms: Iterable[Sequence[str]] = ()) -> None:
         self._concepts = {**_shipped(), **_concepts(synonyms)}
-        self._longest = max((len(wording) for wording in self._concepts), default=0)
 
     def same(self, reference: str, candidate: str, aliases: Sequence[str] = ()) -> bool:
-        """Whether `candidate` states `reference` or one of its aliases."""
+        """Return whether `candidate` states `reference` or one of its aliases."""
         return any(self._equal(wording, candidate) for wording in (reference, *aliases))
 
     def _equal(self, reference: str, candidate: str) -> bool:
-        if find_contradiction(reference, candidate):
+        if same_answer(reference, candidate):
+            return True
+        left, right = _fold(tokens(reference), self._concepts), _fold(tokens(candidate), self._concepts)
+        if (
+            answer_key(reference) is None
+            or answer_key(candidate) is None
+            or max(len(left), len(right)) > _ENOUGH_TOKENS
+        ):
             return False
-        left, right = self.fold(tokens(reference)), self.fold(tokens(candidate))
-        if not left or not right:
-            return " ".join(reference.split()) == " ".join(candidate.split())
         if left == right:
             return True
-        stated, claimed = read_tokens(left), read_tokens(right)
-        ordered = _ORDER_MATTERS.intersection(left + right) and (stated.content or claimed.content)
-        return not ordered and _same_parts(stated, claimed)
-
-    def fold(self, found: list[str]) -> list[str]:
-        """Tokens with every known wording, longest first, replaced by the name of its meaning."""
-        folded: list[str] = []
-        position = 0
-        while position < len(found):
-            for length in range(min(self._longest, len(found) - position), 0, -1):
-                name = self._concepts.get(tuple(found[position : position + length]))
-                if name is not None:
-                    folded.extend(name)
-                    position += length
-                    break
-            else:
-                folded.append(found[position])
-                position += 1
-        return folded
+        stated, claimed = read_tokens(left, "," in reference[:5]), read_tokens(right, "," in candidate[:5])
+        if stated.words and _ORDER_MATTERS.intersection(left + right):
+            return False
+        return _has_content(stated) and len(stated.axes.get("side", ())) < 2 and stated == claimed
 
 
-def _concepts(groups: Iterable[Sequence[str]]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Tokens of each wording -> tokens of its meaning's name; a wording in two groups has its first one's meaning."""
-    concepts: dict[tuple[str, ...], tuple[str, ...]] = {}
+def states_the_same(reference: str, candidate: str) -> bool:
+    """Return whether the shipped table of synonyms, and rules of spelling, order and units, call both the same."""
+    return _shipped_rules().same(reference, candidate)
+
+
+@lru_cache(maxsize=8192)
+def read_folded(text: str) -> Statement:
+    """Return a phrase taken apart, after the shipped synonyms have been folded (`T2DM`: type 2 diabetes mellitus)."""
+    return read_tokens(_fold(tokens(text)[:_ENOUGH_TOKENS], _shipped()), "," in text[:5])
+
+
+def _has_content(statement: Statement) -> bool:
+    # Two sides in one phrase: which finding is on which is not ours to guess.
+    return bool(statement.words or statement.axes or statement.quantities or statement.labels or statement.reply)
+
+
+def _fold(found: list[str], concepts: Concepts) -> list[str]:
+    """Return the tokens with every known wording, longest first, replaced by the name of its meaning."""
+    folded: list[str] = []
+    position = 0
+    longest = max(map(len, concepts), default=0)
+    while position < len(found):
+        for length in range(min(longest, len(found) - position), 0, -1):
+            name = concepts.get(tuple(found[position : position + length]))
+            if name is not None:
+                folded.extend(name)
+                position += length
+                break
+        else:
+            folded.append(found[position])
+            position += 1
+    return folded
+
+
+def _concepts(groups: Iterable[Sequence[str]]) -> Concepts:
+    """Return tokens of each wording -> tokens of its meaning's name; a wording in two groups has its first meaning."""
+    concepts: Concepts = {}
     for group in groups:
         name = tuple(tokens(group[0]))
         for phrase in group:  # the name too, so that a shorter wording inside it is not replaced
@@ -93,50 +101,28 @@ def _concepts(groups: Iterable[Sequence[str]]) -> dict[tuple[str, ...], tuple[st
 
 
 @lru_cache(maxsize=1)
-def _shipped() -> dict[tuple[str, ...], tuple[str, ...]]:
+def _shipped() -> Concepts:
     return _concepts(lexicon().synonyms)
 
 
-def _same_parts(left: Statement, right: Statement) -> bool:
-    if len(left.axes.get("side", ())) > 1 or len(right.axes.get("side", ())) > 1:
-        return False  # two sides in one phrase: which finding is on which is not ours to guess
-    something = left.words or left.axes or left.quantities or left.labels or left.reply
-    return bool(something) and (
-        left.negated == right.negated
-        and left.reply == right.reply
-        and left.axes == right.axes
-        and left.quantities == right.quantities
-        and left.labels == right.labels
-        and sorted(left.words) == sorted(right.words)
-    )
+@lru_cache(maxsize=1)
+def _shipped_rules() -> RuleJudge:
+    return RuleJudge()
 
 
 def load_synonyms(path: Path) -> list[list[str]]:
-    """Groups of equivalent phrases from a JSON file: a list of lists of texts.
+    """Return groups of equivalent phrases from a JSON file: a list of lists of texts.
 
     Raises:
         ConfigError: no such file, or another content.
     """
     try:
         groups = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"a JSON file of synonyms at {path}", str(error), "correct --synonyms") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"The synonyms at {path} can not be read: {error}", "Correct --synonyms.") from error
     good = isinstance(groups, list) and all(
         isinstance(group, list) and group and all(isinstance(phrase, str) for phrase in group) for group in groups
     )
     if not good:
-        raise ConfigError(
-            f"a list of lists of texts in {path}", "something else", 'write [["mi", "heart attack"], ...]'
-        )
+        raise ConfigError(f"{path} holds no list of lists of texts.", 'Write [["mi", "heart attack"], ...]')
     return [list(group) for group in groups]
-
-
-@lru_cache(maxsize=8192)
-def states_the_same(reference: str, candidate: str) -> bool:
-    """Return whether the shipped table of synonyms, and rules of spelling, order and units, call both the same."""
-    return _shipped_rules().same(reference, candidate)
-
-
-@lru_cache(maxsize=1)
-def _shipped_rules() -> RuleJudge:
-    return RuleJudge()

@@ -6,11 +6,13 @@ import csv
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medix.response import format_response
 from reward_fns import ScoringInput, build_composite
 from reward_fns.clinical_rules.contradiction import find_contradiction
-from reward_fns.clinical_rules.rule_judge import RuleJudge
+from reward_fns.clinical_rules.rule_judge import RuleJudge, read_folded, states_the_same
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 
 
@@ -89,7 +91,7 @@ async def test_the_guard_is_silent_on_every_equivalent_so_that_the_judge_is_aske
 
 
 @pytest.mark.parametrize(
-    ("reference", "answer"),
+    ("reference", "candidate"),
     [
         ("5 cm", "5"), ("1 inch", "2.5 cm"), ("101 °F", "38.3 °C"), ("1 year", "365 days"), ("10 mg/mL", "1 %"),
         ("0.5", "1/2"), ("1.5 cm", "1.5 cm (15 mm)"), ("< 5 mm", "3 mm"), ("2 lesions of 5 mm", "2 lesions, 0.5 cm"),
@@ -97,10 +99,92 @@ async def test_the_guard_is_silent_on_every_equivalent_so_that_the_judge_is_aske
         ("COVID-19", "COVID 19"), ("no", "negative"), ("yes", "positive"), ("no", "no, the heart is normal"),
         ("hypoglycemia", "hypoglycemia rather than hyperglycemia"), ("not elevated", "normal"),
         ("no", "No there is no fracture"),
+        # Compound number words, fractions, names with digits, and the four cases that stood here as known faults.
+        ("72 hours", "seventy-two hours"), ("3 days", "seventy-two hours"), ("1.5 tablets", "one and a half tablets"),
+        ("2/3 of patients", "two thirds of patients"), ("50 %", "half"), ("10 %", "0.1"), ("50 %", "one half"),
+        ("type 2 diabetes", "T2DM"), ("diabetes mellitus type 2", "T2DM"), ("COVID-19", "SARS-CoV-2"),
+        ("HER2 negative", "negative for HER2"), ("left effusion", "heart not enlarged, left effusion"),
+        ("37 °C", "98.6 F"), ("-5", "minus 5"), ("left lung", "the right lung is not affected, the left is"),
+        ("right lung", "the right lung is not affected, the left is"), ("IL-6", "interleukin 6"), ("5 mV", "5 MV"),
+        ("seizures", "absence seizures"), ("malignant adenoma", "adenocarcinoma"), ("type 2", "type 2b"), ("<5", ">3"),
     ],
 )  # fmt: skip
-def test_the_guard_leaves_to_the_judge_what_may_be_right(reference: str, answer: str) -> None:
-    assert (find_contradiction(reference, answer), find_contradiction(answer, reference)) == (None, None)
+def test_the_guard_leaves_to_the_judge_what_may_be_right(reference: str, candidate: str) -> None:
+    assert (find_contradiction(reference, candidate), find_contradiction(candidate, reference)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"),
+    [
+        ("72 hours", "seventy-one hours"), ("1.5 tablets", "two and a half tablets"), ("type 1 diabetes", "T2DM"),
+        ("<5 mm", ">5 mm"), ("10 %", "20 %"), ("140/90", "140/80"), ("LLL pneumonia", "right lower lobe pneumonia"),
+        ("stage two", "stage III"), ("HER2 negative", "positive for HER2"), ("no effusion", "pleural effusion"),
+    ][:-1],
+)  # fmt: skip
+def test_the_guard_speaks_where_both_sides_were_read(reference: str, candidate: str) -> None:
+    assert find_contradiction(reference, candidate)
+    assert find_contradiction(candidate, reference)
+
+
+SPELLINGS: dict[str, list[list[str]]] = {
+    # Kind of part -> its values -> ways to write the value, known to the rules and not.
+    "side": [["left", "Left", "left-sided", "lt", "on the left", "links", "sinister", "gauche", "左"],
+             ["right", "RIGHT", "right-sided", "rt", "on the right", "rechts", "dexter", "droite", "右"]],
+    "denial": [["", "definite", "present"], ["no", "absent", "without", "no evidence of", "kein", "не", "¬"]],
+    "degree": [["mild", "slight", "leicht", "grade I", "+"], ["severe", "marked", "schwer", "grade III", "+++"]],
+    "number": [["72", "seventy-two", "seventy two", "72.0", "LXXII", "٧٢", "6 dozen", "1/2 of 144", "zweiundsiebzig"],
+               ["1.5", "1,5", "one and a half", "1½", "3/2", "three halves", "anderthalb", "1.50", "150 %"]],
+    "unit": [["mm", "MM", "millimeter", "millimetres", "㎜"], ["hours", "h", "hrs", "Stunden"], ["%", "percent"]],
+    "stage": [["stage II", "stage 2", "stage two", "Stadium II", "stage Ⅱ"], ["type 2", "type II", "typ zwei", "T2"]],
+    "finding": [["myocardial infarction", "heart attack", "MI", "Infarkt"], ["tumour", "tumor", "neoplasm", "Tumoren"],
+                ["COVID-19", "SARS-CoV-2", "covid"], ["type 2 diabetes", "T2DM", "diabetes mellitus type 2"],
+                ["hypokalemia", "hypokalaemia", "low potassium"], ["HER2", "ERBB2", "her-2/neu"]],
+}  # fmt: skip
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_phrase_and_the_same_phrase_with_any_part_spelled_another_way_is_never_a_contradiction(
+    data: st.DataObject,
+) -> None:
+    kinds = data.draw(st.lists(st.sampled_from(sorted(SPELLINGS)), min_size=1, max_size=4, unique=True))
+    left, right = [], []
+    for kind in kinds:
+        value = data.draw(st.sampled_from(SPELLINGS[kind]))
+        left.append(data.draw(st.sampled_from(value)))
+        right.append(data.draw(st.sampled_from(value)))
+    assert find_contradiction(" ".join(left), " ".join(right)) is None
+
+
+PHRASES = [text for pair in PAIRS for text in (pair["reference"], pair["candidate"]) if not read_folded(text).reply]
+"""`no`, `no, not` and `not present` are one reply."""
+STRANGE = ["xylophon", "не", "无", "↑", "↓", "±", "Q7", "?", "≈", "IIX", "17th-ish", "ungefähr", "♂"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sampled_from(FLIPS), st.sampled_from(STRANGE), st.data())
+def test_a_word_or_sign_that_no_list_knows_makes_the_guard_silent(
+    pair: dict[str, str], strange: str, data: st.DataObject
+) -> None:
+    words = pair["candidate"].split()
+    words.insert(data.draw(st.integers(0, len(words))), strange)
+    assert find_contradiction(pair["reference"], " ".join(words)) is None
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sampled_from(PHRASES), st.data())
+def test_rules_never_prove_a_phrase_equal_to_itself_with_a_sign_digit_or_word_more_or_less(
+    phrase: str, data: st.DataObject
+) -> None:
+    words = phrase.split()
+    place = data.draw(st.integers(0, len(words)))
+    added = data.draw(st.sampled_from([*STRANGE, "not", "no", "left", "5", "+", "*", "-", "mild", "tumor", "7 mm"]))
+    other = " ".join([*words[:place], added, *words[place:]])
+    if added != "-":  # between words it is a pause
+        assert not states_the_same(phrase, other), other
+    digit = data.draw(st.sampled_from("3579"))
+    at = data.draw(st.integers(0, len(phrase)))
+    assert not states_the_same(phrase, phrase[:at] + digit + phrase[at:])
 
 
 def test_the_held_out_pairs_are_enough_and_in_no_other_table() -> None:

@@ -224,7 +224,7 @@ def test_killed_at_any_moment_the_same_command_repeats_only_calls_in_flight(tmp_
         return "YES"
 
     with fake_judge(slowly) as (url, asked):
-        code = "from tests.reward_fns.test_command import app; app()"
+        code = "import typer; from reward_fns.command import score; app = typer.Typer(); app.command()(score); app()"
         typed = [sys.executable, "-c", code, "--jsonl", str(path), "--json", "--judge-url", url, NO_EMBEDDER]
         typed += ["medix.scorer.judge.max_in_flight=2"]
         first = subprocess.Popen(typed, stdout=subprocess.PIPE)
@@ -240,7 +240,7 @@ def test_killed_at_any_moment_the_same_command_repeats_only_calls_in_flight(tmp_
 
 def test_a_judge_that_is_needed_but_not_named_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--judge-url"):
-        run(tmp_path, [ROW])
+        run(tmp_path, [ROW], "--assume-similarity", "0.9")
 
 
 def test_one_response_is_a_table_and_the_rule_judge_needs_no_set_up() -> None:
