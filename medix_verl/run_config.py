@@ -1,8 +1,7 @@
-"""Composes a run's configuration with Hydra, against the installed veRL's own schema, without importing veRL."""
+"""Compose a run's configuration with Hydra, against the installed veRL's own schema, without importing veRL."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ CONFIG_DIR: Final = shipped("recipes/medix") / "config"
 
 
 def compose_config(name: str, overrides: Sequence[str] = ()) -> Any:
-    """The resolved configuration that veRL's entry point would see: an OmegaConf `DictConfig`.
+    """Return the resolved configuration that veRL's entry point would see: an OmegaConf `DictConfig`.
 
     Raises:
         ConfigError: veRL is not installed, or a name or override does not fit the schema.
@@ -26,25 +25,18 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    search_path = f"hydra.searchpath=[file://{_verl_config_dir()}]"
-    with contextlib.ExitStack() as stack:
-        GlobalHydra.instance().clear()
-        stack.enter_context(initialize_config_dir(str(CONFIG_DIR), version_base=None))
+    spec = find_spec("verl")
+    if spec is None or spec.origin is None:
+        raise ConfigError("veRL is not installed in this environment.", "Run `make setup`.")
+    search_path = f"hydra.searchpath=[file://{Path(spec.origin).parent / 'trainer' / 'config'}]"
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
         try:
             config = compose(name, overrides=[*overrides, search_path])
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
-            message = " ".join(str(error).split())
             raise ConfigError(
-                f"overrides that fit {name}.yaml and veRL's schema",
-                message,
-                "correct the key (`+key=value` adds a new one); DRY_RUN=1 prints every key there is",
+                f"An override does not fit {name}.yaml and veRL's schema: {' '.join(str(error).split())}.",
+                "Correct the key (`+key=value` adds a new one); DRY_RUN=1 prints every key there is.",
             ) from error
     return config
-
-
-def _verl_config_dir() -> Path:
-    spec = find_spec("verl")
-    if spec is None or spec.origin is None:
-        raise ConfigError("an installed veRL", "none in this environment", "run `make setup`")
-    return Path(spec.origin).parent / "trainer" / "config"

@@ -56,16 +56,20 @@ def repair(site_packages: Path) -> str:
     if error is None:
         return "torchvision imports beside this torch: nothing to repair"
     if "torchvision::nms does not exist" not in error:
-        raise ConfigError("an importable torchvision", error, "install the torchvision that belongs to this torch")
+        raise ConfigError(
+            f"torchvision fails to import: {error}.", "Install the torchvision that belongs to this torch."
+        )
     (site_packages / f"{HOOK_NAME}.py").write_text(HOOK, encoding="utf-8")
     (site_packages / f"{HOOK_NAME}.pth").write_text(f"import {HOOK_NAME}\n", encoding="utf-8")
     error = torchvision_error()
     if error is not None:
-        raise ConfigError("an importable torchvision after the repair", error, "recreate .venv with `make setup`")
+        raise ConfigError(
+            f"torchvision fails to import after the repair: {error}.", "Make .venv again with `make setup`."
+        )
     return f"torchvision repaired beside the CPU torch: operators declared by {site_packages / HOOK_NAME}.pth"
 
 
 if __name__ == "__main__":
     if sys.prefix == sys.base_prefix:
-        raise SystemExit("expected a virtual environment; found the system Python. Fix: run `make setup`")
+        raise SystemExit("This is the system's Python, not a virtual environment. Fix: run `make setup`.")
     print(repair(Path(sysconfig.get_paths()["purelib"])))

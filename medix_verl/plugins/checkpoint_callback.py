@@ -1,7 +1,6 @@
 """After veRL's driver has saved a checkpoint: write its manifest, choose the best, prune. And save on demand.
 
-Named in a recipe by `trainer.checkpoint_callback_class=medix_verl.plugins.checkpoint_callback.MedixCheckpointCallback`.
-veRL's own `trainer.max_actor_ckpt_to_keep` stays null: it knows no best checkpoint.
+Named by `trainer.checkpoint_callback_class`. veRL's own `max_actor_ckpt_to_keep` stays null: it knows no best one.
 """
 
 from __future__ import annotations
@@ -25,13 +24,7 @@ POLL_S = 0.5
 
 
 class MedixCheckpointCallback(CheckpointCallback):  # type: ignore[misc]
-    """Look after checkpoints by `medix.checkpoints`, see `medix_verl.training.checkpoints.CheckpointOptions`.
-
-    Raises:
-        ConfigError: at start, for anything wrong there.
-        OSError, ExportError: from `on_save`, when a shard can not be read again or a file not be written; veRL then
-            ends the run, as a checkpoint is lost.
-    """
+    """Look after checkpoints by `medix.checkpoints`. What fails on a save ends the run, as a checkpoint is lost."""
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)

@@ -24,8 +24,7 @@ class MedixDataset(RLHFDataset):  # type: ignore[misc]  # veRL carries no types
     """Give prepared rows, text-only and with images in any mixture.
 
     Raises:
-        DataError: a file lacks columns, was counted for another image processor, or holds prompts longer than
-            `data.max_prompt_length`.
+        DataError: a file lacks columns, was counted for another image processor, or holds too long prompts.
     """
 
     def _read_files_and_tokenize(self) -> None:
@@ -69,13 +68,9 @@ def _check_geometry(path: Path, processor: object) -> None:
     image_processor, folder = getattr(processor, "image_processor", None), path.parent
     if image_processor is None or not (folder / manifest.NAME).is_file():
         return
-    counted, size = manifest.read(folder)["model"].get("geometry"), image_processor.size
-    mine = {
-        "patch_size": image_processor.patch_size,
-        "merge_size": image_processor.merge_size,
-        "min_pixels": size["shortest_edge"],
-        "max_pixels": size["longest_edge"],
-    }
+    mine = {name: getattr(image_processor, name) for name in ("patch_size", "merge_size")}
+    mine |= {"min_pixels": image_processor.size["shortest_edge"], "max_pixels": image_processor.size["longest_edge"]}
+    counted = manifest.read(folder)["model"].get("geometry")
     if counted is not None and counted != mine:
         raise DataError(
             f"The tokens of {path} were counted for an image processor with {counted}; the model's has {mine}.",

@@ -36,9 +36,6 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     Settings (`sampler_kwargs`): `poll_interval_s`, `train_batch_size`, `filter_groups` (veRL's own block),
     `max_filtered_batches` (stop after so many batches' worth of filtered groups in one step), `mean_band`
     (`medix.filter`: groups to drop beside those without any spread), `validation_samples` (see `ValidationSamples`).
-
-    Raises:
-        ConfigError: a band that is empty, or that nothing would apply.
     """
 
     def __init__(self, *, sampler_kwargs: Any, **kwargs: Any) -> None:
@@ -71,7 +68,7 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
         self._filtered_groups = 0
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         batch, rewards, refused = self._without_refused(batch)
-        metrics.update(reward_metrics([key.split("_")[0] for key in rewards], list(rewards.values())))
+        metrics.update(reward_metrics([_group(key) for key in rewards], list(rewards.values())))
         metrics["reward/refused_groups"] = len(refused)
         if partition_id == "val":
             # veRL does not log the metrics of a validation batch, so the count goes with the next step's.
@@ -96,15 +93,15 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
             for key, found in zip(batch.keys, fields, strict=True)
             if "reward_extra_info" in found
         }
-        refused = {key.split("_")[0] for key, reward in rewards.items() if reward.get(REFUSED)}
+        refused = {_group(key) for key, reward in rewards.items() if reward.get(REFUSED)}
         if not refused:
             return batch, rewards, refused
-        kept = [position for position, key in enumerate(batch.keys) if key.split("_")[0] not in refused]
+        kept = [position for position, key in enumerate(batch.keys) if _group(key) not in refused]
         logger.warning("dropped %s group(s) of %s: the judge refused a response", len(refused), batch.partition_id)
         if not kept:
             fix = "See rollouts/refused.jsonl; take another judge, or set medix.scorer.on_refusal=stop."
             raise TrainingGuardError("The judge refused a response of every group of the batch.", fix)
-        tq.kv_clear(keys=[key for key in batch.keys if key.split("_")[0] in refused], partition_id=batch.partition_id)
+        tq.kv_clear(keys=[key for key in batch.keys if _group(key) in refused], partition_id=batch.partition_id)
         if batch.partition_id == "val":
             _do_not_expect(refused)
         smaller = KVBatchMeta(
@@ -112,7 +109,7 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
             keys=[batch.keys[position] for position in kept],
             tags=[batch.tags[position] for position in kept],
         )
-        return smaller, {key: reward for key, reward in rewards.items() if key.split("_")[0] not in refused}, refused
+        return smaller, {key: reward for key, reward in rewards.items() if _group(key) not in refused}, refused
 
     def _sync_metadata_from_transfer_queue(self) -> None:
         super()._sync_metadata_from_transfer_queue()
@@ -143,7 +140,7 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
 
     def _metric_values(self, partition_id: str, uids: set[str]) -> dict[str, list[float]]:
         """Return group -> the filter's metric of each of its responses."""
-        keys = [key for key in self.partitions[partition_id] if key.split("_")[0] in uids]
+        keys = [key for key in self.partitions[partition_id] if _group(key) in uids]
         values: dict[str, list[float]] = defaultdict(list)
         if not keys:
             return values
@@ -154,7 +151,7 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
             info = {} if canonical else getattr(value, "data", value).get("reward_extra_info", {})
             # veRL's own rule has seen these groups first, and refuses a metric that a response does not have.
             number = value.sum().item() if canonical else info[self.filter_groups_metric]
-            values[key.split("_")[0]].append(float(number))
+            values[_group(key)].append(float(number))
         return values
 
     def _evict_terminal_groups(self, *args: Any, **kwargs: Any) -> tuple[set[str], int, int, dict[str, Any]]:
@@ -168,6 +165,10 @@ class MedixReplayBuffer(ReplayBuffer):  # type: ignore[misc]
                 "trainer.v1.sampler.sampler_kwargs.max_filtered_batches.",
             )
         return evicted
+
+
+def _group(key: str) -> str:
+    return key.split("_")[0]
 
 
 def _do_not_expect(uids: set[str]) -> None:

@@ -55,9 +55,7 @@ class ValidationSamples:
         samples = self._chosen()
         self._seen = {}
         write_atomically(self._folder / f"step_{step}.jsonl", "".join(json.dumps(row) + "\n" for row in samples))
-        for tracker, show in (("tensorboard", _to_tensorboard), ("wandb", _to_wandb), ("trackio", _to_trackio)):
-            if tracker in self._trackers:
-                show(self._folder, samples, step)
+        _to_trackers(self._trackers, self._folder, samples, step)
         return samples
 
     def _chosen(self) -> list[dict[str, Any]]:
@@ -92,34 +90,30 @@ def _stem(sample_id: str) -> str:
     return hashlib.sha256(sample_id.encode()).hexdigest()
 
 
-def _to_tensorboard(folder: Path, samples: list[dict[str, Any]], step: int) -> None:
-    import numpy as np
-    from PIL import Image
-    from torch.utils.tensorboard import SummaryWriter
+def _to_trackers(trackers: set[str], folder: Path, samples: list[dict[str, Any]], step: int) -> None:
+    pictures = [str(folder / sample["images"][0]) if sample["images"] else None for sample in samples]
+    cells = [[sample[name] for name in COLUMNS] for sample in samples]
+    shown = list(zip(pictures, cells, strict=True))
+    if "tensorboard" in trackers:
+        import numpy as np
+        from PIL import Image
+        from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(os.environ.get("TENSORBOARD_DIR", "tensorboard_log")) as writer:
-        for number, sample in enumerate(samples):
-            for image in sample["images"][:1]:
-                writer.add_image(f"{KEY}/{number}", np.asarray(Image.open(folder / image)), step, dataformats="HWC")
-            # TensorBoard reads markdown: four spaces make it plain text, whatever the model wrote.
-            lines = "\n".join(str(sample[name]) for name in COLUMNS).splitlines()
-            writer.add_text(f"{KEY}/{number}", "\n".join(f"    {line}" for line in lines), step)
+        with SummaryWriter(os.environ.get("TENSORBOARD_DIR", "tensorboard_log")) as writer:
+            for number, (picture, texts) in enumerate(shown):
+                if picture is not None:
+                    writer.add_image(f"{KEY}/{number}", np.asarray(Image.open(picture)), step, dataformats="HWC")
+                # TensorBoard reads markdown: four spaces make it plain text, whatever the model wrote.
+                lines = "\n".join(map(str, texts)).splitlines()
+                writer.add_text(f"{KEY}/{number}", "\n".join(f"    {line}" for line in lines), step)
+    if "wandb" in trackers:
+        import wandb
 
+        rows = [[picture and wandb.Image(picture), *texts] for picture, texts in shown]
+        wandb.log({KEY: wandb.Table(columns=["image", *COLUMNS], data=rows)}, step=step)
+    if "trackio" in trackers:
+        import pandas
+        import trackio
 
-def _to_wandb(folder: Path, samples: list[dict[str, Any]], step: int) -> None:
-    import wandb
-
-    images = [wandb.Image(str(folder / sample["images"][0])) if sample["images"] else None for sample in samples]
-    rows = [[image, *(sample[name] for name in COLUMNS)] for image, sample in zip(images, samples, strict=True)]
-    # W&B shows a table of the last step, and pictures with a slider over the steps.
-    pictures = [image for image in images if image is not None]
-    wandb.log({KEY: wandb.Table(columns=["image", *COLUMNS], data=rows), f"{KEY}_images": pictures}, step=step)
-
-
-def _to_trackio(folder: Path, samples: list[dict[str, Any]], step: int) -> None:
-    import pandas
-    import trackio
-
-    images = [trackio.Image(str(folder / sample["images"][0])) if sample["images"] else None for sample in samples]
-    rows = [[image, *(sample[name] for name in COLUMNS)] for image, sample in zip(images, samples, strict=True)]
-    trackio.log({KEY: trackio.Table(dataframe=pandas.DataFrame(rows, columns=["image", *COLUMNS]))}, step=step)
+        rows = [[picture and trackio.Image(picture), *texts] for picture, texts in shown]
+        trackio.log({KEY: trackio.Table(dataframe=pandas.DataFrame(rows, columns=["image", *COLUMNS]))}, step=step)

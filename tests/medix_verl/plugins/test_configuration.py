@@ -1,25 +1,21 @@
-"""The YAML files compose against the schema of the installed veRL, with the values that they state."""
+"""The YAML files compose against the schema of the installed veRL, with the values they state; a colocated judge."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
-from medix_verl.preflight import config as settings
+from medix_verl.preflight.scorers import check_colocated_judge
 from medix_verl.run_config import CONFIG_DIR, compose_config
+from reward_fns.scorers.service import ScorerService
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration each time
 
-ROOT = Path(__file__).resolve().parents[3]
-RECIPES = sorted(path.stem for path in CONFIG_DIR.glob("medix_*.yaml"))
-ALGORITHMS = sorted(path.stem for path in (CONFIG_DIR / "algorithm").glob("*.yaml"))
 
 ACTOR = "actor_rollout_ref.actor"
 STATED: dict[str, dict[str, Any]] = {
@@ -56,25 +52,11 @@ STATED: dict[str, dict[str, Any]] = {
 }
 
 
-def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value of every leaf that a YAML file states, lists as they are, interpolations left out."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            found |= leaves(value, f"{prefix}{key}.")
-        elif not (isinstance(value, str) and ("${" in value or value == "???")):
-            found[prefix + str(key)] = value
-    return found
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_composes_and_makes_sense(name: str) -> None:
-    config = compose_config(name)
-    assert settings.check_reward_manager(config) == "MedixRewardManager"
-    assert settings.check_load_format(config) == "auto"
-    assert "prompts x" in settings.check_batch_sizes(config)
-    settings.check_lengths(config)
-    assert OmegaConf.select(config, "trainer.use_v1") is True
+@pytest.mark.parametrize(("name", "values"), STATED.items(), ids=STATED.keys())
+def test_an_algorithm_sets_what_it_states(name: str, values: dict[str, Any]) -> None:
+    assert {path.stem for path in (CONFIG_DIR / "algorithm").glob("*.yaml")} == set(STATED)
+    config = compose_config("medix_cpu", [f"algorithm={name}"])
+    assert {key: OmegaConf.select(config, key) for key in values} == values
 
 
 @pytest.mark.parametrize(
@@ -87,82 +69,83 @@ def test_the_pearson_guard_fits_the_precision(name: str, expected: tuple[float, 
     assert (watchdog.pearson_warn_below, watchdog.pearson_stop_below, watchdog.pearson_steps) == expected
 
 
-def test_what_the_cpu_files_state_is_in_force() -> None:
-    config = compose_config("medix_cpu")
-    stated = yaml.safe_load((CONFIG_DIR / "hardware" / "cpu.yaml").read_text())
-    stated.pop("defaults", None)
-    for key, value in leaves(stated).items():
-        assert OmegaConf.select(config, key) == value, key
-
-
-def test_every_algorithm_has_its_row_here() -> None:
-    assert set(ALGORITHMS) == set(STATED)
-
-
-@pytest.mark.parametrize(("name", "values"), STATED.items(), ids=STATED.keys())
-def test_an_algorithm_sets_what_it_states(name: str, values: dict[str, Any]) -> None:
-    config = compose_config("medix_cpu", [f"algorithm={name}"])
-    assert {key: OmegaConf.select(config, key) for key in values} == values
-
-
 @pytest.mark.parametrize("preset", ["strict", "paper"])
 def test_a_reward_preset_reaches_the_configuration(preset: str) -> None:
     config = compose_config("medix_cpu", [f"reward_preset={preset}"])
     assert config.medix.reward.preset == preset
-    weights = [part.weight for part in config.medix.reward.components.values()]
-    assert sum(weights) == pytest.approx(1.0)
+    assert sum(part.weight for part in config.medix.reward.components.values()) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides", "named"),
+    ("name", "override", "named"),
     [
-        ("medix_cpu", ["trainer.total_epoch=3"], "total_epoch"),
-        ("medix_cpu", ["actor_rollout_ref.actor.clip_ratio_hi=0.3"], "clip_ratio_hi"),
-        ("medix_cpu", ["medix.scorer.judge.modle=x"], "modle"),
-        ("medix_cpu", ["medix.reward.components.embed_acuracy.weight=0"], "embed_acuracy"),
-        ("medix_cpu", ["algorithm=ppo2"], "ppo2"),
-        ("medix_cpu", ["reward_preset=lenient"], "lenient"),
-        ("medix_cpu", ["data.seed=[1"], "[1"),
-        ("medix_cpu", ["data.seed=${nowhere.at_all}"], "nowhere"),
-        ("medix_cpu", ["reward=null"], "NoneType"),
-        ("medix_70b_nowhere", [], "medix_70b_nowhere"),
+        ("medix_cpu", "trainer.total_epoch=3", "total_epoch"),
+        ("medix_cpu", "medix.scorer.judge.modle=x", "modle"),
+        ("medix_cpu", "medix.reward.components.embed_acuracy.weight=0", "embed_acuracy"),
+        ("medix_cpu", "algorithm=ppo2", "dapo"),  # Hydra lists what there is
+        ("medix_cpu", "reward_preset=lenient", "lenient"),
+        ("medix_cpu", "data.seed=[1", "[1"),
+        ("medix_cpu", "data.seed=${nowhere.at_all}", "nowhere"),
+        ("medix_cpu", "reward=null", "NoneType"),
+        ("medix_70b_nowhere", "data.seed=1", "medix_70b_nowhere"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_key_that_does_not_fit_is_a_config_error_that_names_it(name: str, overrides: list[str], named: str) -> None:
+def test_a_key_that_does_not_fit_is_a_config_error_that_names_it(name: str, override: str, named: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        compose_config(name, overrides)
-    assert named in caught.value.found
+        compose_config(name, [override])
+    assert named in caught.value.problem
 
 
-def test_one_composition_does_not_colour_the_next() -> None:
-    compose_config("medix_cpu", ["algorithm=gspo"])
-    assert OmegaConf.select(compose_config("medix_cpu"), f"{ACTOR}.policy_loss.loss_mode") == "vanilla"
+@pytest.fixture(scope="module")
+def colocated() -> Any:
+    """Composed once: it takes a second."""
+    return compose_config("medix_cpu", ["judge=colocated", "reward.reward_model.model_path=outputs/smollm2"])
 
 
-def dry_run(run: Path, *overrides: str, **knobs: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "DRY_RUN": "1", "RUN": str(run), **knobs}
-    command = ["bash", "recipes/medix/run_cpu.sh", *overrides]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+def test_one_switch_has_verl_serve_the_judge_and_the_client_ask_for_it(colocated: Any) -> None:
+    model, judge = colocated.reward.reward_model, colocated.medix.scorer.judge
+    assert (model.enable, model.enable_resource_pool, model.rollout.name) == (True, True, "vllm")
+    assert (model.rollout.enable_sleep_mode, model.rollout.free_cache_engine) == (False, False)
+    assert judge.model == model.model_path == "outputs/smollm2"
+    assert list(judge.urls) == []
+    assert judge.max_in_flight == model.rollout.max_num_seqs == 16
+    ScorerService(OmegaConf.to_container(colocated.medix.scorer, resolve=True))  # refuses an option it does not know
+    module = importlib.import_module(colocated.reward.custom_reward_function.path.removeprefix("pkg://"))
+    with pytest.raises(RuntimeError, match="MedixRewardManager"):  # veRL wants the name, and must never score with it
+        getattr(module, colocated.reward.custom_reward_function.name)()
 
 
-def test_the_scripts_knobs_reach_the_configuration_and_a_dry_run_starts_nothing(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shown = dry_run(run, "data.seed=9", ALGO="gspo", STEPS="7", REWARD="paper", MODEL="/models/mine", SEED="4")
-    assert shown.returncode == 0, shown.stderr
-    config = yaml.safe_load(shown.stdout)
-    assert config["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"] == "gspo"
-    assert config["trainer"]["total_training_steps"] == 7
-    assert config["medix"]["reward"]["preset"] == "paper"
-    assert config["actor_rollout_ref"]["model"]["path"] == "/models/mine"
-    assert config["data"]["train_files"] == f"{run}/data/train.parquet"
-    assert config["data"]["seed"] == 9  # overrides come last and win
-    assert not run.exists()
+PARTS = {
+    "config.json": "{}",
+    "tokenizer_config.json": "{}",
+    "chat_template.jinja": "{{ messages }}",
+    "model.safetensors": "",
+}
+FAULTS: dict[str, tuple[dict[str, str | None], dict[str, Any], str | None]] = {
+    # Files that are missing (None) or hold something else, settings, what the refusal names.
+    "a whole folder": ({}, {}, None),
+    **{f"no {name}": ({name: None}, {}, "has no ") for name in PARTS},
+    "code of its own": ({"tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["x.Mine", null]}}'}, {}, "auto_map"),
+    "damaged": ({"tokenizer_config.json": "{"}, {}, "tokenizer_config"),
+    "no folder": ({}, {"reward.reward_model.model_path": "outputs/no-such-folder"}, "JUDGE_MODEL"),
+    "no name for veRL": ({}, {"reward.custom_reward_function.path": None}, "custom_reward_function"),
+    "no slots": ({}, {"reward.reward_model.enable_resource_pool": False}, "enable_resource_pool"),
+    "a misspelt check": ({}, {"medix.judge_check": "never"}, "judge_check"),
+}
 
 
-def test_an_unknown_algorithm_ends_the_script_with_one_message(tmp_path: Path) -> None:
-    shown = dry_run(tmp_path / "run", ALGO="ppo2")
-    assert shown.returncode == 2
-    assert shown.stderr.startswith("error: ALGO is 'ppo2'.")
-    assert "Traceback" not in shown.stderr
-    assert "dapo" in shown.stderr
+@pytest.mark.parametrize(("files", "settings", "named"), FAULTS.values(), ids=FAULTS)
+def test_what_a_colocated_judge_needs_is_looked_at_before_the_run(
+    files: dict[str, str | None], settings: dict[str, Any], named: str | None, colocated: Any, tmp_path: Path
+) -> None:
+    for name, content in {**PARTS, **files}.items():
+        if content is not None:
+            (tmp_path / name).write_text(content)
+    config = OmegaConf.create(OmegaConf.to_container(colocated))
+    for key, value in {"reward.reward_model.model_path": str(tmp_path), **settings}.items():
+        OmegaConf.update(config, key, value)
+    if named is None:
+        assert check_colocated_judge(config).status == "warn"  # no verdict was seen
+        return
+    with pytest.raises(ConfigError, match=named):
+        check_colocated_judge(config)

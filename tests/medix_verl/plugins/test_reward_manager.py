@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from medix_verl.preflight.scorers import FIXED_VERDICTS
 from medix_verl.report.run_folder import is_component
 from medix_verl.run_config import compose_config
 from reward_fns import AssumedScorers
-from reward_fns.composite import ANSWER_HASH, DISAGREE, JUDGE_FAULTS
-from reward_fns.scorers.types import JudgeRequest, RefusedSample, Similarity, Verdict
+from reward_fns.scorers.types import JudgeRequest, RefusedSample, Verdict
 
 pytestmark = [
     pytest.mark.slow,  # imports torch, veRL and Ray
@@ -36,10 +34,24 @@ class FakeTokenizer:
         return "".join(chr(int(number)) for number in ids)
 
 
-class FakeOpening:
-    """What the manager asks of the service beside scores."""
+class FakeService(AssumedScorers):
+    """Stands for the scorer service: right on the fixed verdicts but the `wrong` ones, or failing, YES and 0.9 else."""
 
     judge_faults, at_once = 0, 4
+    wrong: tuple[str, ...] = ()
+    fault: Exception | None = None
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(judge_says=True, cosine=0.9)
+        object.__setattr__(self, "asked", [])
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        await asyncio.sleep(0)
+        if self.fault is not None:
+            raise self.fault
+        self.asked.append(request.candidate)  # type: ignore[attr-defined]
+        right = {answer: right for _, _, answer, right in FIXED_VERDICTS}.get(request.candidate, True)
+        return Verdict(correct=right != (request.candidate in self.wrong))
 
     def open(self, needs: frozenset[str]) -> None: ...
 
@@ -47,46 +59,6 @@ class FakeOpening:
         return self
 
     async def aclose(self) -> None: ...
-
-
-class FakeScorers(FakeOpening, AssumedScorers):
-    """Says YES and 0.9 to everything, in place of the scorer service; each verdict takes it two requests."""
-
-    async def judge(self, request: JudgeRequest) -> Verdict:
-        self.judge_faults += 1
-        return await super().judge(request)
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        super().__init__(judge_says=True, cosine=0.9)
-
-
-class FakeBrokenScorers(FakeOpening):
-    """A judge that gave up."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        pass
-
-    async def judge(self, request: JudgeRequest) -> Verdict:
-        raise ScorerError("There was no verdict for an hour.", "See to the judge.")
-
-    async def similarity(self, reference: str, candidate: str) -> Similarity:
-        return Similarity(0.9)
-
-
-class FakeChatJudge(FakeOpening, AssumedScorers):
-    """Right on the fixed verdicts but those whose answers are listed; counts what it is asked."""
-
-    wrong: tuple[str, ...] = ()
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        super().__init__(judge_says=True, cosine=0.9)
-        self.asked: list[str] = []
-
-    async def judge(self, request: JudgeRequest) -> Verdict:
-        await asyncio.sleep(0)
-        self.asked.append(request.candidate)
-        right = {answer: right for _, _, answer, right in FIXED_VERDICTS}.get(request.candidate, True)
-        return Verdict(correct=right != (request.candidate in self.wrong))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +102,7 @@ def batch(*responses: str, modality: str = "X_RAY", pad: int = 3) -> Any:
     return DataProto.from_dict(tensors=tensors, non_tensors=extra)
 
 
-def make_manager(config: Any, monkeypatch: pytest.MonkeyPatch, scorers: type = FakeScorers, **kwargs: Any) -> Any:
+def make_manager(config: Any, monkeypatch: pytest.MonkeyPatch, scorers: type = FakeService, **kwargs: Any) -> Any:
     from medix_verl.plugins.reward_manager import MedixRewardManager
 
     monkeypatch.setattr("reward_fns.scorers.service.ScorerService", scorers)
@@ -141,12 +113,11 @@ async def test_a_right_response_is_paid_in_full_and_logged(
     config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     manager = make_manager(config, monkeypatch)
-    result = await manager.run_single(batch(RIGHT))
+    result = await manager.run_single(batch("no form at all", RIGHT))  # of a session's trajectories the last
     assert result["reward_score"] == pytest.approx(1.0)
     assert all(isinstance(value, float) for value in result["reward_extra_info"].values())
     assert result["reward_extra_info"]["score"] == result["reward_score"]
-    (line,) = (tmp_path / "rollouts" / "scored.jsonl").read_text().splitlines()
-    record = json.loads(line)
+    record = json.loads((tmp_path / "rollouts" / "scored.jsonl").read_text())
     wanted = {
         "step": 5,
         "split": "train",
@@ -158,30 +129,6 @@ async def test_a_right_response_is_paid_in_full_and_logged(
     assert {key: record[key] for key in wanted} == wanted
     assert record["response"] == RIGHT  # neither prompt nor padding
     assert record["scores"] == result["reward_extra_info"]
-
-
-async def test_a_component_sees_the_images_and_the_rows_other_columns(
-    config: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from medix_verl.plugins.reward_manager import scoring_input_of
-
-    item = batch(RIGHT)[-1]
-    item.non_tensor_batch["extra_info"] |= {"patient": "p7"}
-    image = {"type": "image", "bytes": b"png", "image": object()}
-    item.non_tensor_batch["raw_prompt"] = [
-        {"role": "system", "content": "text only"},
-        {"role": "user", "content": [image, {"type": "text", "text": "Diagnosis?"}, {**image, "bytes": b"jpeg"}]},
-    ]
-    found = scoring_input_of(item, RIGHT)
-    assert found.extra == {"patient": "p7"}
-    assert found.images == (b"png", b"jpeg")
-    assert scoring_input_of(batch(RIGHT)[-1], RIGHT).images == ()
-
-
-async def test_the_last_trajectory_of_a_session_is_scored(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = make_manager(config, monkeypatch)
-    result = await manager.run_single(batch(RIGHT, "no form at all"))
-    assert result["reward_score"] == 0.0
 
 
 async def test_every_response_has_the_same_keys(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,68 +144,36 @@ async def test_every_response_has_the_same_keys(config: Any, monkeypatch: pytest
     assert found[3]["score"] == pytest.approx(0.955)
 
 
-async def test_wordings_that_differ_in_case_only_count_as_one_answer(
-    config: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    manager = make_manager(config, monkeypatch)
-    texts = [RIGHT, RIGHT.replace("lung infection", "Lung Infection "), RIGHT.replace("lung infection", "effusion")]
-    texts += ["no form", "no form either"]
-    hashes = [(await manager.run_single(batch(text)))["reward_extra_info"][ANSWER_HASH] for text in texts]
-    assert hashes[0] == hashes[1] != hashes[2]
-    assert hashes[0] == zlib.crc32(b"lung infection")
-    assert hashes[3] != hashes[4]  # two responses without an answer are no repetition of each other
+def test_a_component_sees_the_images_and_the_rows_other_columns() -> None:
+    from medix_verl.plugins.reward_manager import scoring_input_of
 
-
-async def test_failed_requests_are_told_once(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = make_manager(config, monkeypatch)
-    texts = [RIGHT, RIGHT.replace("lung infection", "pneumonia"), RIGHT]  # the second needs no judge: it is exact
-    assert [(await manager.run_single(batch(text)))["reward_extra_info"][JUDGE_FAULTS] for text in texts] == [1, 0, 1]
-
-
-@pytest.mark.parametrize(("cosine", "differs"), [(0.9, 0.0), (0.1, 1.0)])
-async def test_judge_and_embedder_that_differ_are_told(
-    cosine: float, differs: float, config: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Scorers(FakeOpening, AssumedScorers):
-        def __init__(self, settings: dict[str, Any]) -> None:
-            super().__init__(judge_says=True, cosine=cosine)
-
-    manager = make_manager(config, monkeypatch, Scorers)
-    row = (await manager.run_single(batch(RIGHT.replace("lung infection", "something else"))))["reward_extra_info"]
-    assert row[DISAGREE] == differs
-    exact = (await manager.run_single(batch(RIGHT.replace("lung infection", "pneumonia"))))["reward_extra_info"]
-    assert exact[DISAGREE] == -1  # nobody was asked
-
-
-def test_what_the_scorers_lack_fails_at_the_start(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reward_fns.scorers.service import ScorerService
-
-    OmegaConf.update(config, "medix.scorer.judge.prompt", "/none.txt", force_add=True)
-    with pytest.raises(ConfigError, match=r"/none\.txt"):
-        make_manager(config, monkeypatch, ScorerService)
+    item = batch(RIGHT)[-1]
+    item.non_tensor_batch["extra_info"] |= {"patient": "p7"}
+    image = {"type": "image", "bytes": b"png", "image": object()}
+    item.non_tensor_batch["raw_prompt"] = [
+        {"role": "system", "content": "text only"},
+        {"role": "user", "content": [image, {"type": "text", "text": "Diagnosis?"}, {**image, "bytes": b"jpeg"}]},
+    ]
+    found = scoring_input_of(item, RIGHT)
+    assert found.extra == {"patient": "p7"}
+    assert found.images == (b"png", b"jpeg")
+    assert scoring_input_of(batch(RIGHT)[-1], RIGHT).images == ()
 
 
 async def test_a_scorer_that_gave_up_is_never_a_score(
     config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    manager = make_manager(config, monkeypatch, FakeBrokenScorers)
+    monkeypatch.setattr(FakeService, "fault", ScorerError("There was no verdict for an hour.", "See to the judge."))
     with pytest.raises(ScorerError, match="no verdict for an hour"):
-        await manager.run_single(batch(RIGHT))
+        await make_manager(config, monkeypatch).run_single(batch(RIGHT))
     assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
-
-
-class FakeRefusingScorers(FakeBrokenScorers):
-    """A judge with a content filter."""
-
-    async def judge(self, request: JudgeRequest) -> Verdict:
-        raise RefusedSample("The judge refuses the sample: content filter.", "Look at it.")
 
 
 async def test_a_response_that_the_judge_refuses_is_marked_and_set_aside(
     config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    manager = make_manager(config, monkeypatch, FakeRefusingScorers)
-    result = await manager.run_single(batch(RIGHT))
+    monkeypatch.setattr(FakeService, "fault", RefusedSample("The judge refuses it: content filter.", "Look at it."))
+    result = await make_manager(config, monkeypatch).run_single(batch(RIGHT))
     assert result["reward_extra_info"][REFUSED] == 1.0
     assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
     row = json.loads((tmp_path / "rollouts" / "refused.jsonl").read_text())
@@ -275,21 +190,19 @@ TWO_WRONG = ("spleen", "fracture")
     ids=["all right", "one wrong", "two wrong", "two wrong, and only a warning asked for"],
 )
 async def test_a_colocated_judge_is_asked_the_fixed_verdicts_once_before_it_pays(
-    wrong: tuple[str, ...], judge_check: str, stops: bool, config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    wrong: tuple[str, ...], judge_check: str, stops: bool, config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeChatJudge, "wrong", wrong)
+    monkeypatch.setattr(FakeService, "wrong", wrong)
     config.reward.reward_model.enable = True
     OmegaConf.update(config, "medix.judge_check", judge_check, force_add=True)
-    manager = make_manager(config, monkeypatch, FakeChatJudge, reward_router_address="127.0.0.1:1")
+    manager = make_manager(config, monkeypatch, reward_router_address="127.0.0.1:1")
     together = [manager.run_single(batch(RIGHT.replace("lung infection", answer))) for answer in ("a", "b", "c")]
     results = await asyncio.gather(*together, return_exceptions=True)
-    fixed = [answer for _, _, answer, _ in FIXED_VERDICTS]
-    assert manager.scorers.asked[:6] == fixed
+    assert manager.scorers.asked[:6] == [answer for _, _, answer, _ in FIXED_VERDICTS]
     assert [isinstance(result, ScorerError) for result in results] == [stops] * 3
     assert len(manager.scorers.asked) == 6 + (0 if stops else 3)
     if stops:
         assert "'spleen' for 'liver', 'fracture' for 'no fracture'" in str(results[0])
-        assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
 
 
 @pytest.mark.parametrize("without", ["a colocated judge", "a weight of the judge"])
@@ -298,27 +211,28 @@ async def test_other_judges_are_preflights_to_ask(without: str, config: Any, mon
     if without == "a weight of the judge":
         for name in ("llm_accuracy", "embed_accuracy"):  # the second has the judge's veto
             config.medix.reward.components[name].weight = 0
-    manager = make_manager(config, monkeypatch, FakeChatJudge, reward_router_address="127.0.0.1:1")
+    manager = make_manager(config, monkeypatch, reward_router_address="127.0.0.1:1")
     await manager.run_single(batch(RIGHT))
     assert not set(manager.scorers.asked) & {answer for _, _, answer, _ in FIXED_VERDICTS}
 
 
-def test_a_misspelt_judge_check_fails_at_the_start(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    OmegaConf.update(config, "medix.judge_check", "stopp", force_add=True)
-    with pytest.raises(ConfigError, match=r"medix\.judge_check"):
-        make_manager(config, monkeypatch)
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("medix.scorer.judge.prompt", "/none.txt", r"/none\.txt"),
+        ("medix.judge_check", "stopp", r"medix\.judge_check"),
+        ("reward.num_workers", 2, r"reward\.num_workers is 2"),
+        ("medix.reward.components", {"formt": {"weight": 1}}, "format"),
+    ],
+)
+def test_what_can_not_work_fails_at_the_start(
+    key: str, value: Any, named: str, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reward_fns.scorers.service import ScorerService
 
-
-def test_more_than_one_reward_worker_is_refused(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.reward.num_workers = 2
-    with pytest.raises(ConfigError, match=r"reward\.num_workers is 2"):
-        make_manager(config, monkeypatch)
-
-
-def test_a_misspelt_component_fails_at_the_start(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    OmegaConf.update(config, "medix.reward.components", {"formt": {"weight": 1}}, force_add=True)
-    with pytest.raises(ConfigError, match="format"):
-        make_manager(config, monkeypatch)
+    OmegaConf.update(config, key, value, force_add=True)
+    with pytest.raises(ConfigError, match=named):
+        make_manager(config, monkeypatch, ScorerService)
 
 
 def test_verl_finds_the_manager_by_its_name() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -67,100 +68,82 @@ def test_a_good_run_is_copied_and_told_step_by_step(tmp_path: Path) -> None:
     assert (tmp_path / "train.log").read_text() == "hello\n"
 
 
-def test_a_second_attempt_appends(tmp_path: Path) -> None:
-    supervise(tmp_path, fake("step(1, a=1.0); step(2, a=2.0)"))
-    supervise(tmp_path, fake("step(2, a=20.0); step(3, a=3.0)"))
-    assert [path.name for path in sorted((tmp_path / "attempts").iterdir())] == ["000.jsonl", "001.jsonl"]
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
-    assert [row["data"]["a"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 20.0, 3.0]
-
-
-def test_a_line_that_an_earlier_kill_left_half_written_costs_no_step(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "data": {}}\n{"step": 2, "da')
-    supervise(tmp_path, fake("step(2, a=2.0); step(3, a=3.0)"))
-    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
-
-
-def test_a_step_that_a_killed_medix_train_had_not_copied_is_not_lost(tmp_path: Path) -> None:
-    """It was found in tests/engine/test_kill_drills.py: killed within a moment of the step's end."""
+def test_a_second_attempt_appends_and_takes_over_what_a_killed_one_had_not_copied(tmp_path: Path) -> None:
+    """Found in tests/engine/test_kill_drills.py: `medix train` was killed within a moment of a step's end."""
     supervise(tmp_path, fake("step(1, a=1.0); step(2, a=2.0)"))
     metrics = tmp_path / "metrics.jsonl"
     first, second = metrics.read_text().splitlines()
     metrics.write_text(first + "\n" + second[:9])
-    supervise(tmp_path, fake("step(3, a=3.0)"))
-    assert [row["step"] for row in read_metrics(metrics)] == [1, 2, 3]
-    assert metrics.read_text().splitlines()[2:] == [second, '{"step": 3, "data": {"a": 3.0}}']  # and once each
+    supervise(tmp_path, fake("step(2, a=20.0); step(3, a=3.0)"))
+    assert [path.name for path in sorted((tmp_path / "attempts").iterdir())] == ["000.jsonl", "001.jsonl"]
+    assert metrics.read_text().splitlines()[2] == second  # after the half line, and once
+    assert len(metrics.read_text().splitlines()) == 5
+    assert [row["data"]["a"] for row in read_metrics(metrics)] == [1.0, 20.0, 3.0]
 
 
-def test_a_failing_command_surfaces_its_error_lines(tmp_path: Path) -> None:
-    script = "print('noise\\n' * 100); print('(Worker pid=7) ScorerError: expected a judge; found none'); sys.exit(3)"
-    with pytest.raises(TrainingGuardError) as caught:
-        supervise(tmp_path, fake(script))
-    assert "exit code 3" in caught.value.problem
-    assert "ScorerError: expected a judge" in caught.value.problem
-    assert "noise" not in caught.value.problem
-    assert "ScorerError: expected a judge" in last_line(tmp_path / "train.log")
-    assert json.loads((tmp_path / "stop_reason.json").read_text())["step"] is None
-    assert str(tmp_path / "train.log") in caught.value.fix
+LOW = f"{{'{PEARSON}': 0.5}}"
+DEAD = "(vLLMHttpServer pid=7) WARNING [shutdown] MPClient: engine core exited unexpectedly; starting cleanup"
+WARNED = "print('UserWarning: ImportError', flush=True); "
+# What a driver does, the watchdog's settings, what the error and the log's last line say, the step in stop_reason.json.
+ENDS: dict[str, tuple[str, dict[str, float], str, int | None]] = {
+    "it fails": (
+        "print('noise\\n' * 100); print('(Worker pid=7) ScorerError: no judge'); sys.exit(3)",
+        {},
+        r"^veRL ended with exit code 3:\s+ScorerError: no judge (?!.*noise).*Read .*train\.log",
+        None,
+    ),
+    "killed": (WARNED + "os.kill(os.getpid(), 9)", {}, r"SIGKILL \(kill -9, or the kernel was out of memory\)", None),
+    "aborted": (WARNED + "os.kill(os.getpid(), 6)", {}, "SIGABRT:", None),
+    "a guard": (
+        f"step(3, **{LOW}); time.sleep(60)", {}, r"at step 3: rollout and actor probabilities correlate at 0\.5", 3
+    ),
+    # veRL logs by orjson, which writes NaN and infinities as null.
+    "null": ("step(1, **{'actor/grad_norm': None}); time.sleep(60)", {"nonfinite_steps": 1}, "grad_norm is nan", 1),
+    "silence": (
+        "print('waiting for the judge', flush=True); time.sleep(60)",
+        {"stall_minutes": 0.03},
+        r"for 0\.03 minutes; last lines of the log:\s+waiting for the judge",
+        None,
+    ),
+    # It died between two generations: the weight sync waits for ever, and nothing fails.
+    "a dead engine": (
+        f"step(1, a=1.0); print({DEAD!r}, flush=True); time.sleep(60)", {}, "^A rollout engine died: WARNING", None
+    ),
+}  # fmt: skip
 
 
-def test_errors_of_an_earlier_attempt_are_not_blamed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "options", "says", "step"), ENDS.values(), ids=ENDS)
+def test_how_a_run_ends_is_said_and_written_down(
+    script: str,
+    options: dict[str, float],
+    says: str,
+    step: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "ENGINE_GRACE_S", 0.3)
     with pytest.raises(TrainingGuardError, match="OldError"):
-        supervise(tmp_path, fake("print('OldError: long mended'); sys.exit(1)"))
-    with pytest.raises(TrainingGuardError, match="Killed by the kernel") as caught:
-        supervise(tmp_path, fake("print('Killed by the kernel'); sys.exit(137)"))
-    assert "OldError" not in caught.value.problem
-
-
-def test_a_guard_stops_the_run_and_the_reason_is_written_down(tmp_path: Path) -> None:
-    script = f"step(1, **{{'{PEARSON}': 0.5}}); time.sleep(60)"
+        supervise(tmp_path, fake("print('OldError: of an earlier attempt'); sys.exit(1)"))
     start = time.monotonic()
-    with pytest.raises(TrainingGuardError, match=r"at step 1: rollout and actor probabilities correlate at 0\.5"):
-        supervise(tmp_path, fake(script))
+    with pytest.raises(TrainingGuardError) as caught:
+        supervise(tmp_path, fake(script), **options)
     assert time.monotonic() - start < 20
-    (finding,) = [json.loads(text) for text in (tmp_path / "guards.jsonl").read_text().splitlines()]
-    assert (finding["level"], finding["step"]) == ("stop", 1)
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1  # the step that it stopped at is recorded
+    assert re.search(says, " ".join(str(caught.value).split()))
+    assert "OldError" not in caught.value.problem
+    last = (tmp_path / "train.log").read_text().splitlines()[-1]
+    assert last.startswith("STOPPED: " + " ".join(caught.value.problem.split())[:40])
+    reason = json.loads((tmp_path / "stop_reason.json").read_text())
+    assert (reason["step"], reason["checkpoint"]) == (step, None)
+    supervise(tmp_path, fake("print('mended')"))
+    assert not (tmp_path / "stop_reason.json").exists()  # a run that goes on is not a stopped one
 
 
 def test_a_warning_is_shown_and_the_run_goes_on(tmp_path: Path) -> None:
     shown = supervise(tmp_path, fake(f"step(1, **{{'{PEARSON}': 0.995}}); step(2, a=1.0)"))
     assert "warning, step 1" in shown
+    (finding,) = [json.loads(text) for text in (tmp_path / "guards.jsonl").read_text().splitlines()]
+    assert (finding["level"], finding["step"]) == ("warn", 1)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2
-
-
-@pytest.mark.parametrize("key", ["reward/score/mean", "actor/grad_norm"])
-def test_a_figure_that_verl_logged_as_null_is_not_finite(key: str, tmp_path: Path) -> None:
-    # veRL logs by orjson, which writes NaN and infinities as null.
-    script = f"step(1, **{{'{key}': None, 'reward/score/std': None}}); time.sleep(60)"
-    with pytest.raises(TrainingGuardError, match=f"{key} is nan"):
-        supervise(tmp_path, fake(script), nonfinite_steps=1)
-    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
-
-
-def test_a_run_without_a_sign_of_life_is_ended(tmp_path: Path) -> None:
-    with pytest.raises(TrainingGuardError, match=r"for 0\.05 minutes") as caught:
-        supervise(tmp_path, fake("print('waiting for the judge', flush=True); time.sleep(60)"), stall_minutes=0.05)
-    assert "waiting for the judge" in caught.value.problem
-
-
-def last_line(log: Path) -> str:
-    return log.read_text().splitlines()[-1]
-
-
-def test_the_reason_ends_the_log_and_stands_in_a_file_of_its_own(tmp_path: Path) -> None:
-    supervise(tmp_path, fake("print('an attempt that went well')"))
-    with pytest.raises(TrainingGuardError):
-        supervise(tmp_path, fake(f"print('starting'); step(3, **{{'{PEARSON}': 0.5}}); time.sleep(60)"))
-    first, *_, last = (tmp_path / "train.log").read_text().splitlines()
-    assert last.startswith("STOPPED: A guard stopped the run at step 3: rollout and actor probabilities")
-    assert first == "an attempt that went well"
-    reason = json.loads((tmp_path / "stop_reason.json").read_text())
-    assert (reason["step"], reason["checkpoint"]) == (3, None)
-    assert "correlate at 0.5000" in reason["reason"]
-    supervise(tmp_path, fake("print('mended')"))
-    assert not (tmp_path / "stop_reason.json").exists()  # a run that goes on is not a stopped one
-    assert not (tmp_path / "stop_request.json").exists()
 
 
 # What the driver does with MedixCheckpointCallback: once the request is there, the step under way is saved and logged.
@@ -182,7 +165,7 @@ def test_a_stopped_run_is_saved_first_and_says_where_it_resumes(tmp_path: Path) 
     assert "at step 2" in caught.value.problem
     reason = json.loads((tmp_path / "stop_reason.json").read_text())
     assert reason["checkpoint"] == str(tmp_path / "checkpoints/global_step_3")
-    assert "Checkpoint: " + reason["checkpoint"] in last_line(tmp_path / "train.log")
+    assert "Checkpoint: " + reason["checkpoint"] in (tmp_path / "train.log").read_text().splitlines()[-1]
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     # keep_last=1, and step 1 is the only one that was validated.
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("global_*")) == [
@@ -234,24 +217,6 @@ def test_scored_responses_are_a_sign_of_life(tmp_path: Path) -> None:
         ["for _ in range(25):", "    open('rollouts/scored.jsonl', 'a').write('x')", "    time.sleep(0.1)"]
     )
     supervise(tmp_path, fake(script), stall_minutes=1.5 / 60)  # 2.5 s of work, each pause a fifteenth of it
-
-
-@pytest.mark.parametrize(("number", "said"), [(9, "SIGKILL (kill -9, or the kernel was"), (6, "SIGABRT:")])
-def test_a_driver_that_a_signal_ended_is_reported_as_that(number: int, said: str, tmp_path: Path) -> None:
-    with pytest.raises(TrainingGuardError) as caught:
-        supervise(tmp_path, fake(f"print('UserWarning: ImportError', flush=True); os.kill(os.getpid(), {number})"))
-    assert said in caught.value.problem
-
-
-DEAD = "(vLLMHttpServer pid=7) WARNING [shutdown] MPClient: engine core exited unexpectedly; starting cleanup"
-
-
-def test_a_dead_engine_that_nobody_waits_for_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It died between two generations: the weight sync waits for ever, and nothing fails."""
-    monkeypatch.setattr(watch, "ENGINE_GRACE_S", 0.3)
-    with pytest.raises(TrainingGuardError, match="engine core exited unexpectedly") as caught:
-        supervise(tmp_path, fake(f"step(1, a=1.0); print({DEAD!r}, flush=True); time.sleep(60)"))
-    assert caught.value.problem.startswith("A rollout engine died: WARNING")
 
 
 def test_an_engine_that_dies_at_the_end_or_died_in_an_earlier_attempt_is_nobody_s_harm(
