@@ -124,10 +124,6 @@ def extend_agent_loop(module: ModuleType) -> None:
         scoring.update(mine)
         try:
             await score(self, outputs, kwargs)
-        except BaseException:
-            for number in mine:
-                waiting.pop(number, None)
-            raise
         finally:
             scoring.difference_update(mine)
         if outputs[-1].reward_score is not None:
