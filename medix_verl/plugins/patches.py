@@ -2,7 +2,7 @@
 
 - `qwen2_vl._get_input_embeds`: a micro-batch without any image raises AttributeError with transformers 5. It can go
   with the first veRL that unpacks the vision output there, as it does in the branch for images.
-- `AgentLoopWorker`: a picture's pixels are stored for every response, at 24 bytes a pixel; errors name no sample.
+- `AgentLoopWorker`: a picture is processed twice a response and stored at 24 bytes a pixel; errors name no sample.
 - `model.extract_multi_modal_inputs`: reads the pixels that are stored smaller.
 - Ray's `JobConfig`: under a safe import path, workers would still import from the working directory.
 
@@ -12,6 +12,7 @@ release than these were written against.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.abc
 import importlib.machinery
 import inspect
@@ -21,6 +22,8 @@ from types import ModuleType
 from typing import Any
 
 VERL = "0.9.1"
+PROMPTS_KEPT = 32
+"""Whose pictures an agent worker keeps, at 3 bytes a pixel: its responses come in one after the other."""
 Patch = Callable[[ModuleType], None]
 
 
@@ -100,32 +103,34 @@ def repair_text_only(module: ModuleType) -> None:
 
 
 def extend_agent_loop(module: ModuleType) -> None:
-    """Store a response's pictures once and as 8-bit levels, process them once, and name the sample of an error."""
+    """Process a prompt's pictures once, store them as 8-bit levels without the prompt, name the sample of an error.
+
+    veRL runs the image processor twice for each response. For the Qwen families all that it gives depends on the
+    pictures alone, so the responses of a prompt share it.
+    """
     worker = module.AgentLoopWorker
     if hasattr(worker, "medix"):
         return
     worker.medix = True
     compute, score, run = worker._compute_multi_modal_inputs, worker._compute_score, worker._run_agent_loop
-    scoring: set[int] = set()  # ids of the outputs that are being scored; each is stored next
-    waiting: dict[int, dict[str, Any]] = {}  # what was computed for the score, until it is stored
+    recent: dict[Any, dict[str, Any]] = {}
 
     def _compute_multi_modal_inputs(self: Any, output: Any, input_ids: Any) -> dict[str, Any]:
         from medix_verl.plugins.pixel_levels import pack
 
-        if id(output) in waiting:
-            return waiting.pop(id(output))
-        inputs = pack(compute(self, output, input_ids), getattr(self.processor, "image_processor", None))
-        if id(output) in scoring:
-            waiting[id(output)] = dict(inputs)  # a copy: veRL takes out of the other what the positions needed
-        return inputs
+        processor, media = getattr(self.processor, "image_processor", None), output.multi_modal_data or {}
+        pictures = media.get("images") or []
+        if set(media) - {"images"} or not pictures or not hasattr(processor, "temporal_patch_size"):
+            return pack(compute(self, output, input_ids), processor)
+        key = tuple((picture.size, hashlib.sha256(picture.tobytes()).digest()) for picture in pictures)
+        if key not in recent:
+            while len(recent) >= PROMPTS_KEPT:
+                del recent[next(iter(recent))]
+            recent[key] = pack(compute(self, output, input_ids), processor)
+        return dict(recent[key])  # veRL takes out of it what only the positions need
 
     async def _compute_score(self: Any, outputs: list[Any], kwargs: dict[str, Any]) -> None:
-        mine = {id(output) for output in outputs}
-        scoring.update(mine)
-        try:
-            await score(self, outputs, kwargs)
-        finally:
-            scoring.difference_update(mine)
+        await score(self, outputs, kwargs)
         if outputs[-1].reward_score is not None:
             # The prompt's pictures, encoded and decoded; without a reward model at the end nothing reads them again.
             kwargs.pop("raw_prompt", None)

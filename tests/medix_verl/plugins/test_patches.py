@@ -194,8 +194,10 @@ def test_verls_own_extraction_reads_levels_beside_text_only_rows() -> None:
     assert extract_multi_modal_inputs(packed, [1]) == {}
 
 
-def test_pictures_are_processed_once_a_response_and_stored_without_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompts_pictures_are_processed_once_and_stored_without_the_prompt() -> None:
     from types import ModuleType, SimpleNamespace
+
+    from PIL import Image
 
     from medix_verl.plugins.patches import extend_agent_loop
     from medix_verl.plugins.pixel_levels import LEVELS
@@ -211,12 +213,10 @@ def test_pictures_are_processed_once_a_response_and_stored_without_the_prompt(mo
 
         async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
             self._compute_multi_modal_inputs(outputs[0], None).pop("mm_token_type_ids")
-            if "fails" in kwargs:
-                raise ValueError(kwargs["fails"])
             outputs[0].reward_score = kwargs["reward"]
 
         async def _run_agent_loop(self, sampling_params: Any, trajectory: Any, **kwargs: Any) -> Any:
-            output = SimpleNamespace(reward_score=None)
+            output = SimpleNamespace(reward_score=None, multi_modal_data=kwargs["media"])
             await self._compute_score([output], kwargs)
             return self._compute_multi_modal_inputs(output, None), kwargs
 
@@ -224,12 +224,14 @@ def test_pictures_are_processed_once_a_response_and_stored_without_the_prompt(mo
     module.AgentLoopWorker = FakeWorker
     extend_agent_loop(module)
     worker = FakeWorker()
-    for number, reward in enumerate([0.5, None], 1):
-        inputs, stored = asyncio.run(worker._run_agent_loop({}, {}, reward=reward, raw_prompt=["a picture"]))
+    one, other = ({"images": [Image.new("RGB", (8, 8), shade)]} for shade in ("red", "blue"))
+    # A response: its pictures, its reward (None: a reward model at the end reads the prompt), computed so far.
+    for media, reward, computed in [(one, 0.5, 1), (one, None, 1), (other, 0.5, 2), (None, 0.5, 4)]:
+        inputs, stored = asyncio.run(worker._run_agent_loop({}, {}, media=media, reward=reward, raw_prompt=["picture"]))
         assert LEVELS in inputs
         assert "mm_token_type_ids" in inputs  # for the positions, which are computed again
-        assert worker.computed == number
-        assert ("raw_prompt" in stored) == (reward is None)  # a reward model at the end would read it
+        assert worker.computed == computed
+        assert ("raw_prompt" in stored) == (reward is None)
 
 
 def test_an_error_of_a_rollout_names_its_sample(monkeypatch: pytest.MonkeyPatch) -> None:

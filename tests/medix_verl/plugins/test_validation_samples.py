@@ -193,7 +193,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_tensorboard_has_both_attempts_in_one_folder_with_pictures(tracked: Path) -> None:
+def test_tensorboard_and_wandb_go_on_in_the_same_place_with_pictures(tracked: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tracked / "tensorboard"))
@@ -205,14 +205,10 @@ def test_tensorboard_has_both_attempts_in_one_folder_with_pictures(tracked: Path
     assert {image.step for image in images} == {1, 2, 3}
     red, green, _ = Image.open(io.BytesIO(images[0].encoded_image_string)).convert("RGB").getpixel((5, 5))
     assert (red > 30, green < 30) == (True, True)
-
-
-def test_wandb_goes_on_with_the_same_run(tracked: Path) -> None:
-    """Offline here; the id is what makes both one run when they are synchronised."""
+    # Offline here; the id is what makes both attempts one W&B run when they are synchronised.
     identity = (tracked / "wandb_run_id").read_text().strip()
     attempts = sorted((tracked / "wandb").glob("offline-run-*"))
-    assert len(attempts) == 2
-    assert all(attempt.name.endswith(identity) for attempt in attempts)
+    assert [attempt.name.endswith(identity) for attempt in attempts] == [True, True]
     assert list((tracked / "wandb").glob("offline-run-*/files/media/table/val/samples_*.table.json"))
     assert list((tracked / "wandb").glob("offline-run-*/files/media/images/**/*.jpg"))
 

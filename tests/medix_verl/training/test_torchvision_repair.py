@@ -28,23 +28,25 @@ def found_in_turn(monkeypatch: pytest.MonkeyPatch, *errors: str | None) -> None:
     monkeypatch.setattr(torchvision_repair, "torchvision_error", lambda: next(outcomes))
 
 
-def test_a_sound_torchvision_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found_in_turn(monkeypatch, None)
-    assert "nothing to repair" in repair(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_fault_is_not_papered_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found_in_turn(monkeypatch, "ModuleNotFoundError: No module named 'torchvision'")
-    with pytest.raises(ConfigError, match="No module named"):
-        repair(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_repair_that_does_not_help_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found_in_turn(monkeypatch, MISSING, MISSING)
-    with pytest.raises(ConfigError, match="after the repair"):
-        repair(tmp_path)
+@pytest.mark.parametrize(
+    ("errors", "says"),
+    [
+        ([None], "nothing to repair"),
+        (["ModuleNotFoundError: No module named 'torchvision'"], "No module named"),
+        ([MISSING, MISSING], "after the repair"),
+    ],
+    ids=["sound", "another fault is not papered over", "the repair does not help"],
+)
+def test_it_acts_on_one_fault_only(
+    errors: list[str | None], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_in_turn(monkeypatch, *errors)
+    if errors == [None]:
+        assert says in repair(tmp_path)
+    else:
+        with pytest.raises(ConfigError, match=says):
+            repair(tmp_path)
+    assert bool(list(tmp_path.iterdir())) == (errors[0] == MISSING)
 
 
 def test_the_hook_declares_both_operators_just_before_torchvision(
