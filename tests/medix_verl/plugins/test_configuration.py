@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from medix.errors import ConfigError
+from medix.errors import ConfigError, MedixError
 from medix_verl.preflight.scorers import check_colocated_judge
 from medix_verl.run_config import CONFIG_DIR, compose_config
 from reward_fns.scorers.service import ScorerService
@@ -147,5 +147,5 @@ def test_what_a_colocated_judge_needs_is_looked_at_before_the_run(
     if named is None:
         assert check_colocated_judge(config).status == "warn"  # no verdict was seen
         return
-    with pytest.raises(ConfigError, match=named):
+    with pytest.raises(MedixError, match=named):
         check_colocated_judge(config)
