@@ -101,7 +101,6 @@ def test_every_source_says_where_it_comes_from() -> None:
     for name, known in SOURCES.items():
         assert known.licence, name
         assert not known.repository or (known.fetch and known.home), name
-        assert not known.repository or known.revision or name == "medix_rl", name
 
 
 def test_a_hub_source_without_its_files_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
