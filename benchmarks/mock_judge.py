@@ -1,6 +1,6 @@
-"""A judge that says YES after a set time: `python benchmarks/mock_judge.py --latency-ms 50`.
+"""A judge that says YES after a set time, made to be faster than any client, so that the client is what is measured.
 
-It is made to be faster than any client, so that what is measured is the client. The first line on stdout is its port.
+python benchmarks/mock_judge.py --latency-ms 50      # the first line on stdout is its port
 """
 
 from __future__ import annotations
@@ -21,51 +21,41 @@ _REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 class Protocol(asyncio.Protocol):
     """One connection: counts the bytes of each request and answers it after the latency."""
 
-    def __init__(self, latency_s: float) -> None:
-        self.latency_s, self.buffer = latency_s, b""
+    latency_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none of its subclasses
+        self.transport, self.buffer = cast("asyncio.Transport", transport), b""
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
         while True:
             head, end, rest = self.buffer.partition(b"\r\n\r\n")
             at = head.lower().find(b"content-length:")
-            if not end or at < 0:
-                return
-            length = int(head[at + 15 :].split(b"\r\n", 1)[0])
-            if len(rest) < length:
+            if not end or at < 0 or len(rest) < (length := int(head[at + 15 :].split(b"\r\n", 1)[0])):
                 return
             self.buffer = rest[length:]
-            asyncio.get_running_loop().call_later(self.latency_s, self.reply)
-
-    def reply(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(_REPLY)
+            asyncio.get_running_loop().call_later(Protocol.latency_s, self.transport.write, _REPLY)
 
 
-async def main(latency_s: float) -> None:
-    server = await asyncio.get_running_loop().create_server(lambda: Protocol(latency_s), "127.0.0.1", 0, backlog=1024)
+async def main() -> None:
+    server = await asyncio.get_running_loop().create_server(Protocol, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextlib.contextmanager
 def running(latency_ms: float) -> Iterator[str]:
-    """Base URL of a mock judge in a process of its own."""
+    """Give the base URL of a mock judge in a process of its own."""
     command = [sys.executable, str(Path(__file__)), "--latency-ms", str(latency_ms)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
         process.terminate()
-        process.wait()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency-ms", type=float, default=50.0)
+    Protocol.latency_s = parser.parse_args().latency_ms / 1000
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(parser.parse_args().latency_ms / 1000))
+        asyncio.run(main())
