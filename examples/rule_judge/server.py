@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +50,7 @@ class RuleJudgeApp:
         return web.json_response(answer, status=status)
 
 
-async def serve(app: RuleJudgeApp, host: str, port: int, parent_pid: int | None, ready: Any) -> None:
+async def serve(app: RuleJudgeApp, host: str, port: int, parent_pid: int | None, ready: Callable[[str], Any]) -> None:
     """Serve until cancelled, or until the process `parent_pid` is gone. `ready(url)` is called once it listens.
 
     Raises:
@@ -58,53 +59,45 @@ async def serve(app: RuleJudgeApp, host: str, port: int, parent_pid: int | None,
     runner = web.AppRunner(app.app, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        bound = runner.addresses[0][1]
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{bound}")
-        if parent_pid is None:
-            await asyncio.Event().wait()
-        else:
-            await _wait_for_end_of(parent_pid)
+        await web.TCPSite(runner, host, port).start()
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
+        while parent_pid is None or is_alive(parent_pid):  # noqa: ASYNC110 - another process sets no event of ours
+            await asyncio.sleep(0.5)
     finally:
         await runner.cleanup()
-
-
-async def _wait_for_end_of(pid: int) -> None:
-    while is_alive(pid):  # noqa: ASYNC110 - another process sets no event of ours
-        await asyncio.sleep(0.5)
 
 
 @contextmanager
 def start_rule_judge(
     host: str = "127.0.0.1", port: int = 0, synonyms: Iterable[Sequence[str]] = (), latency_s: float = 0.0
 ) -> Iterator[str]:
-    """Serve from a thread of this process; gives the base URL, and stops at the end of the block."""
-    started = threading.Event()
-    state: dict[str, Any] = {}
+    """Serve from a thread of this process; give the base URL, and stop at the end of the block.
 
-    def ready(url: str) -> None:
-        state["url"] = url
-        started.set()
+    Raises:
+        ScorerError: the port is taken.
+    """
+    started: Future[str] = Future()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(serve(RuleJudgeApp(synonyms, latency_s), host, port, None, started.set_result))
 
     def run() -> None:
-        loop = state["loop"] = asyncio.new_event_loop()
-        state["task"] = loop.create_task(serve(RuleJudgeApp(synonyms, latency_s), host, port, None, ready))
         try:
-            loop.run_until_complete(state["task"])
-        except (OSError, asyncio.CancelledError) as error:
-            state["error"] = error
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            pass  # the end of the block
+        except OSError as error:
+            started.set_exception(error)
         finally:
             loop.close()
-            started.set()
 
     thread = threading.Thread(target=run, daemon=True, name="rule-judge")
     thread.start()
-    started.wait(10)
-    if "url" not in state:
-        raise ScorerError("the rule-judge to start", str(state.get("error", "no reply")), "choose another port")
     try:
-        yield state["url"]
+        url = started.result(10)
+    except (OSError, TimeoutError) as error:
+        raise ScorerError(f"The rule-judge does not start: {error}.", "Choose another port.") from error
+    try:
+        yield url
     finally:
-        state["loop"].call_soon_threadsafe(state["task"].cancel)
+        loop.call_soon_threadsafe(task.cancel)
         thread.join(10)

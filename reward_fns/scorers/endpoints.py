@@ -180,9 +180,8 @@ class EndpointPool:
         finally:
             self._load[url] -= 1
         self._has_answered.add(url)
-        return EndpointReply(
-            data, self._addresses[url].shown if url in self._addresses else url, time.monotonic() - now
-        )
+        shown = self._addresses[url].shown if url in self._addresses else url
+        return EndpointReply(data, shown, time.monotonic() - now)
 
     def has_answered(self) -> bool:
         return bool(self._has_answered)
@@ -202,7 +201,7 @@ class EndpointPool:
         except EndpointError:
             raise
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._transport_fault(error, shown, address, timeout_s) from error
+            raise self._transport_fault(error, shown, address) from error
         if status != 200:
             raise self._status_fault(shown, status, headers, body)
         return self._decode(body, shown)
@@ -233,32 +232,28 @@ class EndpointPool:
                     raise EndpointError(problem, f"Raise {self._where}.max_reply_bytes if it is meant.", "oversized")
             return reply.status, reply.headers, bytes(read)
 
-    def _transport_fault(self, error: Exception, shown: str, address: Address, timeout_s: float) -> EndpointError:
-        said = mask_secrets(str(error)) or type(error).__name__
-        up = f"Check that the server is up ({self._where}.urls)."
+    def _transport_fault(self, error: Exception, shown: str, address: Address) -> EndpointError:
+        said = f"{mask_secrets(str(error) or type(error).__name__):.300}"
+        kind: FaultKind = "connect"
+        problem = f"There is no connection to {shown}: {said}."
+        fix = f"Check that the server is up ({self._where}.urls)."
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            kind, problem = "setup", f"The certificate of {shown} is not valid here: {said}."
             fix = "Set SSL_CERT_FILE to the file of your site's certificate authority, or use the certificate's name."
-            return EndpointError(f"The certificate of {shown} is not valid here: {said}.", fix, "setup")
-        if isinstance(error, aiohttp.ClientSSLError):
-            fix = f"Write http:// in {self._where}.urls if the server speaks no TLS."
-            return EndpointError(f"There is no TLS connection to {shown}: {said}.", fix, "setup")
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
+        elif isinstance(error, aiohttp.ClientSSLError):
+            kind, fix = "setup", f"Write http:// in {self._where}.urls if the server speaks no TLS."
+        elif isinstance(error, aiohttp.ClientConnectorDNSError):
+            kind, problem = "setup", f"The host of {shown} is not known here: {said}."
             fix = f"Correct the host in {self._where}.urls, or the machine's DNS; behind a proxy set HTTPS_PROXY."
-            return EndpointError(f"The name of the host of {shown} is not known here: {said}.", fix, "setup")
-        if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
+        elif isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
+            kind = "setup" if getattr(error, "status", 0) in (401, 403, 407) else "connect"
+            problem = f"The proxy {mask_secrets(str(address.proxy))} gives no way to {shown}: {said}."
             fix = "Correct HTTP_PROXY or HTTPS_PROXY, or name the host in NO_PROXY."
-            kind: FaultKind = "setup" if getattr(error, "status", 0) in (401, 403, 407) else "connect"
-            return EndpointError(
-                f"The proxy {mask_secrets(str(address.proxy))} gives no way to {shown}: {said}.", fix, kind
-            )
-        if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
-            return EndpointError(f"There is no connection to {shown}: {said}.", up, "connect")
-        if isinstance(error, TimeoutError):
-            return EndpointError(f"There is no reply from {shown} within {timeout_s:g} s.", up, "timeout")
-        if isinstance(error, (aiohttp.ClientPayloadError, OSError)):
-            return EndpointError(f"The reply of {shown} broke off: {said}.", up, "connect")
-        fix = f"Check that {self._where}.urls is an OpenAI-compatible server."
-        return EndpointError(f"What came from {shown} is no HTTP reply: {said:.300}.", fix, "malformed")
+        elif isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+            kind, problem = "timeout", f"There is no reply from {shown} in time."
+        elif not isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)):
+            kind, problem = "malformed", f"What came from {shown} is no HTTP reply: {said}."
+        return EndpointError(problem, fix, kind)
 
     def _status_fault(self, shown: str, status: int, headers: Mapping[str, str], body: bytes) -> EndpointError:
         said = body[:300].decode(errors="replace")
