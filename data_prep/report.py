@@ -1,4 +1,4 @@
-"""`report.html`: the manifest for a person, with contact sheets of samples and quarantine. One file, no script."""
+"""`data.html`: the manifest for a person, with contact sheets of samples and quarantine. One file, no script."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from data_prep.records import Refusal
 from data_prep.shards import ShardResult
 from medix.files import write_atomically
+from medix.pages import environment
 
-NAME: Final = "report.html"
+NAME: Final = "data.html"
 _SAMPLES: Final = 32
 _PER_REASON: Final = 6
 
@@ -22,12 +21,9 @@ def write_report(
     manifest: Mapping[str, Any], results: Sequence[ShardResult], refusals: Sequence[Refusal], out: Path
 ) -> None:
     """Render the report. Every text of a data set is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template(f"{NAME}.j2").render(
+    page = environment(Path(__file__).parent).get_template(f"{NAME}.j2").render(
         m=manifest, samples=_samples(results), quarantine=_by_reason(refusals)
-    )
+    )  # fmt: skip
     write_atomically(out / NAME, page)
 
 

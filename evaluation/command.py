@@ -78,7 +78,7 @@ def _score(folder: Folder, scoring: Scoring) -> None:
 @eval_app.command()
 @takes(Folder)
 def report(folder: Folder) -> None:
-    """Stage 4: report.html with every item, its image, response, verdicts and reasons."""
+    """Stage 4: evaluation.html with every item, its image, response, verdicts and reasons."""
     from evaluation.report import write_report
 
     typer.echo(f"report: {write_report(RunFolder(folder.out))}")

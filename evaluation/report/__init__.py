@@ -7,66 +7,59 @@ content security policy that allows its own script by hash and nothing from else
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from evaluation.run_folder import RunFolder
 from evaluation.score import interval, lines, percent
 from evaluation.scored import ScoredItem, scored_items
 from medix.errors import DataError, EvaluationError
 from medix.files import open_inside, read_mapping, write_atomically
+from medix.pages import environment
 
 HERE = Path(__file__).resolve().parent
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write `report.html`; rows are streamed, so memory does not grow with their number.
+    """Write `evaluation.html`; rows are streamed, so memory does not grow with their number.
 
     Raises:
         EvaluationError: nothing was scored here yet, or `scores.json` is damaged.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
-
     started, scores = time.time(), folder.path / "scores.json"
     again = f"Run `medix eval score --out {folder.path}`."
     if not scores.is_file():
         raise EvaluationError(f"There are no scores in {folder.path}.", again)
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(percent=percent, script_json=script_json)
+    place = folder.path.resolve()
+    run = place.parent.parent if place.parent.name == "eval" else None
+    templates = environment(HERE)
+    templates.filters["percent"] = percent
     script = (HERE / "report.js").read_text(encoding="utf-8")
     try:
         result = read_mapping(scores)
-        stream = environment.get_template("report.html.j2").stream(
+        model = str(result["settings"]["generate"]["model"]["model"])
+        stream = templates.get_template("report.html.j2").stream(
             result=result,
+            title=f"{run.name}, {place.name}: {model}" if run else model,
+            back="../../report.html" if run and (run / "config.yaml").is_file() else "",
             lines=list(lines(result)),
             interval=interval,
             items=map(_item, scored_items(folder)),
             images=_images(folder),
             script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            style=(HERE / "report.css").read_text(encoding="utf-8"),
+            own_style=(HERE / "report.css").read_text(encoding="utf-8"),
         )
-        target = folder.path / "report.html"
+        target = folder.path / "evaluation.html"
         write_atomically(target, lambda part: stream.dump(str(part), encoding="utf-8", errors="replace"))
     except (TemplateError, LookupError, TypeError, AttributeError) as error:
         raise EvaluationError(f"{scores} is damaged ({type(error).__name__}: {error}).", again) from error
     folder.log_stage("report", started, {})
     return target
-
-
-def script_json(value: Any) -> Any:
-    """Return JSON that can stand inside a script element: nothing in it can close the element or open a comment."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, ensure_ascii=False)
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return Markup(text)
 
 
 def _item(item: ScoredItem) -> dict[str, Any]:

@@ -55,11 +55,11 @@ function findingText(finding) {
 
 function card(item) {
   const verdict = verdictOf(item);
-  const box = element("article", undefined, `item ${verdict}`);
+  const box = element("article", undefined, `item card ${verdict}`);
   const pictures = element("div");
   for (const name of item.images) {
     if (!(name in images)) continue;
-    const picture = element("img");
+    const picture = element("img", undefined, "zoom");
     picture.src = images[name];
     picture.alt = `image of ${item.task} ${item.id}`;
     pictures.append(picture);
@@ -100,3 +100,5 @@ byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("previous").addEventListener("click", () => { page -= 1; show(); });
 byId("next").addEventListener("click", () => { page += 1; show(); });
 show();
+// A click enlarges a picture and makes it small again.
+document.addEventListener("click", (event) => { if (event.target.matches(".zoom")) event.target.classList.toggle("zoomed"); });

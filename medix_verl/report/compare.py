@@ -105,5 +105,5 @@ def overlays(runs: Sequence[RunFolder], names: Sequence[str]) -> list[Chart]:
         data = [line(series, name, OTHER_COLOURS[i % len(OTHER_COLOURS)], 2) for i, (name, series) in enumerate(pairs)]
         ends = "; ".join(f"{name} ends at {series.values[-1]:.3g}" for name, series in pairs if series)
         layout = {} if title in ENGINE else SHARE_AXIS
-        charts.append(Chart("main" if number == 0 else f"overlay-{number}", title, f"{ends}.", data, layout))
+        charts.append(Chart(f"overlay-{number}", title, f"{ends}.", data, layout))
     return charts

@@ -55,7 +55,7 @@ def test_mixed_rows_and_both_splits(tmp_path: Path, write_set: WriteSet, picture
     assert val[0]["extra_info"]["aliases"] == ["x", "y"]
     assert found["splits"]["train"]["images_per_row"] == {"0": 4, "1": 6}
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "manifest.json", "prepare.lock", "quarantine.jsonl", "report.html", "train.parquet", "val.parquet",
+        "data.html", "manifest.json", "prepare.lock", "quarantine.jsonl", "train.parquet", "val.parquet",
     ]  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def test_the_threshold_fails_the_command_and_names_the_reason(tmp_path: Path, wr
     assert prepare([f"jsonl:{root}"], tmp_path / "out", workers=0, max_quarantine=0.4)["rows"]["kept"] == 2
 
 
-@pytest.mark.parametrize("name", ["train.parquet", "quarantine.jsonl", "report.html"])
+@pytest.mark.parametrize("name", ["train.parquet", "quarantine.jsonl", "data.html"])
 def test_verify_finds_a_changed_byte(name: str, tmp_path: Path, write_set: WriteSet) -> None:
     out = tmp_path / "out"
     prepare([f"jsonl:{write_set([{}, {'answer': ''}])}"], out, workers=0, max_quarantine=1)
@@ -184,7 +184,7 @@ def test_verify_finds_a_changed_byte(name: str, tmp_path: Path, write_set: Write
 def test_text_of_a_set_can_not_forge_the_report(tmp_path: Path, write_set: WriteSet) -> None:
     root = write_set([{"question": "<script>alert(1)</script>"}, {"id": "<script>alert(2)</script>", "answer": ""}])
     prepare([f"jsonl:{root}"], tmp_path / "out", workers=0, max_quarantine=1)
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "data.html").read_text(encoding="utf-8")
     assert "<script>" not in page
     assert page.count("&lt;script&gt;alert") == 2
 

@@ -23,7 +23,7 @@ def is_whole(path: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "result"), [("score", "scores.json"), ("report", "report.html")])
+@pytest.mark.parametrize(("stage", "result"), [("score", "scores.json"), ("report", "evaluation.html")])
 def test_a_killed_stage_leaves_whole_results(
     stage: str, result: str, tmp_path: Path, questions: Path, fake_server: Any, fake_judge: Any
 ) -> None:
