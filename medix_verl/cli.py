@@ -15,10 +15,7 @@ from medix.errors import MedixError
 
 COMMANDS: Final = {
     "Data and reward": {
-        "prepare": (
-            "data_prep.command:prepare_command",
-            "Turn question sets into parquet for training.",
-        ),
+        "prepare": ("data_prep.command:prepare_command", "Turn question sets into parquet for training."),
         "score": ("reward_fns.command:score", "Score responses with a reward, one by one or from a file."),
     },
     "Training": {
@@ -30,10 +27,7 @@ COMMANDS: Final = {
     },
     "Models": {
         "export": ("medix_verl.export.command:export", "Turn a checkpoint into a proven Hugging Face folder."),
-        "eval": (
-            "evaluation.command:eval_app",
-            "Evaluate models on medical benchmarks, with a judge that can be checked.",
-        ),
+        "eval": ("evaluation.command:eval_app", "Evaluate models on medical benchmarks."),
     },
     "Used by the recipes": {
         "config": ("medix_verl.training.command:config", "Print the resolved configuration of a recipe."),
