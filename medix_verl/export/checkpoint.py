@@ -58,9 +58,6 @@ def locate(path: Path, *, best: bool = False, last: bool = False) -> Checkpoint:
     Args:
         best: of a run, the step that its `checkpoints/best.json` names.
         last: of a run, the last finished step; also what is taken if neither is asked for.
-
-    Raises:
-        ExportError: there is no checkpoint, it was not finished, or it is not clear which one is meant.
     """
     path = Path(path).absolute()
     if not path.is_dir():
@@ -146,11 +143,7 @@ class BaseModel:
 
 
 def find_base(run_dir: Path | None, override: Path | None = None) -> BaseModel:
-    """Return the base model: `--base`, else what the run's configuration names. The network is not asked.
-
-    Raises:
-        ExportError: `--base` is no model folder.
-    """
+    """Return the base model: `--base`, else what the run's configuration names. The network is not asked."""
     name = lookup(mapping_inside(run_dir, "config.yaml"), "actor_rollout_ref.model.path")
     name = name if isinstance(name, str) and name else None
     if override is not None and not (override / "config.json").is_file():

@@ -30,10 +30,6 @@ def run_child(job: Callable[..., None], *arguments: Any, gpus: bool = False) -> 
 
     Args:
         gpus: let it see the GPUs. They may be busy with training, so the export's own job sees none.
-
-    Raises:
-        ExportError: the child refused something, or died of an error. If the system killed it, as it does for want of
-            memory, `{"skipped": reason}` is the last message instead.
     """
     # A child loads local files only, so it gets no token of the hub.
     offline = {

@@ -51,11 +51,7 @@ def picture() -> Any:
 
 
 def load_model(folder: Path, base: Path | None, dtype: str) -> Any:
-    """Return the folder's model in evaluation mode; if `base` is given, the folder is an adapter on it.
-
-    Raises:
-        ExportError: transformers would have made weights up, or left some of the folder's aside.
-    """
+    """Return the folder's model in evaluation mode; if `base` is given, the folder is an adapter on it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging
@@ -77,11 +73,7 @@ def load_model(folder: Path, base: Path | None, dtype: str) -> Any:
 
 
 def ask(folder: Path, base: Path | None, dtype: str, template: str, max_new_tokens: int) -> dict[str, Any]:
-    """Return each question's greedy answer: text, tokens, and how near the second choice was at each token.
-
-    Raises:
-        ExportError: the folder does not load, or an answer is empty.
-    """
+    """Return each question's greedy answer: text, tokens, and how near the second choice was at each token."""
     import torch
 
     asker, model = Asker(base or folder, template), load_model(folder, base, dtype)
@@ -134,11 +126,7 @@ def ask_vllm(folder: Path, template: str, max_new_tokens: int) -> dict[str, Any]
 
 
 def compare_tokens(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, int]:
-    """Return how many tokens of each answer are the same in transformers and in vLLM.
-
-    Raises:
-        ExportError: they part at a token where the choice was clear.
-    """
+    """Return how many tokens of each answer are the same in transformers and in vLLM."""
     same = {}
     for name, found in theirs.items():
         tokens, margins, second = (ours[name][key] for key in ("tokens", "margins", "second"))

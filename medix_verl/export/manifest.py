@@ -46,11 +46,7 @@ def _describe(actor: Path, name: str) -> dict[str, Any]:
 
 
 def contents(actor: Path, name: str) -> list[zipfile.ZipInfo]:
-    """Return the table of contents of a shard.
-
-    Raises:
-        ExportError: the file is cut off, or not written by `torch.save`.
-    """
+    """Return the table of contents of a shard."""
     try:
         with open_inside(actor, name) as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -63,12 +59,7 @@ def contents(actor: Path, name: str) -> list[zipfile.ZipInfo]:
 
 
 def refuse_other_files(actor: Path, step: int | None) -> bool:
-    """Hold the model's shards and the small files against the manifest; return whether the run wrote one.
-
-    Raises:
-        ExportError: a file was changed, exchanged, added or removed since the save, or the folder has another step's
-            name.
-    """
+    """Hold the model's shards and the small files against the manifest; return whether the run wrote one."""
     if not (actor / MANIFEST).exists():
         return False
     manifest = read_inside(actor, MANIFEST)

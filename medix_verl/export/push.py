@@ -36,11 +36,7 @@ def refuse_what_cannot_be_pushed(repo: str) -> None:
 
 
 def files_to_push(folder: Path) -> dict[str, int]:
-    """Return name -> bytes of every file that an export writes.
-
-    Raises:
-        ExportError: one of them is a link.
-    """
+    """Return name -> bytes of every file that an export writes."""
     files = [p for p in sorted(folder.iterdir()) if is_ours(p.name)]
     if link := next((path for path in files if path.is_symlink() or not path.is_file()), None):
         raise ExportError(f"{link} is a link or no file, which an export never writes.", "Put the file itself there.")
@@ -48,11 +44,7 @@ def files_to_push(folder: Path) -> dict[str, int]:
 
 
 def refuse_changed_weights(folder: Path) -> None:
-    """Read every weight again and hold it against the record: hours may lie between an export and a push.
-
-    Raises:
-        ExportError: the weights are not those that were checked.
-    """
+    """Read every weight again and hold it against the record: hours may lie between an export and a push."""
     from medix_verl.export.weights import file_digest
 
     noted = lookup(mapping_inside(folder, RECORD), "weights.files")
@@ -66,9 +58,6 @@ def push(folder: Path, repo: str, public: bool) -> str:
 
     Until that commit the repository shows what it showed before, and a second run sends no large file again that the
     hub has. The token comes from the environment or the hub's own login, and is shown nowhere.
-
-    Raises:
-        ExportError: the repository is public and `public` was not asked for, or the hub failed.
     """
     refuse_what_cannot_be_pushed(repo)
     names = files_to_push(folder)

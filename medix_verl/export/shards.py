@@ -21,11 +21,7 @@ _NO_NAME: Final = "archive"
 
 
 def load_shard(path: Path) -> dict[str, Any]:
-    """Map a shard into memory; its pages are read when a tensor is used, and given back with the last tensor.
-
-    Raises:
-        ExportError: its pickle asks for something other than tensors, or was written by another release of torch.
-    """
+    """Map a shard into memory; its pages are read when a tensor is used, and given back with the last tensor."""
     import torch
     import torch.distributed.tensor
 
@@ -63,16 +59,12 @@ class Shards:
 
     Attributes:
         whole: key -> the whole tensor's shape and dtype, as a tensor on the meta device.
-        layout: how the tensors were cut, such as `fsdp=2`, or `unsharded`.
     """
 
     def __init__(self, checkpoint: Checkpoint, progress: Progress) -> None:
-        """Check every shard's bytes and rank, and that all have the same keys.
-
-        Raises:
-            ExportError: a shard is damaged, foreign, of another rank, or does not fit the others.
-        """
+        """Check every shard's bytes and rank, and that all have the same keys."""
         import torch
+        from torch.distributed.tensor import DTensor
 
         self._paths = checkpoint.shards
         for path in self._paths:
@@ -86,30 +78,20 @@ class Shards:
                     raise ExportError(f"{path} has damaged bytes in {damaged}.", "Copy it again, or take another step.")
         states = self.load()
         for path, state in zip(self._paths, states, strict=True):
+            cut = next((value for value in state.values() if isinstance(value, DTensor)), None)
+            saved_by = getattr(cut._spec.mesh, "_rank", None) if cut is not None else None
+            if saved_by not in (None, self._paths.index(path)):
+                raise _swapped(path, f"the one that rank {saved_by} saved")
             if other := sorted(state.keys() ^ states[0].keys()):
                 verb = "has" if other[0] in state else "lacks"
                 raise ExportError(f"{path.name} {verb} {other[0]} ({len(other)} keys differ).", _MIXED)
         self.whole = {
             key: torch.empty(value.shape, dtype=value.dtype, device="meta") for key, value in states[0].items()
         }
-        self.layout = self._layout(states)
 
     def load(self) -> list[dict[str, Any]]:
         """Map all shards. Hold the result no longer than needed: the pages that were read count as memory."""
         return [load_shard(path) for path in self._paths]
-
-    def _layout(self, states: list[dict[str, Any]]) -> str:
-        from torch.distributed.tensor import DTensor
-
-        cut = [next((value for value in state.values() if isinstance(value, DTensor)), None) for state in states]
-        if None in cut:
-            return "unsharded"
-        for rank, (path, tensor) in enumerate(zip(self._paths, cut, strict=True)):
-            grid = self._grid(path, tensor)
-            saved_by = getattr(tensor._spec.mesh, "_rank", None)  # type: ignore[union-attr]
-            if saved_by not in (None, rank):
-                raise _swapped(path, f"the one that rank {saved_by} saved")
-        return f"sharded as {' x '.join(map(str, grid.shape))}"
 
     def _grid(self, path: Path, tensor: Any) -> Any:
         """Return the device mesh of a tensor: a tensor of ranks, one dimension for each placement."""
@@ -127,9 +109,6 @@ class Shards:
 
         Args:
             states: what `load` returned.
-
-        Raises:
-            ExportError: the parts do not fit each other, or replicas differ.
         """
         import torch
         from torch.distributed.tensor import DTensor, Replicate, Shard

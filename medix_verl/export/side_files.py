@@ -31,11 +31,7 @@ _RESTORE: Final = "Restore the base model's files in the checkpoint's huggingfac
 
 
 def complete_side_files(folder: Path, checkpoint: Checkpoint, base: BaseModel) -> dict[str, Any]:
-    """Copy the side files into `folder` and hold the checkpoint's against them; return what was found.
-
-    Raises:
-        ExportError: a file is missing, damaged, asks for code, leads out of its folder, or is not the base model's.
-    """
+    """Copy the side files into `folder` and hold the checkpoint's against them; return what was found."""
     ours, source = checkpoint.side_files, base.folder or checkpoint.side_files
     sees_images = "vision_config" in read_inside(ours, "config.json")
     # A snapshot of the hub's cache is links into the blobs beside it.
@@ -76,11 +72,7 @@ def _data_files(folder: Path, root: Path) -> list[str]:
 
 
 def load_processor(folder: Path, sees_images: bool) -> Any:
-    """Return the processor of a folder, or the tokenizer of a text-only model.
-
-    Raises:
-        ExportError: transformers can not load it.
-    """
+    """Return the processor of a folder, or the tokenizer of a text-only model."""
     from transformers import AutoProcessor, AutoTokenizer
 
     loader: Any = AutoProcessor if sees_images else AutoTokenizer

@@ -30,11 +30,7 @@ _OF_TRAINING: Final = ("attn_implementation", "_attn_implementation", "_attn_imp
 
 
 def meta_model(side_files: Path) -> Any:
-    """Build the class that config.json names on torch's meta device: no weight is allocated, no code of a folder runs.
-
-    Raises:
-        ExportError: transformers can not make a generating model of it.
-    """
+    """Build the class that config.json names on torch's meta device: no memory is taken, no code of a folder runs."""
     import torch
     import transformers
 
@@ -101,11 +97,7 @@ class Lora:
 
 
 def take_apart(checkpoint: Checkpoint, whole: Mapping[str, Any]) -> tuple[dict[str, str], Lora | None]:
-    """Return (the model's key -> its key in the shards, the adapters or None).
-
-    Raises:
-        ExportError: an adapter is of a kind other than plain LoRA, incomplete, or its rank and alpha are not known.
-    """
+    """Return (the model's key -> its key in the shards, the adapters or None)."""
     if not any(key.startswith(_PEFT) for key in whole):
         return {key: key for key in whole}, None
     base: dict[str, str] = {}
@@ -140,9 +132,6 @@ def export_weights(
     Args:
         dtype: `float32`, `bfloat16`, `float16`, or None for the one in the checkpoint's config.json.
         base: the base model's name, for an adapter's config.
-
-    Raises:
-        ExportError: the checkpoint is not whole, not what its model class expects, or not finite.
     """
     import torch
 
@@ -200,7 +189,7 @@ def export_weights(
         "parameters": sum(value.numel() for value in plan.values()),
         "dtype": wanted,
         "files": files,
-        "strategy": f"FSDP{version}, {checkpoint.world_size} shards, {shards.layout}",
+        "strategy": f"FSDP{version}, {checkpoint.world_size} shards",
         "lora": lora and {"rank": lora.rank, "alpha": lora.alpha, "pairs": len(lora.pairs), "changed": lora.changed},
         "unproved": unproved,
     }
