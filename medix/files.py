@@ -96,8 +96,9 @@ def open_inside(folder: Path, name: str | Path) -> IO[bytes]:
         OSError: the file is missing or can not be read.
     """
     path = folder / name
-    resolved = path.resolve(strict=True)
-    if not resolved.is_relative_to(folder.resolve()):
+    # Unlike Path.resolve, an OSError in every release of Python if links lead in a circle.
+    resolved = Path(os.path.realpath(path, strict=True))
+    if not resolved.is_relative_to(os.path.realpath(folder)):
         raise DataError(f"{name} leads out of {folder}.", "Copy the file into the folder.")
     handle = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -72,8 +72,8 @@ def locate(path: Path, *, best: bool = False, last: bool = False) -> Checkpoint:
         actor = folder / f"global_step_{_step_of(folder, best)}" / "actor"
     if not actor.is_dir():
         raise ExportError(f"There is no checkpoint at {actor}.", "Choose another step of the run.")
-    if not actor.resolve().is_relative_to(path.resolve()):
-        raise ExportError(f"{actor} leads out of {path}.", f"Name the folder itself: {actor.resolve()}.")
+    if not (real := actor.resolve()).is_relative_to(path.resolve()):
+        raise ExportError(f"{actor} leads out of {path}.", f"Name the folder itself: {real}.")
     match, above = _STEP.fullmatch(actor.parent.name), actor.parent.parent
     if match is None:
         return Checkpoint(actor, None, None, _world_size(actor))
@@ -149,10 +149,10 @@ def find_base(run_dir: Path | None, override: Path | None = None) -> BaseModel:
     if override is not None and not (override / "config.json").is_file():
         raise ExportError(f"There is no config.json in {override}.", "Name a model's folder with --base.")
     if override is not None or name is None or run_dir is None:
-        return BaseModel(name or (str(override) if override else None), override)
+        return BaseModel(name or (str(override) if override else None), override and override.absolute())
     # A relative path was relative to where the recipe ran: the checkout, as a rule. A run may also have been moved.
     places = (Path(name).expanduser(), ROOT / name, run_dir / Path(name).name)
-    here = next((place for place in places if (place / "config.json").is_file()), None)
+    here = next((place.absolute() for place in places if (place / "config.json").is_file()), None)
     return BaseModel(name, here or _in_hub_cache(name))
 
 

@@ -21,7 +21,7 @@ from medix_verl.export.card import training_prompt, write_card
 from medix_verl.export.checkpoint import RECORD, find_base, locate
 from medix_verl.export.generate import compare_tokens
 
-ANSWER_TOKENS: Final = 64
+ANSWER_TOKENS: Final = 32
 """An answer's tokens at most: enough to show that the model speaks."""
 Report = Callable[[str], None]
 
@@ -50,45 +50,40 @@ def export(
     refuse_target(out, checkpoint.actor, overwrite)
     limit = lookup(mapping_inside(checkpoint.run_dir, "config.yaml"), "data.max_response_length")
     tokens = min(limit, ANSWER_TOKENS) if isinstance(limit, int) and limit > 0 else ANSWER_TOKENS
-    try:
-        with shown_progress() as report, part_beside(out) as part:
-            found = _run(report, child.build, checkpoint, base, part, dtype, adapter_only, prompt, tokens)
-            if "weights" not in found:
-                fix = "Export on a machine with more memory, or end other work on this one."
-                raise ExportError(f"The weights were not written: {found['skipped']}.", fix)
-            not_checked = [*found["weights"].pop("unproved"), found["side_files"].pop("unproved", None)]
-            if reason := found.pop("skipped", None):
-                not_checked.append(f"that the folder loads and answers: {reason}")
-            vllm: dict[str, Any] = {"skipped": "--check-vllm was not given, or there is no whole model"}
-            if check_vllm and not adapter_only and "generations" in found:
-                vllm = _run(report, child.vllm, part, prompt, tokens, gpus=True)
-            if "vllm" in vllm:
-                same = compare_tokens(found["generations"], vllm["vllm"]["tokens"])
-                found["vllm"] = {"version": vllm["vllm"]["version"], "same": same}
-            else:
-                not_checked.append(f"that vLLM answers alike: {vllm['skipped']}")
-            for answer in found.get("generations", {}).values():
-                answer["tokens"] = len(answer["tokens"])
-                del answer["margins"], answer["second"]
-            record = {
-                "format": 2,
-                "checkpoint": checkpoint.shown,
-                "step": checkpoint.step,
-                "base": base.shown,
-                **found,
-                "not_checked": [reason for reason in not_checked if reason],
-                "versions": {name: metadata.version(name) for name in ("medix", "torch", "transformers")},
-                "seconds": round(time.monotonic() - started, 2),
-            }
-            (part / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            write_card(part, record, checkpoint.run_dir, base)
-            # An hour may have passed: something else may stand there by now.
-            refuse_target(out, checkpoint.actor, overwrite)
-            take_final_name(part, out)
-    except OSError as error:
-        reason = f"{error.filename or out}: {error.strerror or error}"
-        fix = "Free some space or mend the rights, or name another --out."
-        raise ExportError(f"The export can not be written or read ({reason}).", fix) from error
+    with shown_progress() as report, part_beside(out) as part:
+        found = _run(report, child.build, checkpoint, base, part, dtype, adapter_only, prompt, tokens)
+        if "weights" not in found:
+            fix = "Export on a machine with more memory, or end other work on this one."
+            raise ExportError(f"The weights were not written: {found['skipped']}.", fix)
+        not_checked = [*found["weights"].pop("unproved"), found["side_files"].pop("unproved", None)]
+        if reason := found.pop("skipped", None):
+            not_checked.append(f"that the folder loads and answers: {reason}")
+        vllm: dict[str, Any] = {"skipped": "--check-vllm was not given, or there is no whole model"}
+        if check_vllm and not adapter_only and "generations" in found:
+            vllm = _run(report, child.vllm, part, prompt, tokens, gpus=True)
+        if "vllm" in vllm:
+            same = compare_tokens(found["generations"], vllm["vllm"]["tokens"])
+            found["vllm"] = {"version": vllm["vllm"]["version"], "same": same}
+        else:
+            not_checked.append(f"that vLLM answers alike: {vllm['skipped']}")
+        for answer in found.get("generations", {}).values():
+            answer["tokens"] = len(answer["tokens"])
+            del answer["margins"], answer["second"]
+        record = {
+            "format": 2,
+            "checkpoint": checkpoint.shown,
+            "step": checkpoint.step,
+            "base": base.shown,
+            **found,
+            "not_checked": [reason for reason in not_checked if reason],
+            "versions": {name: metadata.version(name) for name in ("medix", "torch", "transformers")},
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        (part / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_card(part, record, checkpoint.run_dir, base)
+        # An hour may have passed: something else may stand there by now.
+        refuse_target(out, checkpoint.actor, overwrite)
+        take_final_name(part, out)
     return out
 
 

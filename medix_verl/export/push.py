@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from medix.errors import ExportError
 from medix.files import lookup, mapping_inside
+from medix.secrets import MASK, mask_secrets
 from medix_verl.export.card import CARD, PROMPT_FILE
 from medix_verl.export.checkpoint import RECORD
 from medix_verl.export.side_files import COPIED
@@ -63,29 +64,25 @@ def push(folder: Path, repo: str, public: bool) -> str:
     names = files_to_push(folder)
     from httpx import HTTPError
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     # HF_ENDPOINT is read when called, so that a hub of one's own can be named after the import.
-    api, failure = HfApi(endpoint=os.environ.get("HF_ENDPOINT")), ""
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
         url = str(api.create_repo(repo, private=not public, exist_ok=True, repo_type="model"))
-        private = bool(api.model_info(repo).private)
-        if private or public:
-            there = set(api.list_repo_files(repo))
-            # A stale shard, index or template beside the new files would be loaded with them.
-            stale = sorted(name for name in there - names.keys() if is_ours(name))
-            operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in names]
-            operations += [CommitOperationDelete(name) for name in stale]
-            api.create_commit(repo, operations, commit_message="Upload an export of medix")
-            return f"{url} is {'private' if private else 'public'}: {len(names)} files there, {len(stale)} removed"
-    except (HfHubHTTPError, HTTPError, HFValidationError, OSError, RuntimeError, ValueError) as error:
-        failure = " ".join(f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}".split())
-    if not failure:
-        raise ExportError(f"{repo} exists and is public.", "Add --public if everybody may see the model, or rename it.")
-    # Not chained to the client's error, which holds the request with its headers.
-    token = get_token()
-    failure = re.sub(r"hf_\w{8,}", "(hidden)", failure.replace(token, "(hidden)") if token else failure)[:600]
-    raise ExportError(
-        f"The hub did not take {folder.name} as {repo}: {failure}",
-        f"Check the network and the token's rights, then run `medix export {folder} --push {repo}` again.",
-    )
+        if not public and not api.model_info(repo).private:
+            raise ExportError(
+                f"{repo} exists and is public.", "Add --public if everybody may see the model, or rename it."
+            )
+        # A stale shard, index or template beside the new files would be loaded with them.
+        stale = sorted(name for name in set(api.list_repo_files(repo)) - names.keys() if is_ours(name))
+        operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in names]
+        operations += [CommitOperationDelete(name) for name in stale]
+        api.create_commit(repo, operations, commit_message="Upload an export of medix")
+    except ExportError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:  # They hold the request with its headers.
+        cause = error.__cause__ or error
+        text = " ".join(f"{type(cause).__name__}: {cause}".replace(str(get_token()), MASK).split())
+        fix = f"Check the network and the token's rights, then run `medix export {folder} --push {repo}` again."
+        raise ExportError(f"The hub did not take {folder.name}: {mask_secrets(text)[:600]}", fix) from None
+    return f"{url} is {'public' if public else 'private'}: {len(names)} files there, {len(stale)} removed"

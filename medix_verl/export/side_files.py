@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medix.errors import ExportError
-from medix.files import mapping_inside, read_inside
+from medix.files import mapping_inside, open_inside, read_inside
 from medix_verl.export.checkpoint import BaseModel, Checkpoint
 
 COPIED: Final = re.compile(
@@ -62,10 +62,9 @@ def _data_files(folder: Path, root: Path) -> list[str]:
     """Return the names of a folder's side files; refuse links that lead out of `root`, and settings that name code."""
     names = sorted(path.name for path in folder.iterdir() if COPIED.fullmatch(path.name))
     for name in (*names, "config.json"):
-        real, top = (folder / name).resolve(), root.resolve()
-        if not real.is_relative_to(top):
-            raise ExportError(f"{folder / name} is a link that leads out of {root}.", "Put the file itself there.")
-        if name.endswith("config.json") and '"auto_map"' in json.dumps(read_inside(top, real)):
+        with open_inside(root, folder / name):
+            pass
+        if name.endswith("config.json") and '"auto_map"' in json.dumps(read_inside(root, folder / name)):
             found = f"{folder / name} asks for code of its own (auto_map), and no code of a folder is run."
             raise ExportError(found, "Use a model whose class transformers has.")
     return names

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from medix.errors import ExportError
+from medix.errors import MedixError
 from medix_verl.export.manifest import write_manifest
 from medix_verl.export.pipeline import export
 
@@ -106,6 +106,14 @@ def link_out(name: str) -> Callable[[Path], None]:
     return damage
 
 
+def loop(name: str) -> Callable[[Path], None]:
+    def damage(actor: Path) -> None:
+        (actor / name).unlink()
+        (actor / name).symlink_to(Path(name).name)
+
+    return damage
+
+
 def in_config(change: Callable[[Any], object], name: str = "config.json") -> Callable[[Path], None]:
     return lambda actor: change_json(actor / "huggingface" / name, change)
 
@@ -163,6 +171,8 @@ FURTHER: dict[str, tuple[Callable[[Path], object], str]] = {
     "a manifest cut off": (lambda actor: os.truncate(write_manifest(actor), 99), "manifest.json can not be read"),
     "config.json is a link": (link_out("huggingface/config.json"), "leads out of"),
     "a shard is a link": (link_out(SHARDS[1]), "leads out of"),
+    "config.json is a link to itself": (loop("huggingface/config.json"), "Too many levels of symbolic links"),
+    "a shard is a link to itself": (loop(SHARDS[1]), "Too many levels of symbolic links"),
     "the tokenizer is a link": (link_out("huggingface/tokenizer.json"), "leads out of"),
 }  # fmt: skip
 
@@ -174,7 +184,7 @@ def test_each_is_refused_with_its_own_message(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny, tmp_path / "base")
     (TWELVE | FURTHER)[case][0](whole)
-    with pytest.raises((ExportError, ValueError)) as refused:
+    with pytest.raises((MedixError, OSError)) as refused:
         export(whole.parent, tmp_path / "out", base_folder=tmp_path / "base")
     assert (TWELVE | FURTHER)[case][1] in str(refused.value)
     assert [name for name, (_, own) in TWELVE.items() if own in str(refused.value)] == [case] * (case in TWELVE)
