@@ -80,13 +80,8 @@ def write_card(folder: Path, record: Mapping[str, Any], run_dir: Path | None, ba
         "evaluation": _evaluation(run_dir),
         "versions": [(name, value) for name, value in versions.items() if isinstance(value, str)],
     }
-    text = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # Markdown; the template passes every value through `plain`.
-    )
+    # Markdown, so nothing is escaped as HTML is; the template passes every value through `plain`.
+    text = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False)
     text.filters |= {"plain": plain, "python": lambda value: json.dumps(value, ensure_ascii=False)}
     # No licence in the front matter: the base model's and the data's bind together, and the text lists them.
     kind = "image-text-to-text" if "image" in _mapping(record.get("generations")) else "text-generation"
@@ -96,7 +91,7 @@ def write_card(folder: Path, record: Mapping[str, Any], run_dir: Path | None, ba
         "tags": ["medical", "reinforcement-learning", "verl"],
     }
     before, _, after = render_prompt(prompt, "{question}", 1).partition("<image>")
-    card = text.get_template("card.md.j2").render(
+    card = text.from_string(Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")).render(
         sections,
         front_matter=yaml.safe_dump(
             front | ({"base_model": base.name} if base.on_hub else {}), sort_keys=False

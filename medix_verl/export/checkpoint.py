@@ -52,20 +52,19 @@ class Checkpoint:
         return self.actor.relative_to(top.parent).as_posix()
 
 
-def locate(path: Path, *, best: bool = False, last: bool = False) -> Checkpoint:
+def locate(path: Path, best: bool = False) -> Checkpoint:
     """Find the checkpoint at `path`: a run, its `checkpoints/`, a `global_step_N` or an `actor` folder.
 
     Args:
-        best: of a run, the step that its `checkpoints/best.json` names.
-        last: of a run, the last finished step; also what is taken if neither is asked for.
+        best: of a run, the step that its `checkpoints/best.json` names, not the last finished one.
     """
     path = Path(path).absolute()
     if not path.is_dir():
         raise ExportError(f"There is no folder {path}.", "Name a run, a global_step_N or an actor folder.")
     is_actor = (path / "fsdp_config.json").is_file() or any(SHARD.fullmatch(item.name) for item in path.iterdir())
     is_run = not is_actor and not _STEP.fullmatch(path.name)
-    if (best and last) or ((best or last) and not is_run):
-        raise ExportError("--best or --last chooses a step of a run.", "Give one of them, with a run's folder.")
+    if best and not is_run:
+        raise ExportError("--best chooses a step of a run.", "Leave it out, or give the run's folder.")
     actor = path if is_actor else path / "actor"
     if is_run:
         folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path

@@ -99,15 +99,14 @@ def build(
     tell(weights=weights)
     if adapter_only and base.folder is None:
         return tell(skipped="an adapter answers on its base model, which is not on this machine")
-    under, parameters = base.folder if adapter_only else None, weights["parameters"]
-    if under is not None:
-        parameters += sum(path.stat().st_size // 2 for path in under.glob("*.safetensors"))
+    under = base.folder if adapter_only else None
+    needed = sum(path.stat().st_size for path in (under or part).glob("*.safetensors"))
     room = psutil.virtual_memory().available - (1 << 30)
-    fitting = [name for name, item in (("float32", 4), (weights["dtype"], 2)) if parameters * item < room]
-    if not fitting:
-        return tell(skipped=f"{parameters * 2 / 1e9:.1f} GB of memory needed to load it, {room / 1e9:.1f} GB are free")
+    if needed > room:
+        return tell(skipped=f"{needed / 1e9:.1f} GB of memory needed to load it, {room / 1e9:.1f} GB are free")
     progress("loading the folder and asking it", 0, 0)
-    tell(generations=ask(part, under, fitting[0], prompt, tokens))
+    # Float32 is what every processor computes in; the folder's own dtype takes half of the memory.
+    tell(generations=ask(part, under, "float32" if 2 * needed < room else weights["dtype"], prompt, tokens))
 
 
 def vllm(tell: Tell, part: Path, prompt: str, tokens: int) -> None:

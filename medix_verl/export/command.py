@@ -12,6 +12,7 @@ import typer
 from medix.errors import ExportError
 
 DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_OF_AN_EXPORT: Final = ("dtype", "best", "adapter_only", "base", "check_vllm", "overwrite")
 
 
 def export(
@@ -19,8 +20,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="a run, its global_step_N or actor folder; or an exported folder")],
     out: Annotated[Path | None, typer.Option(help="folder to write")] = None,
     dtype: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; as in the checkpoint by default")] = None,
-    best: Annotated[bool, typer.Option("--best", help="the run's best step by validation")] = False,
-    last: Annotated[bool, typer.Option("--last", help="the run's last step, as by default")] = False,
+    best: Annotated[bool, typer.Option("--best", help="the run's best step by validation, not its last")] = False,
     adapter_only: Annotated[bool, typer.Option("--adapter-only", help="a LoRA adapter, not folded")] = False,
     base: Annotated[Path | None, typer.Option(help="folder of the base model; by default the run names it")] = None,
     check_vllm: Annotated[bool, typer.Option("--check-vllm", help="load it in vLLM too, compare tokens")] = False,
@@ -39,8 +39,7 @@ def export(
     if dtype is not None and dtype not in DTYPES:
         raise ExportError(f"--dtype is {dtype!r}.", f"Choose one of {', '.join(DTYPES)}.")
     if out is None:
-        of_an_export = ("dtype", "best", "last", "adapter_only", "base", "check_vllm", "overwrite")
-        given = [f"--{name.replace('_', '-')}" for name in of_an_export if context.params[name]]
+        given = [f"--{name.replace('_', '-')}" for name in _OF_AN_EXPORT if context.params[name]]
         if given or not (checkpoint / RECORD).is_file() or not (push or dry_run):
             raise ExportError(
                 f"Without --out, {checkpoint} can only be pushed, if it is an exported folder.",
@@ -53,7 +52,7 @@ def export(
         if out is None:
             plan["send"] = hub.files_to_push(checkpoint)
         else:
-            found = locate(checkpoint, best=best, last=last)
+            found = locate(checkpoint, best)
             plan |= {"checkpoint": str(found.actor), "step": found.step, "out": str(out)}
             plan["base_folder"] = str(find_base(found.run_dir, base).folder)
             plan["read"] = {path.name: path.stat().st_size for path in found.shards}
@@ -64,17 +63,8 @@ def export(
     else:
         from medix_verl.export.pipeline import export as run
 
-        folder = run(
-            checkpoint,
-            out,
-            best=best,
-            last=last,
-            dtype=DTYPES.get(dtype or ""),
-            adapter_only=adapter_only,
-            overwrite=overwrite,
-            base_folder=base,
-            check_vllm=check_vllm,
-        )
+        options = {name: context.params[name] for name in _OF_AN_EXPORT}
+        folder = run(checkpoint, out, **options | {"dtype": DTYPES.get(dtype or "")})
     if push is not None:
         print(hub.push(folder, push, public), file=sys.stderr if as_json else sys.stdout)
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))

@@ -31,11 +31,10 @@ def export(
     out: Path,
     *,
     best: bool = False,
-    last: bool = False,
     dtype: str | None = None,
     adapter_only: bool = False,
     overwrite: bool = False,
-    base_folder: Path | None = None,
+    base: Path | None = None,
     check_vllm: bool = False,
 ) -> Path:
     """Export a checkpoint to `out`, which appears whole and checked, or not at all. The command's help has the options.
@@ -45,42 +44,40 @@ def export(
         ExportError: the checkpoint, or the folder made of it, is not what it should be.
     """
     started = time.monotonic()
-    checkpoint, out = locate(source, best=best, last=last), Path(out).absolute()
-    base, prompt = find_base(checkpoint.run_dir, base_folder), training_prompt(checkpoint.run_dir)
+    checkpoint, out = locate(source, best), Path(out).absolute()
+    model, prompt = find_base(checkpoint.run_dir, base), training_prompt(checkpoint.run_dir)
     refuse_target(out, checkpoint.actor, overwrite)
     limit = lookup(mapping_inside(checkpoint.run_dir, "config.yaml"), "data.max_response_length")
     tokens = min(limit, ANSWER_TOKENS) if isinstance(limit, int) and limit > 0 else ANSWER_TOKENS
     with shown_progress() as report, part_beside(out) as part:
-        found = _run(report, child.build, checkpoint, base, part, dtype, adapter_only, prompt, tokens)
+        found = _run(report, child.build, checkpoint, model, part, dtype, adapter_only, prompt, tokens)
         if "weights" not in found:
-            fix = "Export on a machine with more memory, or end other work on this one."
-            raise ExportError(f"The weights were not written: {found['skipped']}.", fix)
+            raise ExportError(f"The weights were not written: {found['skipped']}.", "Free some memory.")
         not_checked = [*found["weights"].pop("unproved"), found["side_files"].pop("unproved", None)]
         if reason := found.pop("skipped", None):
             not_checked.append(f"that the folder loads and answers: {reason}")
-        vllm: dict[str, Any] = {"skipped": "--check-vllm was not given, or there is no whole model"}
         if check_vllm and not adapter_only and "generations" in found:
-            vllm = _run(report, child.vllm, part, prompt, tokens, gpus=True)
-        if "vllm" in vllm:
-            same = compare_tokens(found["generations"], vllm["vllm"]["tokens"])
-            found["vllm"] = {"version": vllm["vllm"]["version"], "same": same}
+            found |= _run(report, child.vllm, part, prompt, tokens, gpus=True)
+        if "vllm" in found:
+            found["vllm"]["same"] = compare_tokens(found["generations"], found["vllm"].pop("tokens"))
         else:
-            not_checked.append(f"that vLLM answers alike: {vllm['skipped']}")
+            reason = found.pop("skipped", "--check-vllm was not given, or there is no whole model")
+            not_checked.append(f"that vLLM answers alike: {reason}")
         for answer in found.get("generations", {}).values():
             answer["tokens"] = len(answer["tokens"])
-            del answer["margins"], answer["second"]
+            del answer["margins"]
         record = {
             "format": 2,
             "checkpoint": checkpoint.shown,
             "step": checkpoint.step,
-            "base": base.shown,
+            "base": model.shown,
             **found,
             "not_checked": [reason for reason in not_checked if reason],
             "versions": {name: metadata.version(name) for name in ("medix", "torch", "transformers")},
             "seconds": round(time.monotonic() - started, 2),
         }
         (part / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        write_card(part, record, checkpoint.run_dir, base)
+        write_card(part, record, checkpoint.run_dir, model)
         # An hour may have passed: something else may stand there by now.
         refuse_target(out, checkpoint.actor, overwrite)
         take_final_name(part, out)
@@ -134,16 +131,10 @@ def take_final_name(part: Path, out: Path) -> None:
             os.fsync(file.fileno())
     (part / "export.lock").unlink()
     aside = out.with_name(f"{out.name}.old-{os.getpid()}")
-    if earlier := out.is_dir():
+    if out.is_dir():
         out.rename(aside)
-    try:
-        part.rename(out)
-    except BaseException:
-        if earlier:
-            aside.rename(out)
-        raise
-    if earlier:
-        shutil.rmtree(aside, ignore_errors=True)
+    part.rename(out)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -32,9 +32,9 @@ def load_shard(path: Path) -> dict[str, Any]:
     except Exception as error:  # A damaged pickle, or one of another release, may fail in any way.
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if asked and not asked[1].startswith("torch."):
+            found = f"{path} is a foreign pickle: it asks for `{asked[1]}`, and a shard holds tensors only."
             raise ExportError(
-                f"{path} is a foreign pickle: it asks for `{asked[1]}`, and a shard holds tensors only.",
-                "Do not load this file with anything; get the checkpoint from where it was trained.",
+                found, "Load this file with nothing; get the checkpoint from where it was trained."
             ) from None
         raise _other_release(path, error) from error
     values = state.items() if isinstance(state, dict) else ()
@@ -48,10 +48,8 @@ def _other_release(path: Path, error: Exception) -> ExportError:
 
     reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     merger = f"python -m verl.model_merger merge --backend fsdp --local_dir {path.parent} --target_dir OUT"
-    return ExportError(
-        f"torch {torch.__version__} can not read {path} ({reason}): another release of torch may have saved it.",
-        f"Export with the release that trained or, if you trust the file, merge it by veRL there: `{merger}`.",
-    )
+    found = f"torch {torch.__version__} can not read {path} ({reason}): another release of torch may have saved it."
+    return ExportError(found, f"Export with the release that trained, or merge a file you trust by veRL: `{merger}`.")
 
 
 class Shards:
@@ -85,9 +83,7 @@ class Shards:
             if other := sorted(state.keys() ^ states[0].keys()):
                 verb = "has" if other[0] in state else "lacks"
                 raise ExportError(f"{path.name} {verb} {other[0]} ({len(other)} keys differ).", _MIXED)
-        self.whole = {
-            key: torch.empty(value.shape, dtype=value.dtype, device="meta") for key, value in states[0].items()
-        }
+        self.whole = {k: torch.empty(v.shape, dtype=v.dtype, device="meta") for k, v in states[0].items()}
 
     def load(self) -> list[dict[str, Any]]:
         """Map all shards. Hold the result no longer than needed: the pages that were read count as memory."""
@@ -134,10 +130,8 @@ class Shards:
 
 
 def _swapped(path: Path, found: str) -> ExportError:
-    return ExportError(
-        f"{path} is not the shard of the rank in its name but {found}.",
-        "Give the shards their own names again: swapped ranks would scramble every tensor.",
-    )
+    fix = "Give the shards their own names again: swapped ranks would scramble every tensor."
+    return ExportError(f"{path} is not the shard of the rank in its name but {found}.", fix)
 
 
 def _one_of(key: str, copies: list[Any]) -> Any:

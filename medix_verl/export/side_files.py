@@ -91,11 +91,6 @@ def _refuse_unfit(folder: Path, processor: Any, config: dict[str, Any], sees_ima
     rows = (text if isinstance(text, dict) else config).get("vocab_size", config.get("vocab_size", 0))
     if (largest := max(tokenizer.get_vocab().values())) >= rows:
         raise ExportError(f"The tokenizer has ids up to {largest}, and the embedding {rows} rows.", fix)
-    image_token = config.get("image_token_id")
-    if sees_images and getattr(processor, "image_token_id", image_token) != image_token:
-        raise ExportError(f"config.json's image token {image_token} is not the processor's.", fix)
-    if not processor.chat_template:
-        raise ExportError("The folder has no chat template.", fix)
     eos = mapping_inside(folder, "generation_config.json").get("eos_token_id")
     stops = eos if isinstance(eos, list) else [eos]
     ends = {tokenizer.eos_token, *(["<|im_end|>"] if "<|im_end|>" in str(processor.chat_template) else [])}

@@ -117,8 +117,9 @@ def take_apart(checkpoint: Checkpoint, whole: Mapping[str, Any]) -> tuple[dict[s
         raise ExportError(f"No {_LORA_META} in {checkpoint.actor} names LoRA's rank and alpha.", fix)
     for weight, keys in sides.items():
         shapes = [tuple(whole[keys[side]].shape) for side in "AB" if side in keys]
-        inner, out = shapes[0][-1], shapes[-1][0]
-        if shapes != [(rank, inner), (out, rank)] or (base and weight not in base):
+        out, inner = shapes[-1][0], shapes[0][-1]
+        fits = not base or (weight in base and tuple(whole[base[weight]].shape) == (out, inner))
+        if not fits or shapes != [(rank, inner), (out, rank)]:
             raise ExportError(f"The adapters {shapes} of {weight} do not fit it at rank {rank}.", "Restore the shards.")
     pairs = {weight: (keys["A"], keys["B"]) for weight, keys in sides.items()}
     return base, Lora(rank, float(alpha), str(meta.get("task_type") or "CAUSAL_LM"), pairs)
@@ -146,10 +147,8 @@ def export_weights(
     own, tied = model.state_dict(), model.all_tied_weights_keys
     if keys:
         _refuse_other(model, {key: shards.whole[held] for key, held in keys.items()})
-    for weight, (a, b) in lora.pairs.items() if lora else ():
-        shape = (shards.whole[b].shape[0], shards.whole[a].shape[1])
-        if weight in tied or weight not in own or tuple(own[weight].shape) != shape:
-            raise ExportError(f"The model has no untied linear layer {shape} at {weight}.", "Train without it.")
+    if lora and (other := next((weight for weight in lora.pairs if weight in tied or weight not in own), None)):
+        raise ExportError(f"The model has no untied layer {other} for its adapter.", "Train without it.")
     for key, other in tied.items():
         states = shards.load()
         if key in keys and not torch.equal(shards.join(keys[key], states), shards.join(keys[other], states)):

@@ -49,7 +49,7 @@ def test_every_level_of_a_run_names_its_checkpoint(asked: str, run: Path) -> Non
 
 
 def test_best_and_last(run: Path) -> None:
-    assert (locate(run, best=True).step, locate(run, last=True).step) == (5, 10)
+    assert (locate(run, best=True).step, locate(run).step) == (5, 10)
 
 
 def test_an_actor_folder_that_stands_alone(run: Path, tmp_path: Path) -> None:

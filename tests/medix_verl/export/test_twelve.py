@@ -185,7 +185,7 @@ def test_each_is_refused_with_its_own_message(
     shutil.copytree(tiny, tmp_path / "base")
     (TWELVE | FURTHER)[case][0](whole)
     with pytest.raises((MedixError, OSError)) as refused:
-        export(whole.parent, tmp_path / "out", base_folder=tmp_path / "base")
+        export(whole.parent, tmp_path / "out", base=tmp_path / "base")
     assert (TWELVE | FURTHER)[case][1] in str(refused.value)
     assert [name for name, (_, own) in TWELVE.items() if own in str(refused.value)] == [case] * (case in TWELVE)
     assert list(tmp_path.glob("out*")) == []
@@ -198,7 +198,7 @@ def test_they_are_twelve() -> None:
 
 def test_without_damage_it_is_exported(whole: Path, tiny: Path, tmp_path: Path) -> None:
     """So that the refusals above are of the damage, not of the checkpoint."""
-    out = export(whole.parent, tmp_path / "out", base_folder=tiny)
+    out = export(whole.parent, tmp_path / "out", base=tiny)
     record = json.loads((out / "export.json").read_text())
     assert record["side_files"]["from"] == "base"
     assert record["generations"].keys() == {"text", "image"}
