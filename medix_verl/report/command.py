@@ -45,13 +45,17 @@ def report(
             from medix_verl.report.page import write_report
 
             print(write_report(run, data))
-            if (run / "export").is_dir():
-                from medix_verl.export.card import fill_card
-
-                # Its evaluation came after the export.
-                fill_card(run / "export", run)
+            _fill_card(run)
         for path in curves:
             print(path)
+
+
+def _fill_card(run: Path) -> None:
+    """Write the card of the run's exported model again: evaluation and summary come after the export."""
+    if (run / "export").is_dir():
+        from medix_verl.export.card import fill_card
+
+        fill_card(run / "export", run)
 
 
 def summary(
@@ -65,6 +69,7 @@ def summary(
     run = load_run(run_dir)
     figures = summarise(run, seconds_total)
     write_atomically(run_dir / "summary.json", json.dumps(figures, indent=2) + "\n")
+    _fill_card(run_dir)
     table = Table("", title=f"held-out figures, {figures['steps']} steps of {figures['algorithm']}")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
