@@ -159,7 +159,7 @@ def _best(names: Sequence[str], places: Sequence[ImagePlace]) -> tuple[ImagePlac
     for place in places:
         for suffix in _GUESSED:
             tried = replace(place, suffix=suffix)
-            hits = sum(map(_Exists(tried), names[:_TRIED]))
+            hits = sum(_holds(tried, name) for name in names[:_TRIED])
             if hits > most:
                 best, most = tried, hits
             if names and most == len(names[:_TRIED]):
@@ -167,24 +167,14 @@ def _best(names: Sequence[str], places: Sequence[ImagePlace]) -> tuple[ImagePlac
     return best, most
 
 
-class _Exists:
-    """Whether a place holds a name."""
-
-    def __init__(self, place: ImagePlace) -> None:
-        self.place = place
-        self.members = members(place.archive) if place.archive is not None else frozenset()
-
-    def __call__(self, name: str) -> bool:
-        try:
-            ref = self.place.refs(name)[0]
-        except Unfit:
-            return False
+def _holds(place: ImagePlace, name: str) -> bool:
+    try:
+        ref = place.refs(name)[0]
         if isinstance(ref, ArchivedImage):
-            return ref.member in self.members
-        try:
-            return isinstance(ref, ImageFile) and (ref.root / ref.relative).is_file()
-        except (OSError, ValueError):
-            return False
+            return ref.member in members(ref.archive)
+        return isinstance(ref, ImageFile) and (ref.root / ref.relative).is_file()
+    except (Unfit, OSError, ValueError):
+        return False
 
 
 def any_image(folder: Path, most: int = 20_000) -> str:

@@ -192,32 +192,23 @@ def _with_tables(source: Source) -> Source:
             (value for row in rows for value in columns.values(row, "image")), path, source.root,
             data_set.image_folders, options.get("image_root", ""),
         )  # fmt: skip
-        found.append(Table(path, "", form, columns, dataclasses.replace(place, view=_view(options))))
+        ids = [str(value) for row in rows for value in columns.values(row, "id")]
+        counted = bool(ids) and all(map(str.isdecimal, ids))
+        place = dataclasses.replace(place, view=_view(options))
+        found.append(Table(path, "", form, columns, place, counted_ids=counted))
     _check_passed_over(source, found, passed_over, words)
     found = _with_splits(source, found, words)
-    stems = [table.path.stem for table in found]
-    for number, table in enumerate(found):
-        alone = stems.count(table.path.stem) == 1
-        whole = "" if alone else "-".join(table.path.relative_to(source.root).with_suffix("").parts)
-        found[number] = dataclasses.replace(table, name=whole or table.path.stem)
     _check_images(source, found)
-    counts = {table.split: sum(other.split == table.split for other in found) for table in found}
+    stems = [table.path.stem for table in found]
+    splits = [table.split for table in found]
     for number, table in enumerate(found):
-        if counts[table.split] > 1 and _counted_ids(table):
-            found[number] = dataclasses.replace(table, counted_ids=True)
+        whole = "-".join(table.path.relative_to(source.root).with_suffix("").parts) if len(found) > 1 else ""
+        name = table.path.stem if stems.count(table.path.stem) == 1 else whole
+        several = splits.count(table.split) > 1
+        found[number] = dataclasses.replace(table, name=name, counted_ids=table.counted_ids and several)
     return dataclasses.replace(
         source, tables=tuple(found), passed_over=tuple(str(path.name) for path, _ in passed_over)
     )
-
-
-def _counted_ids(table: Table) -> bool:
-    """Return whether the ids of a table are numbers, which the next file will count from its own start."""
-    try:
-        _, rows = tables.sample(table.path, table.form, SAMPLED)
-    except Unfit:
-        return False
-    ids = [value for row in rows for value in table.columns.values(row, "id")]
-    return bool(ids) and all(str(value).isdecimal() for value in ids)
 
 
 def _adapted(
