@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 
 def preflight(
@@ -18,6 +19,9 @@ def preflight(
     config_only: Annotated[
         bool, typer.Option("--config-only", help="leave out what needs model files, data files or running scorers")
     ] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="trace one update of the real model class, without its memory (minutes)")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Check machine, model, data, reward, judge and embedder before anything starts."""
@@ -26,6 +30,9 @@ def preflight(
     from medix_verl.run_config import compose_config
 
     config = compose_config(config_name, overrides or [])
+    if rehearse:
+        _show_rehearsal(config, as_json)
+        return
     console = Console(stderr=True)
     with console.status("preflight", spinner="line") as status:
         checks = []
@@ -40,3 +47,18 @@ def preflight(
         typer.echo(f"error: {check.name}: {check.found} Fix: {check.remedy}", err=True)
     if failed(checks):
         raise typer.Exit(2)
+
+
+def _show_rehearsal(config: Any, as_json: bool) -> None:
+    from medix_verl.preflight.rehearsal import rehearse
+
+    with Console(stderr=True).status("rehearsing one update", spinner="line"):
+        rows = rehearse(config)
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("part of an update, on one GPU", "rehearsed", "estimated", "difference", title="rehearsal, GB")
+    for part, row in rows.items():
+        share = f"{row['estimated'] / row['rehearsed'] - 1:+.0%}" if row["rehearsed"] > 0.05 else ""
+        table.add_row(part, f"{row['rehearsed']:.1f}", f"{row['estimated']:.1f}", share)
+    Console().print(table)

@@ -66,12 +66,22 @@ def shape_of(path: str) -> ModelShape | None:
     Raises:
         ConfigError: its config.json can not be read, or transformers has no class for it.
     """
-    folder = Path(path)
-    file = folder / "config.json" if (folder / "config.json").is_file() else _cached_config(path)
+    file = config_file(path)
     if file is None:
         known = json.loads(KNOWN_MODELS.read_text(encoding="utf-8")).get(path)
         return _shape(known["shape"]) if known else None
     return _shape(_built(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest()))
+
+
+def config_file(path: str) -> Path | None:
+    """Return the config.json of a model folder, or of a hub name in the hub client's cache; no connection is made."""
+    file = Path(path) / "config.json"
+    if file.is_file() or not hub_name(path):
+        return file if file.is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(path, "config.json")
+    return Path(found) if isinstance(found, str) else None
 
 
 def hub_name(path: str) -> bool:
@@ -100,16 +110,6 @@ def check_model_folder(path: str) -> str | Check:
     if missing:
         raise ConfigError(f"The model in {path} has no {', '.join(missing)}.", "Build or download the model again.")
     return f"{path} holds weights, tokenizer and processor"
-
-
-def _cached_config(name: str) -> Path | None:
-    """Return the config.json of a hub name in the hub client's own cache. No connection is made."""
-    if not hub_name(name):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found) if isinstance(found, str) else None
 
 
 @cache

@@ -267,7 +267,7 @@ def _served(run: Run, folder: str, name: str, needed: bool, devices: str = "", m
     options = ["--served-model-name", name, "--tensor-parallel-size", str(len(positions.split(",")))]
     options += ["--gpu-memory-utilization", memory or run.knobs["JUDGE_MEMORY"]]
     return run.runner.serve(
-        ["bash", str(ROOT / "recipes/medix/serve.sh"), "judge", folder, *options],
+        ["bash", str(CONFIG_DIR.parent / "serve.sh"), "judge", folder, *options],
         {"CUDA_VISIBLE_DEVICES": devices_at(positions), "PORT": str(_free_port()), "PARENT_PID": str(os.getpid())}
         | {"LOG": f"{run.knobs['RUN']}/judge.log"},
     )
