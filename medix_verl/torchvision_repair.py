@@ -14,6 +14,7 @@ import sysconfig
 from pathlib import Path
 
 from medix.errors import ConfigError
+from medix.processes import child_environment
 
 HOOK_NAME = "_medix_declare_torchvision_operators"
 
@@ -42,7 +43,8 @@ sys.meta_path.insert(0, DeclareOperatorsFirst())
 
 def torchvision_error() -> str | None:
     """Why torchvision can not be imported in a fresh process of this environment, or None where it can."""
-    run = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-P", "-c", "import torchvision"]
+    run = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=300)
     return None if run.returncode == 0 else run.stderr.strip().splitlines()[-1]
 
 

@@ -18,12 +18,9 @@ from rich.console import Console
 
 from medix.processes import (
     RUN_MARK,
-    child_environment,
     end_processes,
     mark_of,
     processes_of,
-    python_command,
-    vllm_environment,
 )
 from medix_verl.training import supervisor as module
 from medix_verl.training.checkpoints import CheckpointKeeper, CheckpointOptions
@@ -182,34 +179,3 @@ def test_a_worker_that_wrote_over_its_environment_is_ended_with_its_session(tmp_
 
 def test_ending_looks_at_the_mark_only() -> None:
     assert end_processes("no process carries this mark") == 0
-
-
-@pytest.mark.parametrize("path", ["", "{root}:", ":{root}", "{root}::"])
-def test_a_module_in_the_working_directory_is_not_imported(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`cd RUN; medix export .` ran a `transformers.py` that lay there; an empty entry of PYTHONPATH means it too."""
-    (tmp_path / "planted.py").write_text("open('executed', 'w')")
-    monkeypatch.setenv("PYTHONPATH", path.format(root="/usr/share"))
-    for command in (python_command("planted"), [sys.executable, "-c", "import planted"]):
-        subprocess.run(command, cwd=tmp_path, env=child_environment(), capture_output=True, timeout=60)
-    assert not (tmp_path / "executed").exists()
-
-
-def test_a_child_gets_the_environment_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    environment = child_environment(HF_TOKEN=None, HF_HUB_OFFLINE="1")
-    assert ("HF_TOKEN" in environment, environment["HF_HUB_OFFLINE"], environment["PYTHONSAFEPATH"]) == (
-        False,
-        "1",
-        "1",
-    )
-
-
-def test_vllm_gets_its_settings_for_a_cpu_unless_they_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.path.exists", lambda path: False)
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "8")
-    assert vllm_environment()["VLLM_CPU_KVCACHE_SPACE"] == "8"
-    assert vllm_environment()["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
-    monkeypatch.setattr("os.path.exists", lambda path: True)
-    assert vllm_environment() == {}
