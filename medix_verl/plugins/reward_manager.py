@@ -8,6 +8,7 @@ cache, one connection pool and one concurrency limit. Named in YAML as
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,6 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         return str(self.tokenizer.decode(response_ids[:length], skip_special_tokens=True))
 
 
-OF_EVERY_ROW = {"index", "sample_id", "question", "modality", "answer_kind", "aliases", "split", "n_tokens"}
-"""Names in `extra_info` of every prepared row; what else stands there is `ScoringInput.extra`."""
 LOGGED = ("sample_id", "question", "reference", "modality", "response")
 """Fields of a scoring input that stand in `rollouts/scored.jsonl`."""
 
@@ -119,7 +118,7 @@ def scoring_input_of(item: Any, response: str) -> ScoringInput:
         aliases=tuple(info["aliases"]),
         answer_kind=info["answer_kind"],
         sample_id=info["sample_id"],
-        extra={name: value for name, value in info.items() if name not in OF_EVERY_ROW},
+        extra=json.loads(info.get("extra") or "{}"),
         load_images=lambda: images_of(messages),
     )
 

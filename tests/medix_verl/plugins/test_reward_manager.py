@@ -148,7 +148,7 @@ def test_a_component_sees_the_images_and_the_rows_other_columns() -> None:
     from medix_verl.plugins.reward_manager import scoring_input_of
 
     item = batch(RIGHT)[-1]
-    item.non_tensor_batch["extra_info"] |= {"patient": "p7"}
+    item.non_tensor_batch["extra_info"] |= {"extra": '{"patient": "p7"}'}
     image = {"type": "image", "bytes": b"png", "image": object()}
     item.non_tensor_batch["raw_prompt"] = [
         {"role": "system", "content": "text only"},
