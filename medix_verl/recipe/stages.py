@@ -29,7 +29,6 @@ from medix_verl.run_config import CONFIG_DIR, compose_config
 ROOT = CONFIG_DIR.parents[2]
 MEDIX = str(Path(sys.executable).with_name("medix"))
 NONE: Mapping[str, str] = MappingProxyType({})
-PAPER_EMBEDDER = "abhinand/MedEmbed-large-v0.1"
 # veRL 0.9.1 and vLLM 0.24 on a GPU. Ray passes it on to the processes of this node, `medix train` to other nodes'.
 GPU_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -167,8 +166,7 @@ class Run:
 
     def _embedder(self) -> list[str]:
         knobs, embedder = self.knobs, "medix.scorer.embedder"
-        paper = PAPER_EMBEDDER if knobs["REWARD"] == "paper" and not self.on_cpu else ""
-        model = self.folder("EMBEDDER") or self.folders.get("paper embedder", paper)
+        model = self.folder("EMBEDDER") or self.folders.get("preset's embedder", "")
         given = [f"{embedder}.model={quoted(model)}"] if model else []
         if knobs["EMBEDDER_URL"]:
             given += [f"{embedder}.kind=endpoint", f"++{embedder}.urls={quoted_list(knobs['EMBEDDER_URL'])}"]
@@ -242,7 +240,7 @@ def run_gpu(run: Run) -> None:
         run.folders["JUDGE_MODEL"] = runner.fetch(knobs["JUDGE_MODEL"], "JUDGE_MODEL")
     embedder = config.medix.scorer.embedder
     if embedder.kind == "sentence_transformers" and hub_name(str(embedder.model)):
-        name = "EMBEDDER" if knobs["EMBEDDER"] else "paper embedder"
+        name = "EMBEDDER" if knobs["EMBEDDER"] else "preset's embedder"
         run.folders[name] = runner.fetch(str(embedder.model), "EMBEDDER")
     judge = run.folder("JUDGE_MODEL")
     if knobs.on("EVAL") and knobs["JUDGE"] != "external":

@@ -73,6 +73,8 @@ class JudgePrompt:
         return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
 
     def _field(self, text: str) -> str:
+        if "[[" not in self.template:
+            return text
         if len(text) <= self.max_field_chars:
             return neutralise(text)
         # The middle goes: a vignette ends with its question, an answer starts with what it says.
@@ -90,17 +92,24 @@ def _misplaced(template: str) -> list[str]:
 
 
 def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) -> JudgePrompt:
-    """Read a prompt file. One without any of our delimiters will do where the released reward is reproduced.
+    """Read a prompt file, at `path` or of that name among the shipped ones.
+
+    One that has no delimiters, or not all of the fields, will do only where the released reward is reproduced. Without
+    delimiters the texts go in as they are.
 
     Raises:
         ConfigError: no such file, or a placeholder is missing, doubled or outside its delimiters.
     """
+    path = path if path.is_file() else PROMPT_DIR / path.name
     if not path.is_file():
         raise ConfigError(f"There is no judge prompt at {path}.", f"Name an existing file, e.g. {JUDGE_PROMPT}.")
     template = path.read_text(encoding="utf-8").strip()
     wrong = _misplaced(template)
-    is_plain = "[[" not in template and all(f"{{{field}}}" in template for field in ("reference", "candidate"))
-    if wrong and not is_plain:
+    needed = {"reference", "candidate"}
+    shown = {field for field in FIELDS if f"{{{field}}}" in template}
+    is_plain = "[[" not in template and needed <= shown
+    is_partial = needed <= shown - set(wrong) == shown
+    if wrong and not is_plain and not is_partial:
         name = FIELDS[wrong[0]]
         raise ConfigError(
             f"The judge prompt {path} does not show {{{wrong[0]}}} exactly once between its delimiters.",
@@ -130,9 +139,9 @@ def read_fields(prompt: str) -> dict[str, str] | None:
     """Return field name -> text of a filled prompt; None if a field that a verdict needs is not there exactly once."""
     found = _FILLED.findall(prompt)
     names = [name for name, _ in found]
-    if any(names.count(name) != 1 for name in ("REFERENCE", "CANDIDATE", "ALSO ACCEPTED")):
+    if any(names.count(name) != 1 for name in ("REFERENCE", "CANDIDATE")) or names.count("ALSO ACCEPTED") > 1:
         return None
-    return dict(found)
+    return {"ALSO ACCEPTED": NOTHING_ELSE, **dict(found)}
 
 
 def neutralise(text: str) -> str:

