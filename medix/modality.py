@@ -1,4 +1,9 @@
-"""The sixteen imaging modality tags of MediX-R1 (arXiv 2602.23363) and their plain names."""
+"""The imaging modality tags of MediX-R1 (arXiv 2602.23363), sixteen as shipped, and their plain names.
+
+A new tag is one line here, e.g. `"DERMOSCOPY": "dermoscopy",`: prompt, parser, reward, preparation and the tiny model
+read this table. Prepare the data again afterwards, so that its prompts offer the tag; a model that was trained before
+does not know it.
+"""
 
 from __future__ import annotations
 
@@ -26,5 +31,5 @@ MODALITIES: Final[dict[str, str]] = {
 
 
 def is_modality(tag: str) -> bool:
-    """Whether `tag` (no angle brackets, exact case) is one of the sixteen."""
+    """Return whether `tag` (no angle brackets, exact case) is in the table."""
     return tag in MODALITIES

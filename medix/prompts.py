@@ -8,6 +8,7 @@ from typing import Final
 
 from medix.errors import ConfigError
 from medix.files import shipped
+from medix.modality import MODALITIES
 
 PROMPT_DIR: Final = shipped("recipes/medix") / "prompts"
 TRAINING_PROMPT: Final = PROMPT_DIR / "training.txt"
@@ -20,22 +21,22 @@ ESCAPED_IMAGE_SLOT: Final = "<\u200bimage>"
 _SLOT = re.compile("<(image|video|audio)>")
 """All that veRL's dataset splits a message at: one that the row has nothing for stops the run in mid-epoch."""
 
-_IMAGES_FIELD, _QUESTION_FIELD = "{images}", "{question}"
+_IMAGES_FIELD, _QUESTION_FIELD, _TAGS_FIELD = "{images}", "{question}", "{tags}"
 
 
 def load_prompt(path: Path = TRAINING_PROMPT) -> str:
-    """Text of a prompt file.
+    """Return the text of a prompt file, with the tags of `medix.modality` in place of `{tags}`.
 
     Raises:
         ConfigError: the file is missing, or does not hold `{images}` and `{question}` once each.
     """
     if not path.is_file():
-        raise ConfigError("a prompt file", f"none at {path}", f"name an existing file, e.g. {TRAINING_PROMPT}")
+        raise ConfigError(f"There is no prompt file at {path}.", f"Name an existing file, e.g. {TRAINING_PROMPT}.")
     text = path.read_text(encoding="utf-8").strip()
     for field in (_IMAGES_FIELD, _QUESTION_FIELD):
         if text.count(field) != 1:
-            raise ConfigError(f"{field} exactly once in {path}", f"{text.count(field)} of it", f"edit {path}")
-    return text
+            raise ConfigError(f"The prompt {path} does not hold {field} exactly once.", f"Edit {path}.")
+    return text.replace(_TAGS_FIELD, " ".join(f"<{tag}>" for tag in MODALITIES))
 
 
 def render_prompt(template: str, question: str, num_images: int) -> str:

@@ -13,7 +13,7 @@ from reward_fns import ScoringInput
 
 
 def brevity(item: ScoringInput, words: int = 20) -> float:
-    """1 for an answer of at most `words` words, then falling as words / length; 0 without an answer."""
+    """Return 1 for an answer of at most `words` words, then falling as words / length; 0 without an answer."""
     answer = parse_response(item.response).scorable_answer
     if answer is None:
         return 0.0

@@ -5,19 +5,23 @@ Weights: judge L 0.5175, embedder E 0.3375, modality M 0.045, form F 0.10.
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from medix.errors import ScorerError
 from reward_fns import AssumedScorers, ScoringInput, build_composite, reading
 from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest, Verdict
+from reward_fns.scorers.verdict import parse_verdict
 
 NO = AssumedScorers(judge_says=False, cosine=0.0)
 YES = AssumedScorers(judge_says=True, cosine=0.0)
@@ -42,6 +46,7 @@ CASES = [
     ("normalised on one side only, so judged: no", form("CT / MRI"), "CT / MRI", "X_RAY", NO, 0.145),
     ("normalised on one side only, so judged: yes", form("CT / MRI"), "CT / MRI", "X_RAY", YES, 0.6625),
     ("reference without a tag: F only", form("pneumonia"), "pneumonia", None, NOBODY, 0.1),
+    ("reference without a tag that opens the response: M + F", form("x y", "x y>"), "x y", None, NOBODY, 0.145),
     ("reference with a leading space: M lost", form("pneumonia"), " <X_RAY> pneumonia", None, NOBODY, 0.955),
     ("bare answer without any tag: L + E", "pneumonia", "pneumonia", "X_RAY", NOBODY, 0.855),
     ("unclosed reasoning is judged whole", "<X_RAY><thinking>pneumonia", "pneumonia", "X_RAY", YES, 0.5175 + 0.045),
@@ -78,8 +83,6 @@ async def test_case(
 
 
 async def test_the_judge_is_not_shown_the_question_and_eyes_counts_as_yes() -> None:
-    from reward_fns.scorers.verdict import parse_verdict
-
     asked: list[JudgeRequest] = []
 
     class FakeEyes(AssumedScorers):
@@ -131,41 +134,102 @@ async def test_a_reference_without_a_tag_is_warned_of_once(
     assert [record.getMessage()[:11] for record in caplog.records] == ["A reference"]
 
 
-def released_reading(response: str) -> tuple[str, str, bool]:
-    """The patterns of the released code: text, answer, whether well formed."""
+def released_total(response: str, solution: str, reply: str, cosine: float) -> float:
+    """The released semantics, from their description: patterns, order and arithmetic; no fault is ever raised."""
     text = re.sub(r"\s*([<>/])\s*", r"\1", response)
-    found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
-    _, tag, after = text.partition("<thinking>")
+    before, has_thinking, after = text.partition("<thinking>")
     form = r"<thinking>.*?</thinking>\s*<answer>.*?</answer>"
-    well_formed = bool(tag) and re.fullmatch(form, (tag + after).strip(), re.DOTALL) is not None
-    return text, found[1] if found else text, well_formed
+    well_formed = bool(has_thinking) and re.fullmatch(form, (has_thinking + after).strip(), re.DOTALL) is not None
+    modality = bool(has_thinking) and before.strip().upper() == f"{solution.split('>')[0]}>".upper()
+    found = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    answer = (found[1] if found else text).strip().strip(".")
+    llm = embed = 0.0
+    if ">" in solution and len(answer) > 1 and not any(sign in answer for sign in ("__", ":", "?")):
+        exact = answer == solution.split(">", 1)[1].strip().strip(".")
+        llm = float(exact or "YES" in reply.strip().upper())
+        embed = float(exact or cosine >= 0.8)
+    return 0.9 * (0.575 * llm + 0.375 * embed + 0.05 * modality) + 0.1 * well_formed
 
 
 PIECES = (
-    "<thinking>",
-    "</thinking>",
-    "<answer>",
-    "</answer>",
-    "<X_RAY>",
-    " ",
-    "\n",
-    "\u2003",
-    "<",
-    ">",
-    "/",
-    "a",
-    "b c",
+    *("<thinking>", "</thinking>", "<answer>", "</answer>", "<X_RAY>", "<x_ray>", "<", ">", "/", " ", "\n", "\u2003"),
+    *("a", "b c", "pneumonia", "Pneumonia", "2:1", "a__b", "why?", ".", "CT / MRI"),
 )
+ANSWERS = ("pneumonia", "Pneumonia", "pneumonia.", " left lung ", "A", "", "CT / MRI", "2:1", "x?", "5 < 7 mm", "edema")
+SOLUTIONS = (
+    "<X_RAY> pneumonia",
+    "<X_RAY>pneumonia.",
+    "<X_RAY> CT / MRI",
+    "<CT_SCAN> edema",
+    "<X_RAY> A",
+    "<X_RAY> 5 < 7 mm",
+)
+ODD = (" <X_RAY> pneumonia", "pneumonia", "edema")
+REPLIES = ("YES", "NO", "yes, it does", "EYES", "NO. YES", "maybe", "")
 
 
-@settings(deadline=None, max_examples=400)
-@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
-def test_the_linear_reading_agrees_with_the_released_patterns(response: str) -> None:
-    text, answer, well_formed = released_reading(response)
-    assert reading._without_blanks_at_signs(response) == text
-    assert reading._paper_answer(text) == answer
-    found = reading.read_paper(ScoringInput(response, "reference", "q", "X_RAY"))
-    assert found.well_formed == well_formed
+def generated(count: int) -> Iterator[tuple[str, str, str, float]]:
+    """Response, solution as released, reply of the judge, cosine."""
+    draw = random.Random(15)
+    for number in range(count):
+        if number % 2:
+            response = "".join(draw.choices(PIECES, k=draw.randrange(14)))
+        else:
+            tag, blank = (
+                draw.choice(("<X_RAY>", "<x_ray>", "<CT_SCAN>", "", "So: <X_RAY>")),
+                draw.choice(("", " ", "\n")),
+            )
+            tail = draw.choice(("", "", "", " tail", "<answer>z</answer>"))
+            response = f"{tag}{blank}<thinking>t</thinking>{blank}<answer>{draw.choice(ANSWERS)}</answer>{tail}"
+        solution = draw.choice(ODD if draw.random() < 0.1 else SOLUTIONS)
+        yield response, solution, draw.choice(REPLIES), draw.choice((-0.2, 0.79999, 0.8, 1.0))
+
+
+def prepared(response: str, solution: str) -> ScoringInput:
+    """The row as `medix prepare` splits it, without the column `solution`."""
+    found = re.fullmatch(r"\s*<([A-Z_]+)>\s*(.*?)\s*", solution, re.DOTALL)
+    return ScoringInput(response, found[2] if found else solution, "q", found[1] if found else None)
+
+
+async def differences(count: int) -> dict[str, int]:
+    """Kind of difference -> cases, of `count` cases in each of two forms of the row."""
+    composite = build_composite({"preset": "paper"}, NO)
+    found: Counter[str] = Counter()
+    for response, solution, reply, cosine in generated(count):
+        released = released_total(response, solution, reply, cosine)
+        says = parse_verdict(reply, "substring")
+        scorers = FakeUnread(cosine=cosine) if says is None else AssumedScorers(says, cosine)
+        split = prepared(response, solution)
+        whole = replace(split, extra={"solution": solution})
+        for item, form in ((whole, "with the column `solution`"), (split, "split by `medix prepare`")):
+            try:
+                ours = (await composite.score(item, scorers)).total
+            except ScorerError:
+                found[f"{form}: the judge says neither YES nor NO: a fault here, 0 for it there"] += 1
+                continue
+            if abs(ours - released) > 1e-9:
+                odd = "a blank before its tag" if solution[0] == " " else "another cause"
+                found[f"{form}: the solution has {odd}: the tag is paid here, not there"] += 1
+    return dict(found)
+
+
+class FakeUnread(AssumedScorers):
+    """A judge whose reply is neither word."""
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        raise ScorerError("The judge says neither.", "Use another.")
+
+
+async def test_of_a_thousand_cases_no_undocumented_kind_differs() -> None:
+    assert not any("another cause" in kind for kind in await differences(1000))
+
+
+@pytest.mark.slow
+async def test_of_twenty_thousand_cases_only_the_documented_ones_differ_from_the_released_reward() -> None:
+    found = await differences(20_000)
+    rows = "\n".join(f"| {kind} | {count:,} |" for kind, count in sorted(found.items()))
+    docs = (Path(__file__).parents[2] / "docs" / "reward.md").read_text()
+    assert rows in docs, f"docs/reward.md is to hold these rows:\n{rows}"
 
 
 @pytest.mark.parametrize(
