@@ -177,7 +177,10 @@ class ImageFile:
             raise Unfit("image_outside_folder", f"{name!r} leads out of the image folder {how}".strip()) from error
         except (OSError, ValueError, RuntimeError) as error:
             url = "; a web address is not fetched" if "://" in name else ""
-            raise Unfit("missing_image", f"{name!r} can not be read: {type(error).__name__}{url}") from error
+            why = (
+                "does not exist" if isinstance(error, FileNotFoundError) else f"can not be read: {type(error).__name__}"
+            )
+            raise Unfit("missing_image", f"{name!r} {why}{url}") from error
         if len(data) > max_bytes:
             raise Unfit("image_too_large", f"more than {max_bytes} bytes")
         return data

@@ -13,7 +13,6 @@ import os
 import resource
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -79,7 +78,7 @@ class ShardWriter:
 
     def write(self, task: ShardTask) -> int:
         """Prepare one shard; return the rows read. Its facts file appears last, and whole."""
-        result = ShardResult(task.index, task.evaluation, [], [], Counter[str](), {})
+        result = ShardResult(task.index, task.evaluation, [], [], {}, {})
         path = rows_path(self._folder, task.index)
 
         def write_rows(temporary: Path) -> None:
