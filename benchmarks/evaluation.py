@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from reward_fns.scorers.endpoints import EndpointOptions  # noqa: E402
 TASK = Task("benchmark", "sample", "synthetic items")
 
 
+@cache
 def pictures() -> list[bytes]:
     """Return JPEGs of 224 x 224 that differ."""
     made = []
@@ -62,7 +64,7 @@ def items(count: int, process: psutil.Process | None = None, peak: list[int] | N
 
 def seconds(backend: Any, made: Iterable[Item], count: int, width: int) -> float:
     """Return the seconds of the whole stage, rows and thumbnails on disk included."""
-    options = GenerateOptions((TASK,), width=width)
+    options, _ = GenerateOptions((TASK,), width=width), pictures()
     loaded = mock.patch("evaluation.generate.load_items", side_effect=[items(1), iter(made)])
     with tempfile.TemporaryDirectory() as folder, loaded:
         start = time.perf_counter()
@@ -77,8 +79,6 @@ class InstantBackend:
 
     def identity(self) -> dict[str, Any]:
         return {"model": "instant"}
-
-    async def check(self) -> None: ...
 
     async def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
         async def work(question: Question) -> Answered:

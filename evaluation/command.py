@@ -29,13 +29,15 @@ def generate(folder: Folder, asking: Asking, calls: Calls) -> None:
 
 async def _generate(folder: Folder, asking: Asking, calls: Calls, judges: Sequence[JudgeOptions]) -> None:
     """Ask, after all that could make the answers worthless was looked at."""
+    from evaluation.backends.endpoint import EndpointBackend
     from evaluation.generate import generate as stage
 
     options = asking.options(calls)
     backend = asking.open_backend(options, calls, folder.out)
     for judge in judges:
         await judge.check()
-    await backend.check()
+    if isinstance(backend, EndpointBackend):  # The others were looked at when they were made.
+        await backend.check()
     counts = await stage(RunFolder(folder.out), backend, options)
     typer.echo(
         f"generate: {counts.items} items, {counts.already} already answered, "

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from data_prep.records import Refusal
+from data_prep.images import prepare_image
+from data_prep.records import Refusal, Unfit
 from evaluation.backends import Answered, Backend, Decoding, Question
 from evaluation.concurrency import Watch
 from evaluation.item import Item, content_hash
 from evaluation.prompting import PromptStyle, render
 from evaluation.run_folder import RunFolder
-from evaluation.task import Task, load_items
-from medix.errors import ConfigError, DataError, EvaluationError
+from evaluation.task import AS_LARGE_AS_IT_IS, Task, load_items
+from medix.errors import ConfigError, EvaluationError
 from medix.files import write_atomically
 from medix.jsonl import JsonlWriter
 
-MAX_PIXELS = 200_000_000
-"""An image of more is refused before it is decoded."""
 THUMBNAIL_SIDE = 384
 
 
@@ -196,9 +193,9 @@ def _keep_images(
         try:
             for name, image in zip(question.item.image_hashes, question.item.images, strict=True):
                 keep_thumbnail(folder.images, name, image)
-        except DataError as error:
+        except Unfit as unfit:
             stage.counts.failed += 1
-            writer.append(stage.row(Answered(question, None, error={"kind": "bad_image", "detail": error.problem})))
+            writer.append(stage.row(Answered(question, None, error={"kind": "bad_image", "detail": str(unfit)})))
             continue
         yield question
 
@@ -207,23 +204,10 @@ def keep_thumbnail(folder: Path, name: str, image: bytes) -> None:
     """Write `NAME.jpg` below `folder`, at most 384 px a side, for the report and for a judge that sees.
 
     Raises:
-        DataError: the bytes are no image, or one too large to decode.
+        Unfit: the bytes are no image, a damaged one, or one too large to decode.
     """
     target = folder / f"{name}.jpg"
-    if target.exists():
-        return
-    from PIL import Image
-
-    fix = "Leave the item out of the task's files."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(BytesIO(image))
-        if picture.width * picture.height > MAX_PIXELS:
-            raise DataError(f"Image {name} has {picture.width} x {picture.height} pixels, over {MAX_PIXELS}.", fix)
-        picture.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        small = picture.convert("RGB")
+    if not target.exists():
+        small = prepare_image(image, "", AS_LARGE_AS_IT_IS).pixels
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"Image {name} can not be decoded ({type(error).__name__}).", fix) from error
-    write_atomically(target, lambda part: small.save(part, "JPEG", quality=80))
+        write_atomically(target, lambda part: small.save(part, "JPEG", quality=80))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from medix.errors import DataError
@@ -54,7 +55,7 @@ class Item:
         if self.kind == "points" and not any(points > 0 for _, points in self.points):
             raise DataError(f"{where} has no criterion that adds points.", fix)
 
-    @property
+    @cached_property
     def image_hashes(self) -> tuple[str, ...]:
         return tuple(sha(image) for image in self.images)
 

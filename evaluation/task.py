@@ -23,7 +23,7 @@ from medix.options import Count, CountOrZero, Texts, read_options, suggest
 TASK_DIR = Path(__file__).resolve().parent / "tasks"
 SENT_AS_IT_IS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")
 """Image formats that every server reads; others are converted to PNG."""
-_AS_LARGE_AS_IT_IS = ImagePolicy(1, 2**62)
+AS_LARGE_AS_IT_IS = ImagePolicy(1, 2**62)
 _YES_NO = ("yes", "no")
 
 
@@ -252,7 +252,7 @@ def _image(ref: ImageRef, jpeg: bool) -> bytes:
     data = ref.read(MAX_BYTES)
     if data.startswith(SENT_AS_IT_IS) and not jpeg:
         return data
-    prepared = prepare_image(data, ref.name, _AS_LARGE_AS_IT_IS, ref.view)
+    prepared = prepare_image(data, ref.name, AS_LARGE_AS_IT_IS, ref.view)
     if not jpeg:
         return prepared.data
     buffer = io.BytesIO()

@@ -51,9 +51,6 @@ class Backend(Protocol):
     def identity(self) -> dict[str, Any]:
         """Return what the model is; part of every key."""
 
-    async def check(self) -> None:
-        """Raise a MedixError if the model can not be asked, before anything is read or started that takes long."""
-
     def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
         """Yield one `Answered` for each question, in any order."""
 

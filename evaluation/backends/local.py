@@ -32,9 +32,6 @@ class LocalBackend:
     def identity(self) -> dict[str, Any]:
         return {"backend": "transformers", "model": self.folder.name, "fingerprint": folder_fingerprint(self.folder)}
 
-    async def check(self) -> None:
-        """Do nothing: the folder was looked at, and the model is loaded before the first answer."""
-
     async def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
         for _, alike in groupby(questions, key=lambda question: question.max_tokens):
             while batch := list(islice(alike, self.batch_size)):

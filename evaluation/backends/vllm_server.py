@@ -63,9 +63,6 @@ class VllmBackend:
             return {"backend": "vllm", "model": folder.resolve().name, "fingerprint": folder_fingerprint(folder)}
         return {"backend": "vllm", "model": self.model}
 
-    async def check(self) -> None:
-        """Do nothing: what can be known without starting a server was looked at."""
-
     async def answer(self, questions: Iterable[Question]) -> AsyncIterator[Answered]:
         source = iter(questions)
         first = next(source, None)

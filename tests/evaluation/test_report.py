@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from data_prep.records import Unfit
 from evaluation.generate import keep_thumbnail
 from evaluation.report import write_report
 from evaluation.run_folder import RunFolder
 from evaluation.score import Budget, score
-from medix.errors import DataError, EvaluationError
+from medix.errors import EvaluationError
 from medix.pages import json_block
 
 HOSTILE = "</script><script>window.harmed=1</script><img src=x onerror='window.harmed=1'>\u2028<!--"
@@ -85,13 +86,13 @@ def test_a_report_needs_scores(tmp_path):
 
 @pytest.mark.parametrize(("name", "data"), [("not an image", b"GIF89a nonsense"), ("empty", b"")])
 def test_bad_images_are_refused(tmp_path, name, data):
-    with pytest.raises(DataError):
+    with pytest.raises(Unfit):
         keep_thumbnail(tmp_path, "x", data)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\x08\x02\0\0\0"  # claims 65,536 x 65,536
-    with pytest.raises(DataError):
+    with pytest.raises(Unfit):
         keep_thumbnail(tmp_path, "x", header + b"\0" * 100)
 
 
