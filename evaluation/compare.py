@@ -83,7 +83,8 @@ def _differing_settings(a: RunFolder, b: RunFolder) -> dict[str, list[Any]]:
 
 def _settings(folder: RunFolder) -> dict[str, Any]:
     settings = folder.settings()
-    generate, judging = dict(settings["generate"]), settings.get("judge", {})
+    generate: dict[str, Any] = {**settings["generate"]}
+    judging = settings.get("judge", {})
     asked = {name: generate.get(name) for name in ("prompt", "template", "protocol", "limit")}
     decoding = {f"decoding.{name}": value for name, value in generate["decoding"].items()}
     return asked | decoding | {"judges": judging.get("judges"), "rubrics": judging.get("rubrics")}

@@ -107,7 +107,9 @@ class _Stage:
         self.refused: dict[str, Counter[str]] = {task.name: Counter() for task in options.tasks}
         self.run = content_hash(identity, options.describe())
         self._done = {str(row["key"]) for row in folder.generations.latest() if row["error"] is None}
-        earlier = dict(folder.settings()["generate"]) if (folder.path / "run.json").is_file() else {}
+        earlier: dict[str, Any] = {}
+        if (folder.path / "run.json").is_file():
+            earlier = {**folder.settings()["generate"]}
         # Tasks add up over calls with the same model, prompt and decoding; with others the folder starts anew.
         self._earlier_tasks = dict(earlier["tasks"]) if earlier.get("run") == self.run else {}
 

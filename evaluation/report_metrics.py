@@ -55,8 +55,8 @@ def report_metrics(items: Iterable[ScoredItem], names: Sequence[str]) -> dict[st
             texts = (item.decision.answer or "", item.row["reference"], item.row["cluster"])
             by_task.setdefault(item.row["task"], []).append(texts)
     result: dict[str, Any] = {}
-    for task, texts in by_task.items():
-        candidates, references, clusters = zip(*texts, strict=True)
+    for task, rows in by_task.items():
+        candidates, references, clusters = zip(*rows, strict=True)
         for name, package in packages.items():
             scores = METRICS[name][2](package, candidates, references)
             result.setdefault(task, {})[name] = clustered_mean(scores, clusters).within().as_json()

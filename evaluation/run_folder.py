@@ -147,7 +147,8 @@ class Rows:
     """Rows of a JSON-lines file by key; a later row replaces an earlier one of the same key. Rows are only added."""
 
     def __init__(self, path: Path, form: type) -> None:
-        self.path, self._form = path, TypeAdapter(form)
+        self.path = path
+        self._form: TypeAdapter[Any] = TypeAdapter(form)
         self.note: str | None = None
         """What the last reading passed over: half lines and lines that are no JSON."""
 

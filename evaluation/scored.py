@@ -48,7 +48,8 @@ def scored_items(folder: RunFolder) -> Iterator[ScoredItem]:
 
     The first judge named scores; the others are for agreement.
     """
-    judging: JudgeSettings = folder.settings().get("judge", {"judges": [], "rubrics": {}, "versions": {}})
+    unjudged: JudgeSettings = {"judges": [], "rubrics": {}, "versions": {}}
+    judging = folder.settings().get("judge", unjudged)
     with folder.judgements.reader() as (_, read):
         for row in folder.current_rows():
             if row["error"] is not None:
@@ -74,14 +75,14 @@ def scored_items(folder: RunFolder) -> Iterator[ScoredItem]:
 def _finding(judge: str, row: Mapping[str, Any] | None) -> JudgeFinding:
     if row is None:
         return JudgeFinding(judge, None, "not judged yet")
-    error, votes = row["error"] or {"kind": "", "detail": ""}, row["votes"]
-    first = votes[0] if votes else {"dimensions": {}, "why": "", "raw": ""}
+    error, votes = row["error"] or {}, row["votes"]
+    first: Mapping[str, Any] = votes[0] if votes else {}
     return JudgeFinding(
         judge,
         row["score"],
-        error["kind"] or ("" if row["score"] is not None else "no score"),
+        "" if row["score"] is not None else error.get("kind", "no score"),
         tuple(vote["score"] for vote in votes),
-        first["dimensions"],
-        first["why"] or error.get("detail", ""),
-        first["raw"],
+        first.get("dimensions", {}),
+        first.get("why") or error.get("detail", ""),
+        first.get("raw", ""),
     )

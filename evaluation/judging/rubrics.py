@@ -165,7 +165,7 @@ def read_vote(rubric: RubricName, reply: str) -> Vote | None:
     if rubric.startswith("released"):
         top = 1 if rubric == "released" else 5
         score = data.get("score")
-        return Vote(float(score) / top, reply) if _is_grade(score, top) else None
+        return Vote(score / top, reply) if score is not None and _is_grade(score, top) else None
     expected = set(_schema(rubric)["properties"])
     if not set(data) <= expected or any(
         data.get(name) is not None and not _is_grade(data[name]) for name in DIMENSIONS

@@ -45,7 +45,7 @@ KNOBS = {
     "SEED": Knob("", "seed of data and sampling (default: the recipe's)", _WHOLE),
     "EXPORT": Knob("1", "1: a Hugging Face folder at the end, RUN/export", _FLAG),
     "EVAL": Knob("", "1: evaluate the model before and after on EVAL_TASKS", _FLAG),
-    "EVAL_TASKS": Knob("all", "tasks of `medix eval`"),
+    "EVAL_TASKS": Knob("paper,-mimic_cxr", "tasks of `medix eval`; MIMIC-CXR needs a local copy"),
     "EVAL_JUDGE_MODEL": Knob("Qwen/Qwen3-14B", "judge of the evaluation, as released; not used with a JUDGE_URL"),
     "DRY_RUN": Knob("0", "1: show the run on one screen, its configuration and steps; start nothing", _FLAG),
     "SOURCE": Knob("medix_rl", "what is prepared where DATA is absent; medix_rl:FOLDER for a downloaded copy"),
