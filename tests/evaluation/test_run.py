@@ -68,7 +68,7 @@ def test_a_stub_that_replies_from_the_reference_has_everything_right(tmp_path, f
     result = json.loads((tmp_path / "out" / "scores.json").read_text())
     (figures,) = result["tasks"].values()
     assert (figures["estimate"]["mean"], figures["items"], result["unscored"]) == (1.0, len(items), 0)
-    assert (tmp_path / "out" / "report.html").read_text().rstrip().endswith("</html>")
+    assert (tmp_path / "out" / "evaluation.html").read_text().rstrip().endswith("</html>")
 
 
 def arguments(tmp_path: Path, server: Any, task: str = "medqa", **changes: Any) -> list[Any]:
@@ -160,7 +160,7 @@ def test_refused_rows_are_part_of_the_result(tmp_path, fake_server):
         run("run", *given)
     result = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert (result["items"], result["refused"], result["tasks"]["slake"]["refused"]) == (5, 5, {"missing_image": 5})
-    assert "Refused rows: 5" in (tmp_path / "out" / "report.html").read_text()
+    assert "Refused rows: 5" in (tmp_path / "out" / "evaluation.html").read_text()
     assert "| slake | all | 5 | 0 | 5 | 100.0 %" in (tmp_path / "out" / "scores.md").read_text()
     assert "5 of 10 rows" in (tmp_path / "out" / "scores.md").read_text()
     text = run("score", "--out", tmp_path / "out", "--max-refused", 0.6)
