@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from medix.errors import ConfigError
+from medix.options import read_options
 
 if TYPE_CHECKING:
     from evaluation.backends import Backend
@@ -62,21 +64,36 @@ class Folder:
     out: Annotated[Path, typer.Option("--out", help="run folder; run again to resume")]
 
 
+OPTIONS_HELP = """e.g. '{"server": "azure", "extra": {...}, "headers": {...}}', see docs/judges.md"""
+
+
 @dataclass(frozen=True)
 class Calls:
     """How model and judge are called."""
 
     in_flight: Annotated[int, typer.Option(min=1, help="requests at once, to model and judge each")] = 64
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds for one request")] = 180.0
-    retries: Annotated[int, typer.Option(min=0, help="further tries on 429, 5xx and failed connections")] = 4
+    retries: Annotated[int, typer.Option(min=0, help="further tries on 5xx, time-outs and failed connections")] = 4
+    model_options: Annotated[str, typer.Option(help=f"of the model's endpoint, {OPTIONS_HELP}")] = "{}"
+    judge_options: Annotated[str, typer.Option(help=f"of the judge's endpoint, {OPTIONS_HELP}")] = "{}"
 
-    def endpoint(self, urls: Texts, key_env: str) -> Any:
-        """Return the options of an endpoint."""
+    def endpoint(self, urls: Texts, key_env: str, of: Literal["model", "judge"]) -> Any:
+        """Return the options of an endpoint.
+
+        Raises:
+            ConfigError: `--model-options` or `--judge-options` is no JSON object, or has an unknown option.
+        """
         from reward_fns.scorers.endpoints import EndpointOptions
 
-        return EndpointOptions(
-            tuple(urls or ()), key_env, max_in_flight=self.in_flight, timeout_s=self.timeout, retries=self.retries
-        )
+        where = f"--{of}-options"
+        own = {"urls": list(urls or ()), "api_key_env": key_env, "timeout_s": self.timeout, "retries": self.retries}
+        try:
+            given = dict(json.loads(self.model_options if of == "model" else self.judge_options))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{where} is no JSON object: {error}.", f'Write {where} \'{{"server": "azure"}}\'.'
+            ) from error
+        return read_options(EndpointOptions, {**own, "max_in_flight": self.in_flight, **given}, where)
 
 
 @dataclass(frozen=True)
@@ -158,7 +175,7 @@ class Asking:
             from evaluation.backends.local import LocalBackend
 
             return LocalBackend(Path(self.model), options.decoding, self.batch_size)
-        endpoint, deadline_s = calls.endpoint(self.model_url, self.model_key_env), 3 * calls.timeout
+        endpoint, deadline_s = calls.endpoint(self.model_url, self.model_key_env, "model"), 3 * calls.timeout
         if name == "endpoint":
             from evaluation.backends.endpoint import EndpointBackend
 
@@ -215,7 +232,7 @@ class Judging:
         return [
             JudgeOptions(
                 model,
-                calls.endpoint([url], self.judge_key_env),
+                calls.endpoint([url], self.judge_key_env, "judge"),
                 self.votes,
                 self.judge_temperature,
                 deadline_s=3 * calls.timeout,

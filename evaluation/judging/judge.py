@@ -22,7 +22,7 @@ from evaluation.judging.rubrics import (
 )
 from medix.errors import ConfigError
 from reward_fns.clinical_rules import MODEL as RULE_JUDGE
-from reward_fns.scorers.chat import ChatClient, Message, user_message
+from reward_fns.scorers.chat import ChatClient, ChatReply, Message, user_message
 from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
 from reward_fns.scorers.rule_judge import RULE_JUDGE_URL
 
@@ -119,7 +119,6 @@ class Judge:
     def __init__(self, options: JudgeOptions) -> None:
         self.options = options
         self.client = ChatClient(options.endpoint, options.model, where="--judge-url")
-        self._constrained: dict[str, bool] = {}
 
     async def judge(self, rubric: RubricName, case: Case, images: Sequence[bytes] = ()) -> Judgement:
         """Ask for all votes at once, and combine them."""
@@ -156,36 +155,41 @@ class Judge:
         raw, started = "", asked.latency_s
         for attempt in range(self.options.tries):
             try:
-                reply = await self._complete(rubric, messages, number + 1000 * attempt)
+                reply = await self._complete(rubric, messages, number + 1000 * attempt, asked, started)
             except EndpointError as error:
+                if error.kind == "unusable":
+                    raw = error.found
+                    continue
                 asked.errors.append(describe_failure(error))
                 return None
+            return read_vote(rubric, reply.text)
+        asked.errors.append({"kind": "unparsed", "detail": raw[:300]})
+        return None
+
+    async def _complete(
+        self, rubric: RubricName, messages: Sequence[Message], seed: int, asked: _Asked, started: float
+    ) -> ChatReply:
+        """Make one call. The client finds out whether the server can hold the reply to the form, or has to think first.
+
+        Raises:
+            EndpointError: also of kind `unusable`, for a reply that is no vote.
+        """
+
+        def read(reply: ChatReply) -> ChatReply:
             asked.usage = {
                 name: asked.usage.get(name, 0) + reply.usage.get(name, 0) for name in {*asked.usage, *reply.usage}
             }
             asked.latency_s = max(asked.latency_s, started + reply.latency_s)
-            raw = reply.text
             # A reply that was cut off or filtered says something else than the judge would have said.
-            vote = read_vote(rubric, raw) if reply.finish_reason in ("stop", "") else None
-            if vote is not None:
-                return vote
-        asked.errors.append({"kind": "unparsed", "detail": raw[:300]})
-        return None
+            if reply.finish_reason in ("stop", "") and read_vote(rubric, reply.text) is not None:
+                return reply
+            problem = f"The judge's reply is no vote: {reply.text[:300]!r}."
+            fix = "Use a judge that follows the prompt, or raise its tokens."
+            raise EndpointError(problem, fix, "unusable", final=True, found=reply.text[:300])
 
-    async def _complete(self, rubric: RubricName, messages: Sequence[Message], seed: int) -> Any:
-        """Make one call; a server that refuses constrained decoding is asked without it from then on."""
         o = self.options
-        constrained = self._constrained.get(rubric, True)
-        try:
-            how = sampling(rubric, constrained, o.sampled_at, seed, o.max_tokens)
-            return await self.client.complete(messages, how, o.deadline_s)
-        except EndpointError as error:
-            refused = error.status in (400, 422) and describe_failure(error)["kind"] != "context_overflow"
-            if not constrained or not refused:
-                raise
-        how = sampling(rubric, False, o.sampled_at, seed, o.max_tokens)
-        reply = await self.client.complete(messages, how, o.deadline_s)
-        self._constrained[rubric] = False
+        how = sampling(rubric, o.sampled_at, seed, o.max_tokens)
+        reply: ChatReply = await self.client.complete(messages, how, o.deadline_s, read)
         return reply
 
     async def aclose(self) -> None:

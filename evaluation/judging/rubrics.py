@@ -17,7 +17,7 @@ from medix.options import Count, read_options
 from reward_fns.scorers.chat import Sampling
 from reward_fns.scorers.judge_prompt import FILLING, load_judge_prompt, neutralise
 from reward_fns.scorers.types import JudgeRequest
-from reward_fns.scorers.verdict import CHOICES, parse_verdict
+from reward_fns.scorers.verdict import CHOICES, VERDICT_SCHEMA, parse_verdict
 
 RubricName = Literal["verdict", "rubric", "report", "points", "released", "released_report"]
 PROMPTS: Final = Path(__file__).resolve().parent.parent / "prompts"
@@ -126,13 +126,12 @@ def rubric_version(rubric: RubricName, wording: JudgeWording | None = None) -> s
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def sampling(rubric: RubricName, constrained: bool, temperature: float, seed: int | None, max_tokens: int) -> Sampling:
-    """Return how the judge decodes; `constrained` asks the server to hold it to the form."""
+def sampling(rubric: RubricName, temperature: float, seed: int | None, max_tokens: int) -> Sampling:
+    """Return how the judge decodes, and that its server is to hold it to the form."""
     if rubric == "verdict":
-        choice = CHOICES if constrained else ()
-        return Sampling(max_tokens=8 if constrained else max_tokens, temperature=temperature, seed=seed, choice=choice)
-    schema = _schema(rubric) if constrained and not rubric.startswith("released") else None
-    return Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed, json_schema=schema)
+        return Sampling(8, temperature, seed=seed, choice=CHOICES, json_schema=VERDICT_SCHEMA, free_tokens=max_tokens)
+    schema = None if rubric.startswith("released") else _schema(rubric)
+    return Sampling(max_tokens, temperature, seed=seed, json_schema=schema, free_tokens=2 * max_tokens)
 
 
 def _schema(rubric: RubricName) -> dict[str, Any]:
