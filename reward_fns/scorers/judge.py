@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from reward_fns.scorers.retry import EndpointError
 from reward_fns.scorers.types import JudgeRequest, RefusedSample, Verdict
 from reward_fns.scorers.verdict import CHOICES, VERDICT_SCHEMA, Constraint, parse_verdict, yes_probability
 
-LATENCIES_KEPT = 4096
 RELEASED_TOKENS = 4
 """Length of a judge's reply in the released reward."""
 _encode = json.JSONEncoder(sort_keys=True).encode  # json.dumps would make an encoder for each of thousands of calls
@@ -80,7 +78,6 @@ class Judge:
         self.prompt = load_judge_prompt(Path(options.prompt), options.max_field_chars)
         sampling = [options.temperature, options.max_tokens, options.extra]
         self._settings_key = _encode([self.prompt.version, options.model, *sampling]).encode()
-        self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self.requests = self.calls = self.cache_hits = self.coalesced = self.unparsed = 0
         self.prompt_tokens = self.completion_tokens = 0
         self._in_flight: dict[bytes, asyncio.Task[Verdict]] = {}
@@ -138,7 +135,6 @@ class Judge:
             if fault.kind == "filtered" or is_of_the_sample:
                 raise self.refusals.error(fault, self.requests) from fault
             raise
-        self.latencies_s.append(verdict.latency_s)
         self.cache.put(key, verdict)
         return verdict
 

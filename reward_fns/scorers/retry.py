@@ -59,20 +59,17 @@ class Slots:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def __aenter__(self) -> None:
-        while True:
-            pause = self._rest_until - time.monotonic()
-            if pause > 0:
-                await asyncio.sleep(pause * random.uniform(1.0, 1.2))
-            elif self.used < int(self.limit):
-                break
-            else:
-                turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting.append(turn)
-                try:
+        try:
+            while (pause := self._rest_until - time.monotonic()) > 0 or self.used >= int(self.limit):
+                if pause > 0:
+                    await asyncio.sleep(pause * random.uniform(1.0, 1.2))
+                else:
+                    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.append(turn)
                     await turn
-                except asyncio.CancelledError:
-                    self._wake_next()  # this caller may have been given the turn already
-                    raise
+        except asyncio.CancelledError:
+            self._wake_next()  # this caller may have been given the turn already
+            raise
         self.used += 1
         self.peak = max(self.peak, self.used)
         if self.used < int(self.limit):
