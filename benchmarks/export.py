@@ -4,26 +4,23 @@
     python benchmarks/export.py --only ours --ranks 1 --like outputs/demo/tiny-vlm
     python benchmarks/export.py --old /path/to/an/older/checkout
 
-Prints one JSON object. `ratio` is the largest process's peak resident memory over the bytes of the weights in float32;
-`all_processes` is the same for the sum over all of them, a shared page counted once. Figures of one run may be compared
-with each other, not with those of another machine or day.
+Prints one JSON object. `ratio` is the largest process's peak resident memory over the bytes of the weights in float32.
+Figures of one run may be compared with each other, not with those of another machine or day.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 
 def save_rank(actor: Path, rank: int, ranks: int, layers: int, like: Path) -> None:
@@ -59,31 +56,20 @@ def save_rank(actor: Path, rank: int, ranks: int, layers: int, like: Path) -> No
         config.save_pretrained(actor / "huggingface")
 
 
-def measure(command: list[str], cwd: str) -> dict[str, Any]:
-    """Run a command to its end; return its seconds and peaks of resident memory in bytes."""
-    started, sums = time.monotonic(), [0]
+def measure(command: list[str], cwd: str, weights: int) -> dict[str, Any]:
+    """Run a command to its end; return its seconds, and its peak of resident memory over the bytes of the weights."""
+    started = time.monotonic()
     environment = os.environ | {"PYTHONPATH": cwd, "HF_HUB_OFFLINE": "1"}
-    child = subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-    def watch() -> None:
-        while child.returncode is None:
-            try:
-                family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-                sums.append(sum(process.memory_full_info().pss for process in family))
-            except (psutil.Error, OSError):
-                continue
-            time.sleep(0.2)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    assert child.stderr is not None
-    said = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    watcher.join()
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {child.returncode}: {said.decode()[-2000:]}")
-    return {"seconds": round(time.monotonic() - started, 1), "peak": usage.ru_maxrss * 1024, "all": max(sums)}
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(command, cwd=cwd, env=environment, stdout=log, stderr=log)
+        # Of the command and of all children that it waited for, the largest.
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            log.seek(0)
+            raise SystemExit(f"{' '.join(command)} ended with {child.returncode}: {log.read().decode()[-2000:]}")
+    ratio = round(usage.ru_maxrss * 1024 / weights, 2)
+    return {"seconds": round(time.monotonic() - started, 1), "weights_bytes": weights, "ratio": ratio}
 
 
 def main() -> None:
@@ -95,18 +81,15 @@ def main() -> None:
         "--like", type=Path, default=Path("outputs/demo/tiny-vlm"), help="folder for tokenizer and so on"
     )
     parser.add_argument("--old", type=Path, help="checkout of an older medix, with its .venv")
-    parser.add_argument("--save-rank", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--actor", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.save_rank is not None:
-        return save_rank(given.actor, given.save_rank, given.ranks, given.layers, given.like)
     here, like = str(Path(__file__).resolve().parents[1]), given.like.resolve()
     with tempfile.TemporaryDirectory() as name:
         actor = Path(name) / "global_step_1" / "actor"
         shutil.copytree(like, actor / "huggingface", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
         for rank in range(given.ranks):
-            one = ["--save-rank", str(rank), "--ranks", str(given.ranks), "--layers", str(given.layers)]
-            subprocess.run([sys.executable, __file__, *one, "--actor", str(actor), "--like", str(like)], check=True)
+            one = multiprocessing.Process(target=save_rank, args=(actor, rank, given.ranks, given.layers, like))
+            one.start()
+            one.join()
         (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": given.ranks}))
         options = ["export", str(actor), "--base", str(like), "--dtype", "fp32", "--out"]
         merge = ["-m", "verl.model_merger", "merge", "--backend", "fsdp", "--local_dir", str(actor), "--target_dir"]
@@ -115,15 +98,11 @@ def main() -> None:
         if given.old:
             runs["older medix export"] = ("old", str(given.old), [f"{given.old}/.venv/bin/medix", *options])
         found: dict[str, Any] = {}
+        weights = sum(path.stat().st_size for path in actor.glob("model_*.pt"))
         for label, (kind, cwd, command) in runs.items():
             if given.only in (None, kind):
-                out = Path(name) / kind
-                peaks = measure([*command, str(out)], cwd)
-                weights = sum(path.stat().st_size for path in actor.glob("model_*.pt"))
-                found[label] = {"seconds": peaks["seconds"], "weights_bytes": weights}
-                found[label] |= {"ratio": round(peaks["peak"] / weights, 2)}
-                found[label] |= {"all_processes": round(peaks["all"] / weights, 2)}
-                shutil.rmtree(out)
+                found[label] = measure([*command, str(Path(name) / kind)], cwd, weights)
+                shutil.rmtree(Path(name) / kind)
         print(json.dumps(found, indent=2))
 
 

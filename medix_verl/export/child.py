@@ -16,9 +16,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from medix.errors import ExportError, MedixError
+from medix.files import last_lines
 from medix.processes import child_environment, die_with_parent, python_command, vllm_environment
 from medix_verl.export.checkpoint import BaseModel, Checkpoint
 
@@ -41,7 +42,7 @@ def run_child(job: Callable[..., None], *arguments: Any, gpus: bool = False) -> 
     hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
     environment = child_environment(**offline, **hidden, **vllm_environment())
     command = python_command("medix_verl.export.child")
-    with tempfile.TemporaryFile() as log, tempfile.TemporaryFile() as request:
+    with tempfile.NamedTemporaryFile() as log, tempfile.TemporaryFile() as request:
         pickle.dump((job.__name__, arguments), request)
         request.seek(0)
         pipes: dict[str, Any] = {"stdin": request, "stdout": subprocess.PIPE, "stderr": log}
@@ -64,13 +65,7 @@ def run_child(job: Callable[..., None], *arguments: Any, gpus: bool = False) -> 
             yield {"skipped": "the process was killed (-9), as the system does for want of memory"}
         elif code:
             fix = "Check the checkpoint, and this machine's memory; the text is the end of that process's output."
-            raise ExportError(f"The process that loads the model died ({code}): {_last_error(log)}", fix)
-
-
-def _last_error(log: IO[bytes]) -> str:
-    log.seek(max(0, log.seek(0, os.SEEK_END) - 40_000))
-    lines = log.read().decode(errors="replace").strip().splitlines()
-    return ([line for line in lines if "Error" in line] or lines or ["it said nothing"])[-1].strip()[-400:]
+            raise ExportError(f"The process that loads the model died ({code}): {last_lines(Path(log.name), 3)}", fix)
 
 
 def build(
