@@ -205,7 +205,8 @@ def _check_threshold(refusals: Sequence[Refusal], kept: int, left_out: Counter[s
     if damaged > allowed * read:
         raise DataError(
             f"{damaged} of {read} rows are damaged, over {allowed:.1%} ({_summary(reasons)}).{example}",
-            f"Read {out / 'quarantine.jsonl'}, mend the source, or raise --max-quarantine; finished work is kept.",
+            f"Read {out / 'quarantine.jsonl'} and mend the source (?image_root= names a folder of images), or raise "
+            "--max-quarantine; finished work is kept.",
         )
     if not kept:
         parts = ", ".join(f"{n} of {name}" for name, n in left_out.items())
