@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.judging.rubrics import Case, prompt_text, read_vote, rubric_version
+from evaluation.judging.rubrics import Case, Vote, combine, prompt_text, read_vote, rubric_version
 
 GOOD = {"semantic": 5, "reasoning": None, "context": 3, "why": "same finding", "verdict": "YES"}
 
@@ -73,3 +73,43 @@ def test_a_placeholder_in_data_is_not_filled():
 
 def test_every_rubric_has_its_version():
     assert len({rubric_version(rubric) for rubric in ("verdict", "rubric", "report")}) == 3
+
+
+POINTS = (("right", 7.0), ("kind", 3.0), ("frightens", -5.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "rubric", "scores", "expected"),
+    [
+        ("all points", "points", [1, 1, 0], 1.0),
+        ("some points", "points", [1, 0, 0], 0.7),
+        ("points taken away", "points", [1, 0, 1], 0.2),  # (7 - 5) / 10
+        ("below nothing", "points", [0, 0, 1], 0.0),
+        ("a criterion without a vote", "points", [1, None, 0], None),
+        ("majority", "rubric", [1, 1, 0], 1.0),
+        ("no majority of those asked", "rubric", [1, None, None], None),
+        ("a tie", "rubric", [1, 0, None], None),
+        ("mean of a report", "report", [0.2, 0.4, None], 0.3),
+    ],
+)
+def test_votes_are_combined(name, rubric, scores, expected):
+    votes = [None if score is None else Vote(score, "") for score in scores]
+    assert combine(rubric, votes, POINTS) == (None if expected is None else pytest.approx(expected)), name
+
+
+@pytest.mark.parametrize(
+    ("rubric", "text", "score"),
+    [
+        ("points", '{"why": "", "met": true}', 1.0),
+        ("points", '{"why": "", "met": "yes"}', None),
+        ("released", '{"score": 1}', 1.0),
+        ("released", '```json\n{"score": 0, "more": "x"}\n```', 0.0),
+        ("released", '{"score": 5}', None),
+        ("released", '{"score": "1"}', None),
+        ("released_report", '{"score": 4}', 0.8),
+        ("released_report", '{"score": -3}', None),
+    ],
+)
+def test_criteria_and_other_wordings(rubric, text, score):
+    vote = read_vote(rubric, text)
+    assert (None if vote is None else vote.score) == score

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.judging.rules import match_letter
+from evaluation.judging.rules import decide, match_letter
 
 CHOICES = ("pneumonia", "pleural effusion", "effusion", "no finding")
 
@@ -41,10 +41,73 @@ CHOICES = ("pneumonia", "pleural effusion", "effusion", "no finding")
             None,
         ),
         ("empty", "", None),
+        ("denied option", "There is no pneumonia", None),
+        ("denied by a word in front", "no pneumonia", None),
+        ("denied by can not", "cannot be pneumonia", None),
+        ("denied by without", "without pneumonia", None),
+        ("denied behind", "pneumonia excluded", None),
+        ("denied in another language", "kein pneumonia", None),
+        ("letter and text taken back", "A. pneumonia is wrong", None),
+        ("letter and text taken back later", "A. pneumonia. This is wrong", None),
+        ("all letters", "Answer: A, B, C, D", None),
+        ("two letters", "A and B", None),
+        ("a question to itself", "Answer: A? No, B", None),
+        ("stated letter with another option's text", "Answer: B. pneumonia", None),
+        ("stated letter, another denied", "Answer: B, not A", None),
+        ("stated letter with its text", "The answer is B: pleural effusion", "B"),
+        ("last line, after doubts", "It is not A.\nSo it may be C or B.\n\nAnswer: B", "B"),
     ],
 )
 def test_match_letter(name, answer, letter):
     assert match_letter(answer, CHOICES) == letter, name
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "answer", "letter"),
+    [
+        ("text that looks like a letter", ("C", "K", "D", "E"), "K", "B"),
+        ("letter and text name two options", ("C", "K", "D", "E"), "D", None),
+        ("letter and text name one option", ("A", "B", "O", "AB"), "A", "A"),
+    ],
+)
+def test_options_that_look_like_letters(name, choices, answer, letter):
+    assert match_letter(answer, choices) == letter, name
+
+
+@pytest.mark.parametrize(
+    ("answer", "letters"),
+    [("A, C", "AC"), ("C and A", "AC"), ("AC", "AC"), ("The answers are A and C.", "AC"), ("A, B and C", None),
+     ("A", "A")],
+)  # fmt: skip
+def test_several_right_letters(answer, letters):
+    assert match_letter(answer, CHOICES, wanted=2) == letters
+
+
+def row(response: str, reference: str, **changes: object) -> dict[str, object]:
+    base = {"response": response, "prompt": "bare", "finish": "stop", "kind": "open", "reference": reference}
+    return base | {"aliases": [], "choices": [], "letter": ""} | changes
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "how"),
+    [
+        ("the same words", row("**Liver**.", "liver"), "exact"),
+        ("an alias", row("Hepar", "liver", aliases=["hepar"]), "exact"),
+        ("a point in front is part of a number", row(".5 mg", "5 mg"), "judge"),
+        ("a star that means something", row("T2", "T2*"), "judge"),
+        ("a power", row("102 cells", "10\u00b2 cells"), "judge"),
+        ("case of a unit", row("5 MV", "5 mV"), "judge"),
+        ("other words", row("the liver", "liver"), "judge"),
+        ("reasoning that never closes", row("<think>It may be the liver", "liver", finish="length"), "no_answer"),
+        ("cut off in the open", row("liver", "liver", finish="length"), "judge"),
+        ("an answer block before the cut", row("<answer>liver</answer> and", "liver", finish="length"), "exact"),
+        ("nothing", row("  ", "liver"), "no_answer"),
+        ("a report", row("Clear.", "Clear.", kind="report"), "judge"),
+    ],
+)
+def test_decide(name, given, how):
+    assert decide(given).how == how, name
+    assert decide(given, by_rule=False).how in ("judge", "no_answer"), name
 
 
 def test_equal_options_are_not_told_apart_by_text():
