@@ -183,7 +183,8 @@ class Judge:
             top_logprobs=o.top_logprobs,
             choice=CHOICES if o.constrain in ("auto", "choice") else (),
             json_schema=VERDICT_SCHEMA if o.constrain in ("auto", "json") else None,
-            free_tokens=o.free_tokens,
+            # A form that was asked for by hand is kept, whatever the replies look like.
+            free_tokens=0 if o.constrain in ("choice", "json") else o.free_tokens,
         )
 
     async def aclose(self) -> None:

@@ -248,6 +248,18 @@ async def test_a_server_that_ignores_every_constraint_and_thinks_gets_room_and_i
     assert len(fake_judge.bodies) == 60
 
 
+async def test_a_form_that_was_asked_for_by_hand_is_kept(fake_judge: Any, fast: Any) -> None:
+    async def ignore(judge: Any, request: web.Request) -> web.Response:
+        return completion("I think so")
+
+    fake_judge.behaviour = ignore
+    service = ScorerService(fast(fake_judge.url, constrain="choice", free_tokens=2048))
+    with pytest.raises(ScorerError, match="not with YES or NO"):
+        await service.judge(ask(0))
+    await service.aclose()
+    assert [("structured_outputs" in body, body["max_tokens"]) for body in fake_judge.bodies] == [(True, 8)] * 2
+
+
 async def test_a_refusal_that_names_nothing_is_found_out_by_leaving_fields_out(fake_judge: Any, fast: Any) -> None:
     async def picky(judge: Any, request: web.Request) -> web.Response | None:
         return web.Response(status=400, text="Bad Request") if "logprobs" in judge.bodies[-1] else None
