@@ -169,6 +169,8 @@ def test_a_driver_too_old_for_torchs_cuda_is_told(case: str, monkeypatch: pytest
     assert (found.status == "pass") == (expected == "pass")
 
 
+@pytest.mark.slow  # the child process imports torch and veRL
+@pytest.mark.timeout(600)
 def test_a_module_that_can_not_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """TransferQueue was missing from the GPU extra: every version was right, and the run died after the downloads."""
     monkeypatch.setattr(machine, "entry_modules", lambda config: ("json", "transfer_queue_that_is_missing"))
