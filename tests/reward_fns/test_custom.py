@@ -103,17 +103,3 @@ async def test_a_scorer_that_a_component_misses_is_named_not_the_component(tmp_p
     config["components"]["embed_accuracy"] = None
     with pytest.raises(ConfigError, match="--embedder"):
         await build_composite(config, AssumedScorers(judge_says=True)).score(RIGHT)
-
-
-async def test_a_component_may_be_a_class_that_asks_the_scorers(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "class Near:\n"
-        "    needs = ('similarity',)\n"
-        "    def __init__(self, power): self.power = power\n"
-        "    async def __call__(self, item, scorers):\n"
-        "        return (await scorers.similarity(item.reference, item.response)).cosine ** self.power\n"
-    )
-    composite = build_composite(components(near={"path": f"{tmp_path}/mine.py:Near", "weight": 1, "power": 2}), ASSUMED)
-    flat = (await composite.score(RIGHT)).flat()
-    assert flat["near"] == pytest.approx(0.81)
-    assert flat["near_ok"] == 1.0
