@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -110,7 +110,7 @@ def explain(error: Exception) -> MedixError | None:
             return MedixError(_first_line(error), HUB_ERRORS[kind.__name__])
     if isinstance(error, OSError) and error.errno in REMEDIES:
         where = f"{error.filename}: " if error.filename else ""
-        return MedixError(f"{where}{error.strerror}.", REMEDIES[cast(int, error.errno)])
+        return MedixError(f"{where}{error.strerror}.", REMEDIES[error.errno])
     return None
 
 
@@ -134,3 +134,7 @@ def main() -> None:
         text = mask_secrets(f"error: {known}")
         Console(stderr=True, soft_wrap=True).print(text, style="red", markup=False, highlight=False)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -254,7 +254,7 @@ def run_gpu(run: Run) -> None:
         runner.call([MEDIX, "export", knobs["RUN"], "--out", f"{knobs['RUN']}/export", "--overwrite"])
     if knobs.on("EVAL"):
         _evaluate(run)
-    runner.call([MEDIX, "report", knobs["RUN"]])
+    runner.call([MEDIX, "report", knobs["RUN"], "--data", str(config.medix.data_dir)])
 
 
 def _served(run: Run, folder: str, name: str, needed: bool, devices: str = "", memory: str = "") -> Any:

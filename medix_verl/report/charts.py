@@ -74,9 +74,9 @@ def band(mean: Series, std: Series, colour: str) -> list[dict[str, Any]]:
     if mean.steps != std.steps:
         return []
     pairs = list(zip(mean.values, std.values, strict=True))
-    hidden = {"showlegend": False, "hoverinfo": "skip", "mode": "lines"}
+    hidden: dict[str, Any] = {"showlegend": False, "hoverinfo": "skip", "mode": "lines"}
     low, high = [max(0.0, m - s) for m, s in pairs], [min(1.0, m + s) for m, s in pairs]
-    filled = {**hidden, "fill": "tonexty", "fillcolor": colour}
+    filled: dict[str, Any] = {**hidden, "fill": "tonexty", "fillcolor": colour}
     return [
         line(Series(mean.steps, low), "low", colour, 0, **hidden),
         line(Series(mean.steps, high), "high", colour, 0, **filled),

@@ -34,13 +34,13 @@ def report(
     from medix_verl.report.curve import write_curve
 
     for run in runs:
+        curves: tuple[Path, ...] = ()
         try:
             curves = write_curve(run)
         except (DataError, ConfigError) as error:
             if curve_only:
                 raise
             typer.echo(f"no curve.png and curve.csv: {error}", err=True)
-            curves = ()
         if not curve_only:
             from medix_verl.report.page import write_report
 

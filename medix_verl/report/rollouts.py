@@ -141,8 +141,9 @@ def _add(number: int, row: dict[str, Any], groups: dict[tuple[int, str, str], Gr
     # A row without a group is its own.
     key = (int(row["step"]), str(row.get("split") or ""), str(row.get("group") or f"line-{number}"))
     if key not in groups:
-        fields = ("sample_id", "question", "reference", "modality")
-        groups[key] = Group(key[2], *key[:2], *(str(row.get(name) or "")[:SHOWN_CHARS] for name in fields))
+        names = ("sample_id", "question", "reference", "modality")
+        sample, question, reference, modality = (str(row.get(name) or "")[:SHOWN_CHARS] for name in names)
+        groups[key] = Group(key[2], key[0], key[1], sample, question, reference, modality)
     found = groups[key].responses
     # Sessions are numbered from 0 within a group; one that was scored again replaces the first.
     if response.session >= 0:

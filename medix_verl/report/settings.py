@@ -66,9 +66,10 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def shown(value: object) -> str:
     """Return a value as the page shows it: short, and without what looks like a secret."""
-    is_flat = isinstance(value, list) and not any(isinstance(item, list | dict) for item in value)
     # A nested list may be a YAML bomb, small in the file and without end as text.
-    text = ", ".join(map(str, value)) if is_flat else value if isinstance(value, str) else reprlib.repr(value)
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
+        text = ", ".join(map(str, value))
     return mask_secrets(text)[:VALUE_CHARS]
 
 

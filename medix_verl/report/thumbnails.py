@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,7 +89,7 @@ def _data_files(run: RunFolder, data: Path | None) -> list[Path]:
     return list({path.resolve(): path for path in (*inside, *given)}.values())
 
 
-def sample_images(path: Path, wanted: Iterable[str], notes: list[str]) -> Iterator[tuple[str, list[bytes]]]:
+def sample_images(path: Path, wanted: Container[str], notes: list[str]) -> Iterator[tuple[str, list[bytes]]]:
     """Yield (sample id, encoded images) of the wanted rows of a prepared parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -97,7 +97,7 @@ def sample_images(path: Path, wanted: Iterable[str], notes: list[str]) -> Iterat
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=64, columns=["images", "extra_info"]):
-                ids = [(info or {}).get("sample_id") for info in batch.column("extra_info").to_pylist()]
+                ids = [str((info or {}).get("sample_id")) for info in batch.column("extra_info").to_pylist()]
                 for row, sample_id in enumerate(ids):
                     if sample_id in wanted:
                         images = batch.column("images")[row].as_py() or []

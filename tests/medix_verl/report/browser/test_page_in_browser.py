@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from medix_verl.cli import app
+from medix_verl.report.compare import write_comparison
 from medix_verl.report.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -103,3 +107,27 @@ def test_two_hundred_steps_of_sixty_four_render_and_open_in_time(
     assert render_s < 30
     assert min(opened) < 3
     assert size_mb < 25
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 800), ("dark", 390)])
+def test_data_and_comparison_have_the_same_look(
+    open_page: Callable[..., Any],
+    keep: Callable[..., None],
+    report: Path,
+    tmp_path: Path,
+    scheme: str,
+    width: int,
+) -> None:
+    prepared = tmp_path / "prepared"
+    rows = [{"id": str(i), "question": f"Which organ is number {i}?", "answer": "liver" * 20} for i in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = CliRunner().invoke(app, ["prepare", f"jsonl:{tmp_path / 'rows.jsonl'}", "--out", str(prepared)])
+    assert result.exit_code == 0, result.output
+    compared = write_comparison([report.parent, report.parent], tmp_path / "compare.html")
+    context = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+    for path in (prepared / "data.html", compared):
+        page = open_page(path=path, wait_for="main", **context)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        wanted = "rgb(17, 20, 24)" if scheme == "dark" else "rgb(246, 247, 249)"
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == wanted
+        keep(page, f"{path.stem}-{scheme}-{width}")
