@@ -26,6 +26,7 @@ def pattern_of(expected: str) -> re.Pattern[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["2_my_data_and_reward", "3_my_checkpoint_on_the_hub", "4_comparing_two_models"])
 def test_a_tutorial_says_what_happens(name: str, tmp_path: Path) -> None:
     text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")

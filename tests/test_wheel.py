@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[1]
 RESPONSE = "<X_RAY><thinking>I see a lung.</thinking><answer>pneumonia</answer>"
 Medix = Callable[..., str]

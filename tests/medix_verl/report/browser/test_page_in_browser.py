@@ -20,7 +20,7 @@ from medix_verl.report.compare import write_comparison
 from medix_verl.report.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_charts_are_drawn_and_a_screenshot_is_kept(open_page: Callable[..., Any], keep: Callable[..., None]) -> None:
