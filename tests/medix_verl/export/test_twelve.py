@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from medix.errors import MedixError
+from medix.prompts import load_prompt
 from medix_verl.export.manifest import write_manifest
 from medix_verl.export.pipeline import export
 
@@ -162,7 +163,7 @@ FURTHER: dict[str, tuple[Callable[[Path], object], str]] = {
     "other pixel limits": (in_config(lambda c: c.update(max_pixels=99), "preprocessor_config.json"), "longest_edge is"),
     "a config that asks for code": (in_config(lambda c: c.update(auto_map={"AutoConfig": "x.Y"})), "asks for code"),
     "an unknown class": (in_config(lambda c: c.update(architectures=["Unknown"])), "has no model 'Unknown'"),
-    "no config": (lambda actor: (actor / "huggingface/config.json").unlink(), "config.json: No such file"),
+    "no config": (lambda actor: (actor / "huggingface/config.json").unlink(), "No such file or directory"),
     "a config cut off": (cut("huggingface/config.json"), "config.json can not be read"),
     "a deep config": (
         lambda actor: (actor / "huggingface/config.json").write_text('{"a":' * 9999 + "1" + "}" * 9999),
@@ -205,3 +206,18 @@ def test_without_damage_it_is_exported(whole: Path, tiny: Path, tmp_path: Path) 
     assert record["not_checked"][0] == "that all shards are of one step: the run wrote no manifest.json"
     assert (out / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
     assert (out / "tokenizer.json").read_bytes() == (tiny / "tokenizer.json").read_bytes()
+
+
+def test_the_cards_snippet_asks_as_training_did(
+    whole: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code that a reader pastes, in the exported folder, with the picture of the export's own question."""
+    from medix_verl.export.generate import Asker, picture
+
+    out = export(whole.parent, tmp_path / "out", base=tiny)
+    monkeypatch.chdir(out)
+    picture().save("image.jpg", quality=100)
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    found: dict[str, Any] = {}
+    exec(code.replace("max_new_tokens=1024", "max_new_tokens=4"), found)
+    assert found["prompt"] == Asker(out, load_prompt()).prompt("image")
