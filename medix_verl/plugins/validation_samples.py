@@ -110,7 +110,9 @@ def _to_trackers(trackers: set[str], folder: Path, samples: list[dict[str, Any]]
         import wandb
 
         rows = [[picture and wandb.Image(picture), *texts] for picture, texts in shown]
-        wandb.log({KEY: wandb.Table(columns=["image", *COLUMNS], data=rows)}, step=step)
+        # W&B shows a table of the last step, and pictures with a slider over the steps.
+        slider = [wandb.Image(picture) for picture, _ in shown if picture is not None]
+        wandb.log({KEY: wandb.Table(columns=["image", *COLUMNS], data=rows), f"{KEY}_images": slider}, step=step)
     if "trackio" in trackers:
         import pandas
         import trackio
