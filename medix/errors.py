@@ -17,10 +17,7 @@ class MedixError(Exception):
         The learning rate is -1. Fix: Set it to a number above 0.
     """
 
-    def __init__(self, problem: str, fix: str, fix_of_three: str = "", *, expected: str = "", found: str = "") -> None:
-        if fix_of_three:  # TRANSITION: MedixError(expected, found, fix); goes when no call is left
-            expected, found, fix = problem, fix, fix_of_three
-            problem = f"expected {expected}; found {found}."
+    def __init__(self, problem: str, fix: str, *, expected: str = "", found: str = "") -> None:
         self.problem, self.fix, self.expected, self.found = problem, fix, expected, found
         super().__init__(f"{problem} Fix: {fix}")
 

@@ -21,10 +21,10 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_error_survives_pickling_as_ray_does_it(kind: type[MedixError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("a folder", "a file", "name a folder")))
+    error = pickle.loads(pickle.dumps(kind("This is a file.", "Name a folder.", expected="a folder", found="a file")))
     assert type(error) is kind
-    assert (error.expected, error.found, error.fix) == ("a folder", "a file", "name a folder")
-    assert str(error) == "expected a folder; found a file. Fix: name a folder"
+    assert (error.expected, error.found, error.fix) == ("a folder", "a file", "Name a folder.")
+    assert str(error) == "This is a file. Fix: Name a folder."
     assert str(copy.copy(error)) == str(error)
 
 

@@ -170,12 +170,12 @@ def test_a_preset_named_over_the_groups_components_is_refused_and_the_group_itse
 async def test_a_scorer_that_fails_is_raised_through() -> None:
     class FakeOutage:
         async def judge(self, request: JudgeRequest) -> Verdict:
-            raise ScorerError("a judge", "none", "start it")
+            raise ScorerError("There is no judge.", "Start it.")
 
         async def similarity(self, reference: str, candidate: str) -> Similarity:
             return Similarity(0.99)
 
-    with pytest.raises(ScorerError, match="a judge"):
+    with pytest.raises(ScorerError, match="no judge"):
         await build_composite({}, FakeOutage()).score(RIGHT)
 
 
