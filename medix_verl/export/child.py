@@ -120,6 +120,9 @@ def main() -> None:
         messages.write(json.dumps(message) + "\n")
 
     job, arguments = pickle.load(sys.stdin.buffer)
+    if job != "vllm":
+        # transformers imports both, for losses and assisted generation, where they are installed: 150 MB and 5 s.
+        sys.modules |= dict.fromkeys(("sklearn", "scipy"))  # type: ignore[arg-type]
     try:
         (vllm if job == "vllm" else build)(tell, *arguments)
     except MedixError as error:
