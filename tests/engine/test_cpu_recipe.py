@@ -18,7 +18,7 @@ from examples.rule_judge.server import RuleJudgeApp
 from medix.jsonl import JsonLines
 from medix_verl.training.metrics_file import read_metrics
 from medix_verl.training.watch import PEARSON
-from tests.engine.conftest import TIMEOUT_S, run_recipe
+from tests.engine.conftest import ROOT, TIMEOUT_S, run_recipe
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * TIMEOUT_S)]
 
@@ -65,16 +65,19 @@ def test_training_logs_every_component(two_rank_run: Path) -> None:
             assert f"reward/{name}/{statistic}" in data
 
 
+QUESTIONS = {row["question"] for _, row in JsonLines(ROOT / "examples/sample_data/train.jsonl")}
+
+
 class RefusingJudge(RuleJudgeApp):
-    """Refuses one prompt, the thirtieth that it sees, as a hosted judge with a content filter does: each time anew."""
+    """Refuses the first prompt about a training sample, as a judge with a content filter does: each time anew."""
 
     asked: ClassVar[list[str]] = []
 
     async def complete(self, request: web.Request) -> web.Response:
         text = str((await request.json())["messages"])
-        if text not in self.asked:
+        if text not in self.asked and any(question in text for question in QUESTIONS):
             self.asked.append(text)
-        if self.asked.index(text) == 29:
+        if self.asked[:1] == [text]:
             error = {"code": "content_filter", "message": "The prompt was filtered by the content management policy."}
             return web.json_response({"error": error}, status=400)
         return await super().complete(request)
@@ -88,6 +91,8 @@ def resumed(two_rank_run: Path) -> tuple[Path, list[str], int]:
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     single = [f"{actor}.use_dynamic_bsz=false", f"{actor}.ppo_micro_batch_size_per_gpu=1"]
     single += [f"{rollout}.log_prob_micro_batch_size_per_gpu=1"]
+    # Siblings that say the same are refused with it: more than 2 of the 100 that the share is of at least.
+    single += ["++medix.scorer.max_refused_share=0.1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "RuleJudgeApp", RefusingJudge)
         with server.start_rule_judge() as url:
@@ -115,9 +120,9 @@ def test_micro_batches_without_a_picture_are_trained_on(resumed: tuple[Path, lis
 
 def test_a_judge_that_refuses_one_call_costs_one_group(resumed: tuple[Path, list[str], int]) -> None:
     run, _, asked = resumed
-    (refused,) = [json.loads(line) for line in (run / "rollouts/refused.jsonl").read_text().splitlines()]
-    assert refused["step"] == 4
-    assert "content" in refused["reason"]
+    refused = [row for _, row in JsonLines(run / "rollouts/refused.jsonl")]
+    assert {row["step"] for row in refused} == {4}
+    assert all("content" in row["reason"] for row in refused)
     data = read_metrics(run / "metrics.jsonl")[-1]["data"]
     assert data["reward/refused_groups"] == 1
     print(f"{asked} prompts asked of the judge, one refused")
