@@ -11,7 +11,7 @@ from medix.files import read_mapping
 from medix_verl.preflight.check import Check
 from medix_verl.preflight.model import hub_name
 from reward_fns.scorers.service import ScorerService
-from reward_fns.scorers.types import JudgeRequest, Scorers
+from reward_fns.scorers.types import JudgeRequest
 
 FIXED_VERDICTS = (
     ("Which organ is shown?", "liver", "liver.", True),
@@ -46,7 +46,7 @@ async def _check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[
     return checks
 
 
-async def wrong_verdicts(scorers: Scorers) -> list[str]:
+async def wrong_verdicts(scorers: ScorerService) -> list[str]:
     """Ask for the fixed verdicts, and return what came out wrong, in words.
 
     Raises:
@@ -54,7 +54,7 @@ async def wrong_verdicts(scorers: Scorers) -> list[str]:
     """
     wrong = []
     for question, reference, answer, right in FIXED_VERDICTS:
-        verdict = await scorers.judge(JudgeRequest(reference=reference, candidate=answer, question=question))
+        verdict = await scorers.judge(JudgeRequest(reference, answer, question, parse=scorers.verdict_parse))
         if verdict.correct != right:
             wrong.append(f"{answer!r} for {reference!r}")
     return wrong

@@ -21,7 +21,7 @@ from reward_fns.scorers.embedder import Embedder, EmbedderOptions
 from reward_fns.scorers.encoders import Encoder
 from reward_fns.scorers.judge import Judge, JudgeOptions, Refusals
 from reward_fns.scorers.retry import RetryPolicy
-from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
+from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict, VerdictParse
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,13 @@ class ScorerService:
         self.open(("similarity",))
         assert self._embedder is not None
         return await self._embedder.similarity(reference, candidate)
+
+    @property
+    def verdict_parse(self) -> VerdictParse:
+        """How replies to the judge's prompt are read: one without all delimited fields is the released reward's."""
+        self.open(("judge",))
+        assert self._judge is not None
+        return "strict" if self._judge.prompt.is_delimited else "substring"
 
     def uncached(self) -> ScorerService:
         """Return a service of the same options that knows no earlier verdict and leaves none. Close it by itself."""

@@ -36,8 +36,11 @@ def settings(url: str, model: str = "rule-judge") -> dict[str, Any]:
     return {"judge": {"urls": [url], "model": model}, "embedder": {"kind": "none", "model": ""}}
 
 
-def test_the_rule_judge_gets_all_fixed_verdicts_right(judge_url: str) -> None:
-    (check,) = check_scorers(settings(judge_url), JUDGE)
+@pytest.mark.parametrize("prompt", ["judge.txt", "judge_paper.txt"])
+def test_the_rule_judge_gets_all_fixed_verdicts_right(prompt: str, judge_url: str) -> None:
+    """Under the prompt of either preset, each read as its preset reads it."""
+    scorer = settings(judge_url)
+    (check,) = check_scorers({**scorer, "judge": {**scorer["judge"], "prompt": prompt}}, JUDGE)
     number = len(FIXED_VERDICTS)
     assert (check.status, check.found) == ("pass", f"{number} of {number} fixed verdicts right at {judge_url}")
 
