@@ -152,8 +152,7 @@ for name in json.loads(sys.argv[1]):
 try:
     import torch
     found |= {"cuda": torch.version.cuda, "available": torch.cuda.is_available(), "devices": torch.cuda.device_count()}
-    from verl.plugin.platform import get_platform
-    found["platform"] = get_platform().device_name
+    found["platform"] = importlib.import_module(sys.argv[2]).get_platform().device_name
 except BaseException as error:
     found["platform"] = f"{type(error).__name__}: {error}".splitlines()[0]
 print("probe:", json.dumps(found))
@@ -193,7 +192,7 @@ def probe(modules: tuple[str, ...]) -> Mapping[str, Any]:
     Returns:
         `failed` (module -> error), `cuda`, `available`, `devices`, `platform`.
     """
-    code = [sys.executable, "-P", "-c", _PROBE, json.dumps(modules)]
+    code = [sys.executable, "-P", "-c", _PROBE, json.dumps(modules), "verl.plugin.platform"]
     run = subprocess.run(code, capture_output=True, text=True, timeout=600, env=os.environ)
     for line in run.stdout.splitlines():
         if line.startswith("probe: "):
