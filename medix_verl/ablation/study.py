@@ -6,8 +6,10 @@ not done again, so the same command goes on after an interruption, and a variant
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medix.errors import ConfigError
-from medix.files import last_lines, read_mapping
+from medix.files import last_lines, read_mapping, write_atomically
 from medix.options import Count, Texts, read_options
 from medix_verl.training.metrics_file import read_metrics
 
@@ -49,6 +51,10 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     knobs: dict[str, str] = field(default_factory=dict)
     """Environment variables of the recipe, the same for every run."""
+    overrides: Texts = ()
+    """Hydra overrides of every variant, before its own."""
+    runs: str = "{out}/runs"
+    """Folder of the runs. Studies that name the same one share the variants that they have in common."""
     setup: list[Setup] = field(default_factory=list)
     baseline: str = ""
     """The variant that the others are compared with; the first one if it is empty."""
@@ -70,10 +76,23 @@ class Run:
         rows = read_metrics(self.folder / "metrics.jsonl")
         return bool(rows) and int(rows[-1]["step"]) >= steps
 
+    def claim(self) -> None:
+        """Note beside the run's folder what runs in it.
+
+        Raises:
+            ConfigError: something else ran there, whose figures would stand under this variant's name.
+        """
+        note = self.folder.with_suffix(".json")
+        settings = {"command": list(self.command), "knobs": {**self.environment, "STEPS": "", "RUN": ""}}
+        if note.is_file() and read_mapping(note) != settings:
+            raise ConfigError(
+                f"{self.folder} holds a run of {self.variant!r} with other settings ({note.name}).",
+                "Give the changed variant another name, or delete the run's folder and that file.",
+            )
+        write_atomically(note, json.dumps(settings, indent=1) + "\n")
+
     def shown(self) -> str:
         """Return the run as a line that a shell would take."""
-        import shlex
-
         knobs = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(self.environment.items()))
         return f"{knobs} {shlex.join(self.command)}"
 
@@ -109,10 +128,10 @@ def runs_of(study: Study, out: Path) -> list[Run]:
     found = []
     for seed in study.seeds:
         for variant, overrides in study.variants.items():
-            folder = out / "runs" / variant / f"seed_{seed}"
+            folder = Path(fill(study.runs, out, seed)).resolve() / variant / f"seed_{seed}"
             knobs = {name: fill(text, out, seed) for name, text in study.knobs.items()}
             knobs |= {"RUN": str(folder), "SEED": str(seed), "STEPS": str(study.steps)}
-            found.append(Run(variant, seed, folder, ("bash", study.recipe, *overrides), knobs))
+            found.append(Run(variant, seed, folder, ("bash", study.recipe, *study.overrides, *overrides), knobs))
     return found
 
 
@@ -133,9 +152,10 @@ def check_variants(study: Study, out: Path) -> None:
     """Compose every variant by the recipe's dry run, so that a wrong override fails before the first run starts.
 
     Raises:
-        ConfigError: a variant can not be composed; the message is the recipe's own.
+        ConfigError: a variant can not be composed (the message is the recipe's own), or has changed since it ran.
     """
-    for run in runs_of(study, out)[: len(study.variants)]:
+    runs = runs_of(study, out)
+    for run in runs[: len(study.variants)]:
         environment = {**os.environ, **run.environment, "DRY_RUN": "1"}
         dry = subprocess.run(run.command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if dry.returncode:
@@ -144,6 +164,8 @@ def check_variants(study: Study, out: Path) -> None:
                 f"The variant {run.variant!r} can not run: {said}",
                 "Correct its overrides in the study; nothing has started.",
             )
+    for run in runs:
+        run.claim()
 
 
 def execute(study: Study, out: Path, say: Callable[[str], None]) -> dict[str, str]:

@@ -163,7 +163,7 @@ def test_a_study_runs_each_variant_once_and_goes_on_where_it_stopped(tmp_path: P
     calls = (out / "calls").read_text().splitlines()
     assert len(calls) == 6
     before = (out / "table.csv").read_bytes()
-    write_study(tmp_path)  # without the broken variant the same folder is complete
+    write_study(tmp_path, variants={"right": [], "wrong": ["x=wrong"]})  # the same folder is complete without the third
     code, said = ablate(tmp_path, study)
     assert code == 0
     assert said.count(": done") == 4
@@ -178,6 +178,19 @@ def test_a_wrong_override_is_refused_before_the_first_variant_starts(tmp_path: P
     assert "'bad'" in said
     assert "no such key" in said
     assert not (tmp_path / "o" / "calls").exists()
+
+
+@pytest.mark.slow
+def test_studies_share_runs_and_a_changed_variant_does_not_pass_for_the_old_one(tmp_path: Path) -> None:
+    shared = {"runs": str(tmp_path / "runs"), "seeds": [0]}
+    calls = tmp_path / "o" / "calls"
+    for variants in ({"right": []}, {"right": [], "wrong": ["x=wrong"]}):
+        assert ablate(tmp_path, write_study(tmp_path, variants=variants, **shared))[0] == 0
+    assert [Path(call).parent.name for call in calls.read_text().splitlines()] == ["right", "wrong"]
+    code, said = ablate(tmp_path, write_study(tmp_path, variants={"right": ["x=wrong"]}, **shared))
+    assert code == 2
+    assert "'right' with other settings" in said
+    assert len(calls.read_text().splitlines()) == 2
 
 
 def test_a_dry_run_prints_every_command_and_writes_nothing(tmp_path: Path) -> None:
