@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from medix.errors import ConfigError, DataError
 from medix_verl.ablation import table
 from medix_verl.ablation.page import most_paid
-from medix_verl.ablation.study import load_study, runs_of
+from medix_verl.ablation.study import load_study, runs_of, setup_steps
 from medix_verl.ablation.truth import Finding, Known, is_true, read_findings, read_truth
 from medix_verl.cli import app
 
@@ -233,3 +233,6 @@ def test_the_studies_that_come_with_the_project_are_whole(path: Path, monkeypatc
     study = load_study(path)
     assert len(runs_of(study, Path("out"))) == len(study.variants) * 3
     assert len(read_truth(Path(study.truth))) == 123
+    takes = subprocess.run([sys.executable, "-m", "examples.tiny_vlm", "--help"], capture_output=True, text=True).stdout
+    for _, command in setup_steps(study, Path("out")):
+        assert command[0] == "medix" or all(word in takes for word in command if word.startswith("--"))
