@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import pyarrow as pa
+
+from medix.errors import DataError
 
 ROW_SCHEMA: Final = pa.schema(
     [
@@ -48,6 +51,28 @@ def wrong_columns(found: pa.Schema) -> list[str]:
         for field in ROW_SCHEMA
         if field.name not in found.names or not _holds(found.field(field.name), field)
     ]
+
+
+def open_prepared(path: Path) -> Any:
+    """Return a parquet file of `medix prepare` as a `pyarrow.parquet.ParquetFile`, with rows and the right columns.
+
+    Raises:
+        DataError: it is missing, no parquet file, or has no rows or other columns.
+    """
+    import pyarrow.parquet as pq
+
+    prepare = "Make it with `medix prepare SOURCE --out DIR --model MODEL`."
+    if path.suffix != ".parquet" or not path.is_file():
+        raise DataError(f"There is no parquet file at {path}.", prepare)
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} can not be read as parquet: {error}", prepare) from error
+    if wrong := wrong_columns(file.schema_arrow):
+        raise DataError(f"{path} has not the columns that `medix prepare` writes: {', '.join(wrong)}.", prepare)
+    if file.metadata.num_rows == 0:
+        raise DataError(f"{path} has no rows.", prepare)
+    return file
 
 
 def _holds(found: pa.Field, wanted: pa.Field) -> bool:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from data_prep import manifest
 from medix.errors import DataError
-from medix.row_schema import wrong_columns
-
-_PREPARE = "Prepare the data with `medix prepare SOURCE --out DIR --model MODEL` and name its parquet files."
+from medix.row_schema import open_prepared
 
 
 class MedixDataset(RLHFDataset):  # type: ignore[misc]  # veRL carries no types
@@ -39,19 +35,9 @@ class MedixDataset(RLHFDataset):  # type: ignore[misc]  # veRL carries no types
 
 def _check_file(path: Path, max_prompt_length: int) -> bool:
     """Check one prepared file, and return whether its prompts were counted."""
-    if path.suffix != ".parquet":
-        raise DataError(f"{path} is no parquet file.", _PREPARE)
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} can not be read as parquet: {error}.", _PREPARE) from error
-    with file:
-        if wrong := wrong_columns(file.schema_arrow):
-            raise DataError(f"{path} has not the columns of `medix prepare`: {', '.join(wrong)}.", _PREPARE)
+    with open_prepared(path) as file:
         info = file.read(columns=["extra_info.n_tokens", "extra_info.sample_id"]).column("extra_info").combine_chunks()
     tokens = pc.struct_field(info, "n_tokens")
-    if len(tokens) == 0:
-        raise DataError(f"{path} has no rows.", _PREPARE)
     longest = int(pc.max(tokens).as_py())
     if longest > max_prompt_length:
         name = pc.struct_field(info, "sample_id")[pc.index(tokens, longest).as_py()].as_py()

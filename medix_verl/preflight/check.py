@@ -1,4 +1,8 @@
-"""What a check returns, and how a list of checks is run and shown."""
+"""What a check returns, and how a list of checks is run and shown.
+
+A check is a function `check_...` that returns what it found as a text, which is a pass, or as a `Check`; what is wrong
+it may also raise, as a MedixError with the remedy.
+"""
 
 from __future__ import annotations
 

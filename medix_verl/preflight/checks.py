@@ -3,98 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from medix_verl.preflight import config as settings
-from medix_verl.preflight import data, disk, hub, machine, memory, model, scorers
+from medix_verl.preflight import data, disk, machine, memory, model, scorers
 from medix_verl.preflight.check import Check, failed, run_check
+from reward_fns import AssumedScorers, build_composite
 
-NamedCheck = tuple[str, Callable[[], str | Check]]
+CheckFunction = Callable[[], str | Check]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is checked: a composed configuration, on this machine or on cards of a given size.
+def run_checks(config: Any, gpu_memory_gb: float | None = None, config_only: bool = False) -> Iterator[Check]:
+    """Run every check, yielding each as soon as it is done.
 
     Args:
         config: an OmegaConf `DictConfig`, as `compose_config` returns it.
         gpu_memory_gb: of each card, on a machine that has none.
         config_only: leave out model files, data files and scorers: nothing has been downloaded yet.
     """
-
-    config: Any
-    gpu_memory_gb: float | None = None
-    config_only: bool = False
-
-    @property
-    def device(self) -> str:
-        return str(OmegaConf.select(self.config, "trainer.device"))
-
-    @property
-    def serves_judge(self) -> bool:
-        return bool(OmegaConf.select(self.config, "reward.reward_model.enable"))
-
-
-def run_checks(request: Request) -> Iterator[Check]:
-    """Run every check, yielding each as soon as it is done."""
+    on_gpus = OmegaConf.select(config, "trainer.device") == "cuda"
+    serves_judge = bool(OmegaConf.select(config, "reward.reward_model.enable"))
     # Asked once, by the first check that needs it: nvidia-smi may take a minute, or fail with a message of its own.
-    gpus = cache(lambda: machine.list_gpus() if request.device == "cuda" else [])
+    gpus = cache(lambda: machine.list_gpus() if on_gpus else [])
+    checks = [_machine(config, on_gpus, gpus), _files(config, config_only), _settings(config)]
+    if on_gpus:
+
+        def card() -> float | None:
+            return gpu_memory_gb or min((gpu.memory_gb for gpu in gpus()), default=None)
+
+        checks.append({"GPU memory": lambda: memory.check_memory(config, card())})
+        if serves_judge:
+            checks.append({"judge memory": lambda: memory.check_judge_memory(config, card())})
+    if serves_judge:
+        checks.append({"judge": lambda: scorers.check_colocated_judge(config, config_only)})
     broken = False
-    for name, check in [*_machine(request, gpus), *_files(request), *_settings(request), *_sizes(request, gpus)]:
+    for name, check in [named for group in checks for named in group.items()]:
         done = run_check(name, check)
         # A composite that can not be built is said by the check "reward", and needs no scorer.
         broken |= name == "reward" and done.status == "fail"
         yield done
-    if not request.config_only and not broken:
-        yield from _scorers(request)
+    if not config_only and not broken:
+        yield from _scorers(config, serves_judge)
 
 
-def _machine(request: Request, gpus: Callable[[], list[machine.Gpu]]) -> list[NamedCheck]:
-    config = request.config
-
-    def check_driver() -> str | Check:
-        if request.device == "cuda" and not gpus():
-            return Check("warn", "not asked: no GPU here", "Mend the check of the GPUs first.")
-        return machine.check_driver(config, gpus())
-
-    def check_imports() -> str | Check:
-        if request.device == "cuda" and not gpus():
+def _machine(config: Any, on_gpus: bool, gpus: Callable[[], list[machine.Gpu]]) -> dict[str, CheckFunction]:
+    def with_gpus(check: CheckFunction) -> str | Check:
+        if on_gpus and not gpus():
             return Check("warn", "not tried: no GPU here", "Mend the check of the GPUs first.")
-        return machine.check_imports(config)
+        return check()
 
-    return [
-        ("versions", machine.check_versions),
-        ("GPUs", lambda: machine.check_gpus(config, gpus())),
-        ("imports", check_imports),
-        ("platform", check_driver),
-        ("CPUs", partial(machine.check_cpus, config)),
-        ("limits", partial(machine.check_limits, config)),
-        ("main memory", lambda: memory.check_host_memory(config, machine.memory_limit_gb())),
-    ]
+    return {
+        "versions": machine.check_versions,
+        "GPUs": lambda: machine.check_gpus(config, gpus()),
+        "imports": lambda: with_gpus(lambda: machine.check_imports(config)),
+        "platform": lambda: with_gpus(lambda: machine.check_driver(config, gpus())),
+        "CPUs": partial(machine.check_cpus, config),
+        "limits": partial(machine.check_limits, config),
+        "main memory": lambda: memory.check_host_memory(config, machine.memory_limit_gb()),
+    }
 
 
-def _files(request: Request) -> list[NamedCheck]:
-    config = request.config
-    if request.config_only:
-        return [("models", partial(hub.check_hub_models, config))]
+def _files(config: Any, config_only: bool) -> dict[str, CheckFunction]:
+    if config_only:
+        return {"models": partial(disk.check_hub_models, config)}
     train, val = (_as_list(OmegaConf.select(config, f"data.{name}_files")) for name in ("train", "val"))
     longest = OmegaConf.select(config, "data.max_prompt_length")
-    return [
-        ("model", lambda: model.check_model_folder(config.actor_rollout_ref.model.path)),
-        *(
-            (f"data {number}", partial(data.check_parquet, path, longest))
-            for number, path in enumerate([*train, *val], 1)
-        ),
-        ("train rows", partial(data.check_train_rows, config, train)),
-    ]
+    return {
+        "model": lambda: model.check_model_folder(config.actor_rollout_ref.model.path),
+        **{f"data {i}": partial(data.check_parquet, path, longest) for i, path in enumerate([*train, *val], 1)},
+        "train rows": partial(data.check_train_rows, config, train),
+    }
 
 
-def _settings(request: Request) -> list[NamedCheck]:
-    checks = {
+def _settings(config: Any) -> dict[str, CheckFunction]:
+    checks: dict[str, Callable[[Any], str | Check]] = {
         "reward": settings.check_reward,
         "reward manager": settings.check_reward_manager,
         "plugins": settings.check_plugins,
@@ -109,34 +94,16 @@ def _settings(request: Request) -> list[NamedCheck]:
         "checkpoints": disk.check_best,
         "disk": disk.check_disk,
     }
-    return [(name, partial(check, request.config)) for name, check in checks.items()]
+    return {name: partial(check, config) for name, check in checks.items()}
 
 
-def _sizes(request: Request, gpus: Callable[[], list[machine.Gpu]]) -> list[NamedCheck]:
-    config = request.config
-    checks: list[NamedCheck] = []
-    if request.device == "cuda":
-
-        def card() -> float | None:
-            return memory.card_gb([] if request.gpu_memory_gb else gpus(), request.gpu_memory_gb)
-
-        checks.append(("GPU memory", lambda: memory.check_memory(config, card())))
-        if request.serves_judge:
-            checks.append(("judge memory", lambda: memory.check_judge_memory(config, card())))
-    if request.serves_judge:
-        checks.append(("judge", lambda: scorers.check_colocated_judge(config, request.config_only)))
-    return checks
-
-
-def _scorers(request: Request) -> list[Check]:
-    from reward_fns import AssumedScorers, build_composite
-
+def _scorers(config: Any, serves_judge: bool) -> list[Check]:
     found: list[Check] = []
 
     def ask() -> str:
-        medix = OmegaConf.to_container(request.config.medix, resolve=True)
+        medix = OmegaConf.to_container(config.medix, resolve=True)
         needs = build_composite(medix["reward"], AssumedScorers()).needs
-        found.extend(scorers.check_scorers(medix["scorer"], needs - ({"judge"} if request.serves_judge else set())))
+        found.extend(scorers.check_scorers(medix["scorer"], needs - ({"judge"} if serves_judge else set())))
         return ""
 
     asked = run_check("scorers", ask)

@@ -26,7 +26,7 @@ def preflight(
 ) -> None:
     """Check machine, model, data, reward, judge and embedder before anything starts."""
     from medix_verl.preflight.check import failed, table
-    from medix_verl.preflight.checks import Request, run_checks
+    from medix_verl.preflight.checks import run_checks
     from medix_verl.run_config import compose_config
 
     config = compose_config(config_name, overrides or [])
@@ -36,7 +36,7 @@ def preflight(
     console = Console(stderr=True)
     with console.status("preflight", spinner="line") as status:
         checks = []
-        for check in run_checks(Request(config, gpu_memory_gb, config_only)):
+        for check in run_checks(config, gpu_memory_gb, config_only):
             checks.append(check)
             status.update(f"preflight: {check.name} done")
     if as_json:

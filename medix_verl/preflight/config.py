@@ -8,8 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from medix.errors import ConfigError
+from medix.options import read_options
+from medix_verl.mean_band import read_mean_band
 from medix_verl.preflight.check import Check
+from medix_verl.training.watch import read_watchdog
+from reward_fns import AssumedScorers, build_composite
+from reward_fns.scorers.service import ServiceOptions
 
 # veRL takes the class by `reward_manager.name`, not by `module.name`.
 REWARD_MANAGER = {
@@ -73,11 +80,7 @@ def read_sizes(config: Any) -> Sizes:
 
 
 def check_batch_sizes(config: Any) -> str:
-    """Divisibility, with sizes near by that divide.
-
-    Raises:
-        ConfigError: for the first size that does not.
-    """
+    """Check what has to divide what; the remedy names sizes near by that do."""
     sizes = read_sizes(config)
     for good, problem, fix in _size_rules(config, sizes):
         if not good:
@@ -111,22 +114,14 @@ def _size_rules(config: Any, sizes: Sizes) -> Iterator[tuple[bool, str, str]]:
 
 
 def check_reward(config: Any) -> str:
-    """The composite can be built; shown are its effective weights."""
-    from omegaconf import OmegaConf
-
-    from reward_fns import AssumedScorers, build_composite
-
+    """Build the composite, and show its effective weights."""
     settings = OmegaConf.to_container(config.medix.reward, resolve=True)
     composite = build_composite(settings, AssumedScorers())
     return ", ".join(f"{row['component']} {row['effective']:.4g}" for row in composite.table())
 
 
 def check_reward_manager(config: Any) -> str:
-    """That the reward in force is ours, and that no setting of a reward goes unread.
-
-    Raises:
-        ConfigError: naming the keys.
-    """
+    """Check that the reward in force is ours, and that no setting of a reward goes unread."""
     if others := _others(config, REWARD_MANAGER):
         raise ConfigError(
             f"The reward manager is not MedixRewardManager in one worker: {', '.join(others)}.",
@@ -144,7 +139,7 @@ def check_reward_manager(config: Any) -> str:
 
 
 def check_plugins(config: Any) -> str | Check:
-    """That the other places at which veRL takes code are ours: a run without them trains, but is watched less."""
+    """Check that the other places at which veRL takes code are ours: a run without them trains, but is watched less."""
     if others := _others(config, PLUGINS):
         found = f"{', '.join(others)}: guards on the reward and telemetry are lost, a failed scorer stops no run"
         return Check("warn", found, "Leave these keys as the recipe has them.")
@@ -152,8 +147,6 @@ def check_plugins(config: Any) -> str | Check:
 
 
 def _others(config: Any, ours: Mapping[str, object]) -> list[str]:
-    from omegaconf import OmegaConf
-
     found = {key: OmegaConf.select(config, key) for key in ours}
     return [f"{key}={value}" for key, value in found.items() if value != ours[key]]
 
@@ -168,11 +161,7 @@ def _leaves(value: Any, key: str) -> Iterator[str]:
 
 
 def check_load_format(config: Any) -> str:
-    """That vLLM starts from the real weights.
-
-    Raises:
-        ConfigError: it starts from noise.
-    """
+    """Check that vLLM starts from the real weights."""
     found = config.actor_rollout_ref.rollout.load_format
     if found == "dummy":
         raise ConfigError(
@@ -183,11 +172,7 @@ def check_load_format(config: Any) -> str:
 
 
 def check_gradient_sync(config: Any) -> str:
-    """That each micro-batch's gradients are sharded at once: else every GPU holds those of the whole model.
-
-    Raises:
-        ConfigError: with the memory that it would take.
-    """
+    """Check that each micro-batch's gradients are sharded at once: else every GPU holds those of the whole model."""
     if config.actor_rollout_ref.actor.fsdp_config.get("use_no_sync_for_gradient_accumulation"):
         raise ConfigError(
             "actor.fsdp_config.use_no_sync_for_gradient_accumulation keeps whole gradients on every GPU (7B: 33 GB).",
@@ -197,11 +182,7 @@ def check_gradient_sync(config: Any) -> str:
 
 
 def check_adapters(config: Any) -> str:
-    """That no adapter is on the image encoder: vLLM serves none there, so it would be missing from the rollouts.
-
-    Raises:
-        ConfigError: one would be.
-    """
+    """Check that no adapter is on the image encoder: vLLM serves none there, so the rollouts would miss it."""
     model = config.actor_rollout_ref.model
     if model.lora_rank < 1:
         return "none: all weights are trained"
@@ -218,11 +199,7 @@ def check_adapters(config: Any) -> str:
 
 
 def check_lengths(config: Any) -> str | Check:
-    """That a whole sequence fits vLLM's limits and the token budgets of the trainer.
-
-    Raises:
-        ConfigError: naming the limit to raise.
-    """
+    """Check that a whole sequence fits vLLM's limits and the token budgets of the trainer."""
     data, actor, rollout = config.data, config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     wanted, limit = data.max_prompt_length + data.max_response_length, rollout.max_model_len
     if limit is None:
@@ -245,11 +222,7 @@ def check_lengths(config: Any) -> str | Check:
 
 
 def check_replicas(config: Any) -> str:
-    """Rollout engines of `tensor_model_parallel_size` GPUs each, on all the trainer's GPUs.
-
-    Raises:
-        ConfigError: they do not divide the GPUs.
-    """
+    """Check that rollout engines of `tensor_model_parallel_size` GPUs each fill the trainer's GPUs."""
     gpus, parallel = config.trainer.n_gpus_per_node, config.actor_rollout_ref.rollout.tensor_model_parallel_size
     if gpus % parallel:
         divisors = [size for size in range(1, gpus + 1) if gpus % size == 0]
@@ -261,18 +234,7 @@ def check_replicas(config: Any) -> str:
 
 
 def check_guards(config: Any) -> str:
-    """Watchdog and group filter: their settings are read, as the run will read them.
-
-    Raises:
-        ConfigError: also where the run would be ended as silent before the scorers give up and name the outage.
-    """
-    from omegaconf import OmegaConf
-
-    from medix.options import read_options
-    from medix_verl.mean_band import read_mean_band
-    from medix_verl.training.watch import read_watchdog
-    from reward_fns.scorers.service import ServiceOptions
-
+    """Read the settings of watchdog and group filter; scorers must name an outage before a guard ends the run."""
     options = read_watchdog(config.medix.watchdog)
     scorer = read_options(ServiceOptions, OmegaConf.to_container(config.medix.scorer, resolve=True), "medix.scorer")
     # The last try of a call that holds may begin just before the limit.

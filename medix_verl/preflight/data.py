@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medix.errors import ConfigError, DataError
+from medix.row_schema import open_prepared
 from medix.sample import count_image_slots
 from medix_verl.preflight.check import Check
 from medix_verl.preflight.config import read_sizes
@@ -15,17 +16,12 @@ from medix_verl.preflight.config import read_sizes
 MAX_DECODED = 2000
 """Rows of a file whose images are decoded, in row groups spread evenly; `medix prepare` has decoded every one."""
 MAX_PIXELS = 64_000_000
-_PREPARE = "Make it with `medix prepare SOURCE --out DIR`."
 _AGAIN = "Prepare the file again: it sets such rows aside."
 
 
 def check_parquet(path: str, max_prompt_length: int) -> str | Check:
-    """Check columns and every row of one file, count its images, and decode those of a sample.
-
-    Raises:
-        DataError: naming the column or the row.
-    """
-    file = _open(path)
+    """Check columns and every row of one file, count its images, and decode those of a sample."""
+    file = open_prepared(Path(path))
     rows = file.metadata.num_rows
     images, uncounted = 0, 0
     for index, row in _rows(file, _without_bytes(file)):
@@ -44,13 +40,9 @@ def check_parquet(path: str, max_prompt_length: int) -> str | Check:
 
 
 def check_train_rows(config: Any, paths: Sequence[str]) -> str | Check:
-    """Check for rows of at least one batch: veRL leaves out what does not fill one, and divides by their number.
-
-    Raises:
-        ConfigError: with the batch that there are rows for.
-    """
+    """Check for rows of at least one batch: veRL leaves out what does not fill one, and divides by their number."""
     try:
-        rows = sum(_open(path).metadata.num_rows for path in paths)
+        rows = sum(open_prepared(Path(path)).metadata.num_rows for path in paths)
     except DataError:
         return Check("warn", "not counted", "Mend the files first.")
     most = config.data.train_max_samples
@@ -61,25 +53,6 @@ def check_train_rows(config: Any, paths: Sequence[str]) -> str | Check:
         fix = sizes.set_to(rows) if fits else f"Prepare {sizes.unit} rows or more."
         raise ConfigError(f"There are {rows} rows, fewer than one batch (data.train_batch_size={sizes.batch}).", fix)
     return f"{rows}, {rows // sizes.batch} batch(es) of {sizes.batch} an epoch"
-
-
-def _open(path: str) -> Any:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    from medix.row_schema import wrong_columns
-
-    if not Path(path).is_file():
-        raise DataError(f"There is no parquet file at {path}.", _PREPARE)
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} can not be read as parquet: {error}", _PREPARE) from error
-    if wrong := wrong_columns(file.schema_arrow):
-        raise DataError(f"{path} has not the columns that `medix prepare` writes: {', '.join(wrong)}.", _PREPARE)
-    if file.metadata.num_rows == 0:
-        raise DataError(f"{path} has no rows.", _PREPARE)
-    return file
 
 
 def _without_bytes(file: Any) -> list[str]:

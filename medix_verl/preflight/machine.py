@@ -79,11 +79,7 @@ def on_a_cluster(config: Any) -> bool:
 
 
 def check_gpus(config: Any, gpus: list[Gpu]) -> str | Check:
-    """As many GPUs as the trainer and a colocated judge ask for together, and none that others are using.
-
-    Raises:
-        ConfigError: too few, or a card whose memory is taken.
-    """
+    """Check that there are as many GPUs as trainer and colocated judge ask for, and none that others are using."""
     if config.trainer.device != "cuda":
         return f"none needed: {config.trainer.device}"
     trainer, judge, nodes = config.trainer.n_gpus_per_node, judge_gpus(config), config.trainer.nnodes
@@ -117,7 +113,7 @@ def has_local_judge(config: Any) -> bool:
 
 
 def check_versions() -> str | Check:
-    """Installed versions against the pins of setup.py, for the extra (cpu or gpu) that fits the installed torch."""
+    """Hold installed versions against setup.py's pins, for the extra (cpu or gpu) that fits the installed torch."""
     from packaging.requirements import Requirement
 
     extra = "cpu" if "+cpu" in _version("torch") else "gpu"
@@ -203,11 +199,7 @@ def probe(modules: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def check_imports(config: Any) -> str:
-    """That everything the run's processes import can be imported here, and not only has the right version.
-
-    Raises:
-        ConfigError: naming the modules and their errors.
-    """
+    """Check that everything the run's processes import can be imported here, and not only has the right version."""
     modules = entry_modules(config)
     if broken := probe(modules)["failed"]:
         raise ConfigError(
@@ -218,11 +210,7 @@ def check_imports(config: Any) -> str:
 
 
 def check_driver(config: Any, gpus: list[Gpu]) -> str:
-    """That torch can use the GPUs that nvidia-smi lists, and veRL runs on the device of this profile.
-
-    Raises:
-        ConfigError: the driver is too old for torch's CUDA, torch sees fewer GPUs, or veRL chose another platform.
-    """
+    """Check that torch can use the GPUs that nvidia-smi lists, and veRL runs on the device of this profile."""
     found, device = probe(entry_modules(config)), config.trainer.device
     if device == "cuda" and gpus:
         cuda = str(found.get("cuda") or "none")
@@ -255,13 +243,10 @@ def _ray_cpus() -> int:
 
 
 def check_cpus(config: Any) -> str | Check:
-    """CPUs that Ray sees, against those that are reserved: Ray waits for ever, and says little, for what it lacks.
+    """Hold the CPUs that Ray sees against those that are reserved: it waits for ever, and silently, for what it lacks.
 
     Three with each GPU slot of trainer and judge, one a TransferQueue storage unit, one its controller. Other actors
     reserve none.
-
-    Raises:
-        ConfigError: Ray would wait for ever.
     """
     units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
     slots = config.trainer.n_gpus_per_node * config.trainer.nnodes + judge_gpus(config)
@@ -293,11 +278,7 @@ def memory_limit_gb(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 def check_limits(config: Any, shm: Path = Path("/dev/shm")) -> str | Check:
-    """Shared memory and open files: a container's defaults end vLLM with a bus error, and Ray with refused sockets.
-
-    Raises:
-        ConfigError: one of them is too small.
-    """
+    """Check shared memory and open files: a container's defaults end vLLM in a bus error, Ray in refused sockets."""
     if config.trainer.device != "cuda":
         return "those of a GPU run are not needed"
     shared = shutil.disk_usage(shm).total / 1e9
@@ -318,11 +299,7 @@ def check_limits(config: Any, shm: Path = Path("/dev/shm")) -> str | Check:
 
 
 def check_trackers(config: Any, environment: Mapping[str, str] = os.environ) -> str:
-    """The trackers are known and installed, and W&B has a key: it is asked for when all engines are up.
-
-    Raises:
-        ConfigError: one of them would not start.
-    """
+    """Check that the trackers are installed, and W&B has a key: it is asked for when all engines are up."""
     from medix_verl.training.loggers import logger_names
 
     names = logger_names(config)

@@ -10,7 +10,7 @@ from typing import Any
 from medix.errors import ConfigError
 from medix_verl.preflight import memory_estimate as estimate
 from medix_verl.preflight.check import Check
-from medix_verl.preflight.machine import Gpu, has_local_judge
+from medix_verl.preflight.machine import has_local_judge
 from medix_verl.preflight.memory_estimate import GB, RolloutPlan, TrainingPlan
 from medix_verl.preflight.model import shape_of
 
@@ -21,13 +21,8 @@ MIN_SEQUENCES = 8
 UNKNOWN = "Download the model first, or name a folder."
 
 
-def card_gb(gpus: list[Gpu], given_gb: float | None) -> float | None:
-    """Return the memory of the smallest card, or what was given for a machine without it."""
-    return given_gb or min((gpu.memory_gb for gpu in gpus), default=None)
-
-
 def check_memory(config: Any, card: float | None) -> Check:
-    """The largest phase of a step on one GPU, in parts, against the card; with vLLM's room for sequences."""
+    """Hold the largest phase of a step on one GPU, in parts, against the card; with vLLM's room for sequences."""
     plan, rollout = read_plan(config)
     if plan is None or rollout is None:
         return Check("warn", f"no config.json of {config.actor_rollout_ref.model.path} here: no estimate", UNKNOWN)
@@ -52,11 +47,7 @@ def check_memory(config: Any, card: float | None) -> Check:
 
 
 def check_judge_memory(config: Any, card: float | None) -> str | Check:
-    """A colocated judge on cards of its own: its weights and at least one sequence.
-
-    Raises:
-        ConfigError: it would not start.
-    """
+    """Check that a colocated judge fits its own cards: its weights and at least one sequence."""
     model = config.reward.reward_model
     shape = shape_of(str(model.model_path))
     if shape is None or card is None:
@@ -75,7 +66,7 @@ def check_judge_memory(config: Any, card: float | None) -> str | Check:
 
 
 def check_host_memory(config: Any, total_gb: float) -> str | Check:
-    """The larger of the start and a step, against this node's main memory or what its container may use of it."""
+    """Hold the larger of the start and a step against this node's memory, or what its container may use of it."""
     plan, _ = read_plan(config)
     if plan is None:
         return Check("warn", "model not known here", UNKNOWN)
@@ -135,15 +126,8 @@ def read_plan(config: Any) -> tuple[TrainingPlan, RolloutPlan] | tuple[None, Non
     plan = TrainingPlan(
         shape,
         gpus=engine.fsdp_size if engine.fsdp_size > 0 else gpus,
-        update_tokens=_tokens(
-            actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu, actor.ppo_micro_batch_size_per_gpu, length
-        ),
-        log_prob_tokens=_tokens(
-            rollout.log_prob_use_dynamic_bsz,
-            rollout.log_prob_max_token_len_per_gpu,
-            rollout.log_prob_micro_batch_size_per_gpu,
-            length,
-        ),
+        update_tokens=_tokens(actor, "ppo", actor.use_dynamic_bsz, length),
+        log_prob_tokens=_tokens(rollout, "log_prob", rollout.log_prob_use_dynamic_bsz, length),
         image_share=config.data.max_prompt_length / length,
         trained_bytes=4 if str(engine.model_dtype) in ("fp32", "float32") else 2,
         lora_rank=model.lora_rank,
@@ -157,9 +141,11 @@ def read_plan(config: Any) -> tuple[TrainingPlan, RolloutPlan] | tuple[None, Non
     return plan, RolloutPlan(shape, *limits, rollout.free_cache_engine)
 
 
-def _tokens(dynamic: bool, most: int | None, micro_batch: int | None, length: int) -> int:
-    """Return the tokens of one micro-batch. veRL packs up to `most`, and never fewer than one whole sequence."""
-    return max(most or 0, length) if dynamic else (micro_batch or 1) * length
+def _tokens(part: Any, kind: str, dynamic: bool, length: int) -> int:
+    """Return the tokens of one micro-batch. veRL packs up to a limit, and never fewer than one whole sequence."""
+    if dynamic:
+        return max(part[f"{kind}_max_token_len_per_gpu"] or 0, length)
+    return (part[f"{kind}_micro_batch_size_per_gpu"] or 1) * length
 
 
 def _worst(plan: TrainingPlan, rollout: RolloutPlan, card: float) -> tuple[float, str, str]:

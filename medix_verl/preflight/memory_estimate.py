@@ -37,6 +37,7 @@ from medix_verl.preflight.model import ModelShape
 
 GB = 1e9
 CONTEXT_GB = 2.0
+BYTES_A_PIXEL = 3
 PATCHES_A_TOKEN = 4
 """Both families merge 2 x 2 patches into one token."""
 
@@ -148,9 +149,9 @@ def host_step_gb(plan: TrainingPlan, gpus_of_node: int) -> float:
     return node * (offloaded + reference) / GB
 
 
-def pixels_gb(responses: int, pixels_of_a_prompt: float, bytes_a_pixel: int = 3) -> float:
+def pixels_gb(responses: int, pixels_of_a_prompt: float) -> float:
     """Return what TransferQueue holds of pixel values in one step."""
-    return responses * pixels_of_a_prompt * bytes_a_pixel / GB
+    return responses * pixels_of_a_prompt * BYTES_A_PIXEL / GB
 
 
 def _pinned(plan: TrainingPlan, size: int) -> int:

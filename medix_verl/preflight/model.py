@@ -10,14 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from medix.errors import ConfigError
 from medix.files import read_mapping
+from medix.processes import child_environment, python_command
 from medix_verl.preflight.check import Check
 
 KNOWN_MODELS = Path(__file__).with_name("known_models.json")
@@ -90,11 +93,7 @@ def hub_name(path: str) -> bool:
 
 
 def check_model_folder(path: str) -> str | Check:
-    """A Hugging Face folder with weights, tokenizer and processor.
-
-    Raises:
-        ConfigError: there is none, or a part is missing.
-    """
+    """Check that there is a Hugging Face folder with weights, tokenizer and processor."""
     folder = Path(path)
     if hub_name(path):
         return f"{path}: taken as a hub name"
@@ -103,20 +102,27 @@ def check_model_folder(path: str) -> str | Check:
             f"There is no model folder at {path}.",
             f"Set MODEL= to a folder or a hub name; `python -m examples.tiny_vlm --out {path}` builds a tiny one.",
         )
-    wanted = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
-    missing = [name for name in wanted if not (folder / name).exists()]
-    if not any(folder.glob("*.safetensors")):
-        missing.append("*.safetensors")
-    if missing:
+    if missing := missing_files(folder, "config.json", "preprocessor_config.json", "tokenizer_config.json"):
         raise ConfigError(f"The model in {path} has no {', '.join(missing)}.", "Build or download the model again.")
+    for weights in folder.glob("*.safetensors"):
+        try:
+            with safe_open(weights, framework="numpy"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"{weights} can not be read: {error}", "Build or download the model again.") from error
     return f"{path} holds weights, tokenizer and processor"
+
+
+def missing_files(folder: Path, *names: str) -> list[str]:
+    """Return which of these files a model's folder lacks; it always needs weights."""
+    return [name for name in (*names, "*.safetensors") if not any(folder.glob(name))]
 
 
 @cache
 def _built(file: str, _digest: str) -> dict[str, Any]:
     read_mapping(Path(file))  # says what is wrong with a broken file
-    code = f"from {__name__} import build; build({file!r})"
-    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=600)
+    command = python_command(__name__, file)
+    run = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=600)
     if run.returncode:
         reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
         raise ConfigError(f"transformers can not build the model of {file}: {reason}", "Name another model.")
@@ -128,30 +134,14 @@ def _shape(counts: dict[str, Any]) -> ModelShape:
     return ModelShape(**{**counts, "tensors": tuple(tuple(row) for row in counts["tensors"])})
 
 
-def build(file: str) -> None:
-    """Print the counts of the model class of a config.json. Runs in a child process."""
-    from transformers import AutoConfig
-
-    print(json.dumps(measure(AutoConfig.for_model(**json.loads(Path(file).read_text(encoding="utf-8"))))))
-
-
-def meta_model(config: Any) -> Any:
-    """Return the class of a configuration on the meta device: shapes and no memory."""
+def measure(config: Any) -> dict[str, Any]:
+    """Return the fields of `ModelShape` for a transformers configuration, from its class on the meta device."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     with torch.device("meta"):
-        return kind.from_config(config, dtype=torch.float32)
-
-
-def measure(config: Any) -> dict[str, Any]:
-    """Return the fields of `ModelShape` for a transformers configuration."""
-    from collections import Counter
-
-    import torch
-
-    model = meta_model(config)
+        model = kind.from_config(config, dtype=torch.float32)
     text = config.get_text_config()
     decoder = model.get_decoder()
     layer = decoder.layers[0]
@@ -182,18 +172,9 @@ def measure(config: Any) -> dict[str, Any]:
     }
 
 
-def count_parameters(weights: Path) -> int:
-    """Return the number of parameters in a safetensors file, from its header.
+if __name__ == "__main__":
+    import sys
 
-    Raises:
-        ConfigError: it is no such file.
-    """
-    from math import prod
+    from transformers import AutoConfig
 
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="numpy") as file:
-            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{weights} can not be read: {error}", "Build or download the model again.") from error
+    print(json.dumps(measure(AutoConfig.for_model(**read_mapping(Path(sys.argv[1]))))))

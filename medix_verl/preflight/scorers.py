@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from medix.errors import ConfigError, ScorerError
 from medix.files import read_mapping
 from medix_verl.preflight.check import Check
-from medix_verl.preflight.model import hub_name
+from medix_verl.preflight.model import hub_name, missing_files
 from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest
 
@@ -28,22 +30,17 @@ JudgeCheck = Literal["stop", "warn"]
 
 def check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:
     """Probe what the composite needs (`judge`, `similarity`); a scorer of weight 0 is not asked."""
-    return asyncio.run(_check_scorers(scorer, needs))
-
-
-async def _check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:
     # A probe must say "unreachable" within seconds: no cache that could answer for it, and no waiting.
     judge = {**scorer["judge"], "retries": 1, "timeout_s": 20.0}
     service = ScorerService({**scorer, "judge": judge, "cache": {}, "hold_limit_s": 0.0})
-    checks = []
-    try:
-        if "judge" in needs:
-            checks.append(await _judge_check(service, judge))
-        if "similarity" in needs:
-            checks.append(await _embedder_check(service, scorer["embedder"]))
-    finally:
-        await service.aclose()
-    return checks
+    asked = {"judge": partial(_judge_check, service, judge)}
+    asked["similarity"] = partial(_embedder_check, service, scorer["embedder"])
+
+    async def ask() -> list[Check]:
+        async with contextlib.aclosing(service):
+            return [await check() for need, check in asked.items() if need in needs]
+
+    return asyncio.run(ask())
 
 
 async def wrong_verdicts(scorers: ScorerService) -> list[str]:
@@ -88,11 +85,7 @@ async def _embedder_check(service: ScorerService, embedder: dict[str, Any]) -> C
 
 
 def check_colocated_judge(config: Any, config_only: bool = False) -> str | Check:
-    """Settings and model folder of `reward.reward_model`; at best a warning, as no verdict has been seen.
-
-    Raises:
-        ConfigError: it could not start, or would not be asked.
-    """
+    """Check settings and folder of `reward.reward_model`; at best a warning, as no verdict has been seen."""
     model = config.reward.reward_model
     if config.reward.custom_reward_function.path is None:
         raise ConfigError(
@@ -134,9 +127,7 @@ def _check_judge_folder(path: str) -> str:
             f"There is no folder with the judge's language model at {path!r}.",
             "Set JUDGE_MODEL= (reward.reward_model.model_path); examples/colocated_judge makes a small one.",
         )
-    missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
-    if not any(folder.glob("*.safetensors")):
-        missing.append("*.safetensors")
+    missing = missing_files(folder, "config.json", "tokenizer_config.json")
     settings = {} if "tokenizer_config.json" in missing else read_mapping(folder / "tokenizer_config.json")
     if not (folder / "chat_template.jinja").is_file() and not settings.get("chat_template"):
         missing.append("chat template")

@@ -28,16 +28,9 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """Write the page and return its path: `out`, or `compare_A_B.html` beside the first run."""
     runs = [load_run(path) for path in run_dirs]
     path = out or run_dirs[0].resolve().parent / f"compare_{'_'.join(run.name for run in runs)}.html"
-    write_atomically(path, render_comparison(runs))
-    return path
-
-
-def render_comparison(runs: Sequence[RunFolder]) -> bytes:
-    """Return the page, UTF-8."""
-    names = labels(runs)
+    names, settings = labels(runs), difference(runs)
     charts = overlays(runs, names)
-    settings = difference(runs)
-    return render(
+    page = render(
         "compare.html.j2",
         {"charts": charts},
         ("charts.js",),
@@ -49,6 +42,8 @@ def render_comparison(runs: Sequence[RunFolder]) -> bytes:
         results=[(title, *values, change) for title, values, change in results(runs)],
         charts=charts,
     )
+    write_atomically(path, page)
+    return path
 
 
 def labels(runs: Sequence[RunFolder]) -> list[str]:

@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any, Final
 
 from medix.errors import DataError
-from medix.files import read_mapping
+from medix.files import lookup, read_mapping
 from medix_verl.report.charts import Chart, Level
 from medix_verl.report.rollouts import Group
-from medix_verl.report.run_folder import SCORE, RunFolder, Series, lookup, own_file
+from medix_verl.report.run_folder import SCORE, RunFolder, Series, own_file
 from medix_verl.report.settings import shown
 from medix_verl.training.watch import PEARSON, WatchdogOptions
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from medix.errors import DataError
-from medix.files import open_inside, read_mapping
+from medix.files import lookup, open_inside, read_mapping
 from medix.jsonl import JsonLines
 from medix_verl.report.rollouts import Group, read_groups
 from medix_verl.training.metrics_file import read_metrics
@@ -167,14 +167,6 @@ def own_file(folder: Path, name: str, notes: list[str]) -> Path | None:
         notes.append(f"{name}: left out, it can not be read inside of the run's folder ({type(error).__name__})")
         return None
     return folder / name
-
-
-def lookup(config: Mapping[str, Any], dotted: str) -> Any:
-    """Return the value at a dotted path, or None."""
-    value: Any = config
-    for part in dotted.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def divide_by_std(config: Mapping[str, Any]) -> bool:

@@ -7,8 +7,9 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from medix.files import lookup
 from medix.secrets import MASK, is_secret_name, mask_secrets
-from medix_verl.report.run_folder import RunFolder, lookup
+from medix_verl.report.run_folder import RunFolder
 
 VALUE_CHARS: Final = 300
 MAX_SETTINGS: Final = 5_000

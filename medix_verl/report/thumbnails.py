@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
-from medix_verl.report.run_folder import RunFolder, lookup
+from medix.files import lookup
+from medix_verl.report.run_folder import RunFolder
 
 MAX_IMAGE_BYTES: Final = 7_000_000
 """Of all thumbnails."""

@@ -19,7 +19,7 @@ import pytest
 import typer
 
 from medix.errors import ConfigError
-from medix_verl.preflight.checks import Request, run_checks
+from medix_verl.preflight.checks import run_checks
 from medix_verl.recipe.knobs import quoted
 from medix_verl.recipe.stages import MEDIX, Runner
 from medix_verl.run_config import compose_config
@@ -227,7 +227,7 @@ def test_the_advice_for_fewer_gpus_can_be_followed(
     recorder = launch(advised, gpus=found, **dict(knob.split("=", 1) for knob in knobs))
     overrides = recorder.calls[0][0][recorder.calls[0][0].index("--") + 1 :]
     config = compose_config(advised, overrides)
-    checks = run_checks(Request(config, 24.0 if taken == 1 else 80.0, config_only=True))
+    checks = run_checks(config, 24.0 if taken == 1 else 80.0, config_only=True)
     wanted = {"batch sizes", "rollout engines", "GPU memory", "adapters", "lengths"}
     status = {check.name: (check.status, check.found) for check in checks if check.name in wanted}
     assert (status.keys(), config.trainer.n_gpus_per_node) == (wanted, taken)

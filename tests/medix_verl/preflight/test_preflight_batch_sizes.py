@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
 from medix_verl.preflight.config import check_batch_sizes
@@ -17,28 +16,15 @@ UPDATE, LOG_PROB = f"{ACTOR}.ppo_micro_batch_size_per_gpu", f"{ROLLOUT}.log_prob
 WHOLE = {UPDATE: 1, LOG_PROB: 1}
 
 
-def make_config(changes: dict[str, int]) -> Any:
-    """The CPU recipe's sizes."""
-    config = OmegaConf.create(
-        {
-            "trainer": {"n_gpus_per_node": 1, "nnodes": 1},
-            "data": {"train_batch_size": 16},
-            "actor_rollout_ref": {
-                "actor": {
-                    "ulysses_sequence_parallel_size": 1, "ppo_mini_batch_size": 16, "use_dynamic_bsz": False,
-                    "ppo_micro_batch_size_per_gpu": 32,
-                },
-                "rollout": {"n": 8, "log_prob_use_dynamic_bsz": False, "log_prob_micro_batch_size_per_gpu": 32},
-            },
-        }
-    )  # fmt: skip
-    for key, value in changes.items():
-        OmegaConf.update(config, key, value)
-    return config
+CPU = {
+    PROCESSES: 1, "data.train_batch_size": 16, MINI: 16, f"{ACTOR}.use_dynamic_bsz": False, UPDATE: 32,
+    f"{ROLLOUT}.n": 8, f"{ROLLOUT}.log_prob_use_dynamic_bsz": False, LOG_PROB: 32,
+}  # fmt: skip
+"""The CPU recipe's sizes."""
 
 
-def test_the_recipe_as_it_stands_passes() -> None:
-    assert check_batch_sizes(make_config({})) == "16 prompts x 8 responses on 1 process(es)"
+def test_the_recipe_as_it_stands_passes(make_config: Any) -> None:
+    assert check_batch_sizes(make_config(CPU)) == "16 prompts x 8 responses on 1 process(es)"
 
 
 BAD_SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
@@ -68,13 +54,13 @@ BAD_SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
 
 @pytest.mark.parametrize(("changes", "remedy"), BAD_SIZES.values(), ids=BAD_SIZES.keys())
 def test_sizes_that_do_not_go_together_are_refused_with_some_that_do(
-    changes: dict[str, int], remedy: dict[str, int]
+    changes: dict[str, int], remedy: dict[str, int], make_config: Any
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_batch_sizes(make_config(changes))
+        check_batch_sizes(make_config({**CPU, **changes}))
     named = {key: int(value) for key, value in re.findall(r"([\w.]+)=(\d+)", caught.value.fix)}
     assert named == remedy
-    check_batch_sizes(make_config({**changes, **named}))
+    check_batch_sizes(make_config({**CPU, **changes, **named}))
 
 
 NOTHING = {
@@ -87,6 +73,6 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("changes", NOTHING.values(), ids=NOTHING.keys())
-def test_a_size_of_nothing_is_refused(changes: dict[str, int]) -> None:
+def test_a_size_of_nothing_is_refused(changes: dict[str, int], make_config: Any) -> None:
     with pytest.raises(ConfigError, match="above 0"):
-        check_batch_sizes(make_config(changes))
+        check_batch_sizes(make_config({**CPU, **changes}))

@@ -8,14 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from examples.rule_judge.server import start_rule_judge
 from medix_verl.cli import app
 
-pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration each time
-
-
-@pytest.fixture(autouse=True)
-def _no_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medix_verl.preflight.machine.probe", lambda modules: {"failed": {}, "platform": "cpu"})
+# Hydra composes veRL's whole configuration each time
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_no_platform")]
 
 
 def run_json(*arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -74,3 +71,22 @@ def test_a_wrong_setting_is_found_in_the_configuration_alone(tmp_path: Path) -> 
     code, checks = run_json("--config-only", "--", f"medix.run_dir={tmp_path}", *wrong)
     assert code == 2
     assert [checks[name]["status"] for name in ("batch sizes", "guards", "reward manager")] == ["fail"] * 3
+
+
+def test_the_command_lists_every_fault_at_once(tmp_path: Path) -> None:
+    wrong = ["actor_rollout_ref.rollout.load_format=dummy", "data.train_batch_size=17"]
+    off = "medix.reward.components.embed_accuracy.weight=0"
+    with start_rule_judge() as url:
+        code, checks = run_json(f"medix.run_dir={tmp_path}", f"medix.scorer.judge.urls=[{url}]", off, *wrong)
+    assert code == 2
+    failing = {name for name, check in checks.items() if check["status"] == "fail"}
+    assert {"model", "data 1", "data 2", "load format", "batch sizes"} <= failing
+    assert checks["judge rule-judge"]["status"] == "pass"
+    assert not any(name.startswith("embedder") for name in checks)
+
+
+def test_a_wrong_scorer_setting_is_one_failed_check_among_the_others(tmp_path: Path) -> None:
+    code, checks = run_json(f"medix.run_dir={tmp_path}", "+medix.scorer.judge.modle=x")
+    assert code == 2
+    assert checks["scorers"]["status"] == "fail"
+    assert "model" in checks["scorers"]["remedy"]

@@ -20,15 +20,12 @@ pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration
 ROLLOUT, ACTOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
 
 
-def status(name: str, result: Any) -> str:
-    return run_check(name, lambda: result).status
-
-
 def test_the_recipe_as_it_stands_passes(config: Any) -> None:
     assert settings.check_batch_sizes(config) == "16 prompts x 8 responses on 1 process(es)"
     assert settings.check_lengths(config) == "prompt 96 + response 40 within 192"
     assert settings.check_load_format(config) == "auto"
     assert settings.check_reward_manager(config) == "MedixRewardManager"
+    assert isinstance(settings.check_plugins(config), str)
     # 0.5175 + 0.3375 + 0.045 + 0.10 = 1, so the effective weights are those configured.
     assert settings.check_reward(config) == "llm_accuracy 0.5175, embed_accuracy 0.3375, modality 0.045, format 0.1"
 
@@ -44,7 +41,7 @@ def test_a_context_that_is_too_short_is_refused_with_the_length_needed(config: A
     with pytest.raises(ConfigError, match="max_model_len=136"):  # 96 + 40
         settings.check_lengths(config)
     OmegaConf.update(config, f"{ROLLOUT}.max_model_len", None)
-    assert status("lengths", settings.check_lengths(config)) == "warn"
+    assert run_check("lengths", lambda: settings.check_lengths(config)).status == "warn"
 
 
 @pytest.mark.parametrize(
@@ -116,32 +113,34 @@ def test_a_useless_reward_is_refused(components: dict[str, Any], message: str, c
         settings.check_reward(config)
 
 
-def model_folder(folder: Path) -> Path:
-    folder.mkdir()
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        (folder / name).write_text("{}")
-    header = {"w": {"dtype": "BF16", "shape": [1000, 1000], "data_offsets": [0, 2_000_000]}}
-    text = json.dumps(header).encode()
-    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(2_000_000))
-    return folder
+        (tmp_path / name).write_text("{}")
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [10], "data_offsets": [0, 20]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(20))
+    return tmp_path
 
 
-def test_a_model_folder_must_be_whole(tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "model")
-    assert "holds weights" in model.check_model_folder(str(folder))
-    (folder / "preprocessor_config.json").unlink()
-    (folder / "model.safetensors").unlink()
+def test_a_model_folder_must_be_whole(model_folder: Path) -> None:
+    assert "holds weights" in model.check_model_folder(str(model_folder))
+    (model_folder / "preprocessor_config.json").unlink()
+    (model_folder / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"no preprocessor_config\.json, \*\.safetensors"):
-        model.check_model_folder(str(folder))
+        model.check_model_folder(str(model_folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", (10**9).to_bytes(8, "little"), (2).to_bytes(8, "little") + b"[]"])
+def test_weights_that_can_not_be_read_are_told(content: bytes, model_folder: Path) -> None:
+    (model_folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model\.safetensors can not be read"):
+        model.check_model_folder(str(model_folder))
 
 
 @pytest.mark.parametrize("path", ["/absent/model", "./absent", "outputs/demo/tiny-vlm-absent", "absent"])
 def test_a_missing_model_folder_says_how_to_make_one(path: str) -> None:
     with pytest.raises(ConfigError, match=r"python -m examples.tiny_vlm --out"):
         model.check_model_folder(path)
-
-
-def test_a_hub_name_is_passed_through() -> None:
     assert "hub name" in model.check_model_folder("Qwen/Qwen2.5-VL-7B-Instruct")
 
 
@@ -188,3 +187,35 @@ def test_adapters_that_vllm_would_not_serve_are_refused(
 ) -> None:
     config.actor_rollout_ref.model.update({"lora_rank": rank, "target_modules": target, "exclude_modules": excluded})
     assert run_check("adapters", lambda: settings.check_adapters(config)).status == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("reward.reward_manager.source", "register"),
+        ("reward.reward_manager.name", "naive"),  # what veRL looks up; module.name it does not
+        ("reward.reward_manager.module.path", "pkg://evil"),
+        ("reward.num_workers", 8),
+        # The spellings of older veRL, whose keys are still there and are read by nobody.
+        ("reward_model.reward_manager", "naive"),
+        ("reward_model.enable", True),
+        ("reward_model.enable", False),
+        ("reward_model.rollout.dtype", "float16"),
+        ("reward_model.reward_kwargs", {"overlong_buffer_cfg": {"len": 4}}),
+        ("custom_reward_function.path", "mine.py"),
+        ("sandbox_fusion.url", "http://127.0.0.1:1"),
+    ],
+)
+def test_another_reward_than_ours_is_refused(key: str, value: Any, config: Any) -> None:
+    OmegaConf.update(config, key, value, force_add=True)
+    with pytest.raises(ConfigError) as caught:
+        settings.check_reward_manager(config)
+    assert key in caught.value.found
+
+
+@pytest.mark.parametrize("key", settings.PLUGINS)
+def test_other_plugins_than_ours_are_a_warning(key: str, config: Any) -> None:
+    OmegaConf.update(config, key, None)
+    found = settings.check_plugins(config)
+    assert isinstance(found, Check)
+    assert (found.status, f"{key}=None" in found.found) == ("warn", True)

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from PIL import Image
 
 from medix.errors import DataError
@@ -150,17 +149,14 @@ def test_of_one_large_row_group_some_rows_are_decoded(tmp_path: Path, monkeypatc
         (4, 1, "Prepare 2 rows or more"),  # two processes, three responses a prompt
     ],
 )
-def test_rows_for_less_than_a_batch_are_refused(batch: int, most: int, expected: str, tmp_path: Path) -> None:
+def test_rows_for_less_than_a_batch_are_refused(
+    batch: int, most: int, expected: str, tmp_path: Path, make_config: Any
+) -> None:
     """veRL would divide by the number of batches, which is 0."""
     paths = [write(tmp_path / f"{name}.parquet", [row(index) for index in range(5)]) for name in "ab"]
-    actor = {"ulysses_sequence_parallel_size": 1, "ppo_mini_batch_size": 2}
-    config = OmegaConf.create(
-        {
-            "trainer": {"n_gpus_per_node": 2, "nnodes": 1},
-            "data": {"train_batch_size": batch, "train_max_samples": most},
-            "actor_rollout_ref": {"actor": actor, "rollout": {"n": 3}},
-        }
-    )
+    mini, group = "actor_rollout_ref.actor.ppo_mini_batch_size", "actor_rollout_ref.rollout.n"
+    sizes = {"trainer.n_gpus_per_node": 2, mini: 2, group: 3, "data.train_batch_size": batch}
+    config = make_config({**sizes, "data.train_max_samples": most})
     found = run_check("train rows", lambda: check_train_rows(config, paths))
     assert expected in (found.remedy or found.found)
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import httpx
 import pytest
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
 from medix_verl.preflight import machine
 from medix_verl.preflight.check import Check, run_check
+from medix_verl.preflight.disk import check_hub_models, models_of
 from medix_verl.preflight.machine import Gpu, check_cpus, check_gpus, list_gpus
 
 FAKE_SMI = """#!/bin/sh
@@ -88,22 +93,13 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
-def test_enough_gpus_for_trainer_and_judge() -> None:
+def test_gpus_are_counted_for_trainer_and_judge() -> None:
     assert check_gpus(make_config(6, 2), EIGHT) == "8 x NVIDIA H100 (86 GB); 6 to train and 2 for the judge"
-
-
-def test_the_judges_own_gpus_count() -> None:
+    assert check_gpus(make_config(1, device="cpu"), []) == "none needed: cpu"
     with pytest.raises(ConfigError, match=r"9 NVIDIA GPU\(s\), 8 to train and 1 for the judge; nvidia-smi lists 8"):
         check_gpus(make_config(8, 1), EIGHT)
-
-
-def test_without_a_gpu_it_says_what_to_run_instead() -> None:
     with pytest.raises(ConfigError, match="make demo"):
         check_gpus(make_config(8), [])
-
-
-def test_a_cpu_profile_needs_none() -> None:
-    assert check_gpus(make_config(1, device="cpu"), []) == "none needed: cpu"
 
 
 @pytest.mark.parametrize("check", [lambda config: check_gpus(config, EIGHT), check_cpus], ids=["GPUs", "CPUs"])
@@ -214,23 +210,18 @@ def test_the_run_imports_flash_attn_where_its_model_needs_it(
 
 
 def test_a_containers_small_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Usage:
-        total = 64 * 2**20  # docker's default
-
+    usage = SimpleNamespace(total=64 * 2**20)  # docker's default
     monkeypatch.setattr(machine.resource, "getrlimit", lambda which: (1_048_576, 1_048_576))
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ConfigError, match=r"has 0\.07 GB.*--shm-size=10g"):
         machine.check_limits(make_config(8), tmp_path)
-    monkeypatch.setattr(Usage, "total", 16 * 2**30)
+    usage.total = 16 * 2**30
     assert "17 GB" in str(machine.check_limits(make_config(8), tmp_path))
 
 
 @pytest.mark.parametrize(("soft", "hard", "status"), [(1024, 4096, "fail"), (1024, 2**20, "warn"), (2**20, -1, "pass")])
 def test_few_open_files_are_told(soft: int, hard: int, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Usage:
-        total = 16 * 2**30
-
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(total=16 * 2**30))
     monkeypatch.setattr(machine.resource, "getrlimit", lambda which: (soft, hard))
     found = run_check("limits", lambda: machine.check_limits(make_config(8)))
     assert (found.status, "nofile" in found.remedy or "ulimit -n" in found.remedy) == (status, status != "pass")
@@ -244,10 +235,7 @@ def test_few_open_files_are_told(soft: int, hard: int, status: str, monkeypatch:
 def test_a_containers_memory_is_its_cgroups(
     files: dict[str, str], expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Memory:
-        total = 500e9
-
-    monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=500e9))
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -273,37 +261,21 @@ def test_a_missing_key_of_wandb_is_told_before_the_engines_start(
     assert (found.status, "wandb login" in found.remedy) == (status, status == "fail")
 
 
-class Hub:
-    """Stands in for the hub: what `auth_check` raises."""
-
-    error: Exception | None = None
-
-    def auth_check(self, name: str) -> None:
-        if self.error:
-            raise self.error
-
-
-def hub_error(kind: str) -> Exception:
-    import httpx
-    from huggingface_hub import errors
-
-    response = httpx.Response(403, request=httpx.Request("GET", "http://hub"))
-    if kind == "ConnectError":
-        return httpx.ConnectError("Name or service not known")
-    error: Exception = getattr(errors, kind)("no", response=response)
-    return error
+RESPONSE = httpx.Response(403, request=httpx.Request("GET", "http://hub"))
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "remedy"),
-    [("", "pass", ""), ("GatedRepoError", "fail", "Accept its terms"), ("RepositoryNotFoundError", "fail", "Correct"),
-     ("ConnectError", "warn", "FOLDER")],
-)  # fmt: skip
+    ("error", "status", "remedy"),
+    [
+        (None, "pass", ""),
+        (GatedRepoError("no", response=RESPONSE), "fail", "Accept its terms"),
+        (RepositoryNotFoundError("no", response=RESPONSE), "fail", "Correct"),
+        (httpx.ConnectError("Name or service not known"), "warn", "FOLDER"),
+    ],
+)
 def test_a_gated_or_missing_model_is_told_before_the_downloads(
-    kind: str, status: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+    error: Exception | None, status: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medix_verl.preflight.hub import check_hub_models, models_of
-
     config = OmegaConf.create(
         {
             "actor_rollout_ref": {"model": {"path": "lab/gated-policy"}},
@@ -312,8 +284,8 @@ def test_a_gated_or_missing_model_is_told_before_the_downloads(
         }
     )
     assert models_of(config) == {"lab/gated-policy": "MODEL", "lab/judge": "JUDGE_MODEL", "lab/embedder": "EMBEDDER"}
-    monkeypatch.setattr(Hub, "error", hub_error(kind) if kind else None)
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    hub = Mock(side_effect=error)  # stands in for the hub
+    monkeypatch.setattr("huggingface_hub.HfApi.auth_check", hub)
     found = run_check("models", lambda: check_hub_models(config))
     assert found.status == status
     assert remedy in found.remedy

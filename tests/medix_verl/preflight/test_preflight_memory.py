@@ -11,9 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError, DataError
-from medix_verl.preflight.machine import Gpu
 from medix_verl.preflight.memory import (
-    card_gb,
     check_host_memory,
     check_judge_memory,
     check_memory,
@@ -148,12 +146,12 @@ def test_main_memory_of_the_recipes(name: str, size: int, start: int, step: int)
     assert (round(host_start_gb(plan, 6)), round(host_step_gb(plan, 6))) == (start, step)
 
 
-def test_pixels_of_every_response_wait_in_main_memory(tmp_path: Path) -> None:
+def test_pixels_of_every_response_wait_in_main_memory(tmp_path: Path, make_config: Any) -> None:
     """512 x 5 responses x 1,000,000 pixels x 3 bytes = 7.68 GB; the manifest's bins count by their middle."""
     assert pixels_gb(2560, 1e6) == pytest.approx(7.68)
     train = {"rows": 4, "pixels": {"histogram": {"<= 65536": 1, "<= 1048576": 2}}}  # one row has no image
     (tmp_path / "manifest.json").write_text(json.dumps({"splits": {"train": train}}))
-    config = make_config(**{"data.train_files": str(tmp_path / "train.parquet")})
+    config = make_config({"data.train_files": str(tmp_path / "train.parquet")})
     # 32,768 is enlarged to min_pixels = 262,144; 2 x 524,288.
     OmegaConf.update(config, "medix.prepare", {"min_pixels": 262_144, "max_pixels": 3_145_728})
     assert mean_pixels(config) == ((262_144 + 2 * 524_288) / 4, "from manifest.json")
@@ -189,44 +187,6 @@ def test_without_checkpointing_every_layer_is_kept() -> None:
     assert training_phases(TrainingPlan(**base))["update"]["activations"] == pytest.approx(0.147 + 0.137, abs=0.001)
 
 
-def make_config(model: str = QWEN_7B, **changes: Any) -> Any:
-    """The released 7B setting on one node of eight; the judge beside it, if any, on two of its own."""
-    config = OmegaConf.create(
-        {
-            "algorithm": {"use_kl_in_reward": False, "filter_groups": {"enable": False}},
-            "data": {"max_prompt_length": 4352, "max_response_length": 4096, "train_batch_size": 512},
-            "trainer": {"n_gpus_per_node": 8, "nnodes": 1, "device": "cuda"},
-            "medix": {"scorer": {"judge": {"urls": ["http://judge.example:8000"]}}},
-            "reward": {
-                "reward_model": {
-                    "enable": False,
-                    "model_path": "Qwen/Qwen3-4B-Instruct-2507",
-                    "rollout": {"gpu_memory_utilization": 0.85, "tensor_model_parallel_size": 2, "max_model_len": 8192},
-                }
-            },
-            "actor_rollout_ref": {
-                "model": {"path": model, "lora_rank": 0, "enable_gradient_checkpointing": True},
-                "actor": {
-                    "use_kl_loss": False,
-                    "use_dynamic_bsz": True, "ppo_max_token_len_per_gpu": 16896, "ppo_micro_batch_size_per_gpu": 2,
-                    "fsdp_config": {
-                        "fsdp_size": -1, "model_dtype": "fp32", "param_offload": True, "optimizer_offload": True,
-                    },
-                },
-                "ref": {"fsdp_config": {"param_offload": True}},
-                "rollout": {
-                    "gpu_memory_utilization": 0.6, "tensor_model_parallel_size": 2, "max_model_len": 8448,
-                    "free_cache_engine": True, "n": 5, "log_prob_use_dynamic_bsz": True,
-                    "log_prob_max_token_len_per_gpu": 33792, "log_prob_micro_batch_size_per_gpu": 4,
-                },
-            },
-        }
-    )  # fmt: skip
-    for key, value in changes.items():
-        OmegaConf.update(config, key, value)
-    return config
-
-
 ENGINE, ROLLOUT = "actor_rollout_ref.actor.fsdp_config", "actor_rollout_ref.rollout"
 CASES: dict[str, tuple[dict[str, Any], float | None, str, str]] = {
     "as released, 80 GB": ({}, 80.0, "pass", ""),
@@ -259,13 +219,13 @@ CASES: dict[str, tuple[dict[str, Any], float | None, str, str]] = {
 
 
 @pytest.mark.parametrize(("changes", "card", "status", "remedy"), CASES.values(), ids=CASES.keys())
-def test_the_check(changes: dict[str, Any], card: float | None, status: str, remedy: str) -> None:
-    found = check_memory(make_config(**changes), card)
+def test_the_check(changes: dict[str, Any], card: float | None, status: str, remedy: str, make_config: Any) -> None:
+    found = check_memory(make_config(changes), card)
     assert found.status == status, found.found
     assert remedy in found.remedy
 
 
-def test_the_found_text_has_the_parts() -> None:
+def test_the_found_text_has_the_parts(make_config: Any) -> None:
     found = check_memory(make_config(), 80.0).found
     assert "8.3 B parameters; estimated: rollout 50.0 GB (vLLM 48.0, context 2.0), update 39.2" in found
     assert "159.8 sequences of 8448 tokens" in found
@@ -280,12 +240,14 @@ def test_the_found_text_has_the_parts() -> None:
         ([], True, False),  # colocated: on cards of its own
     ],
 )
-def test_a_judge_on_the_trainers_cards_is_said_not_to_be_counted(urls: list[str], enable: bool, said: bool) -> None:
-    config = make_config(**{"medix.scorer.judge.urls": urls, "reward.reward_model.enable": enable})
+def test_a_judge_on_the_trainers_cards_is_said_not_to_be_counted(
+    urls: list[str], enable: bool, said: bool, make_config: Any
+) -> None:
+    config = make_config({"medix.scorer.judge.urls": urls, "reward.reward_model.enable": enable})
     assert ("JUDGE=local" in check_memory(config, 80.0).found) == said
 
 
-def test_a_judge_must_fit_its_own_cards() -> None:
+def test_a_judge_must_fit_its_own_cards(make_config: Any) -> None:
     # Weights 2 x 4.022e9 / 2 GPUs = 4.0 GB; 0.85 x 80 - 4.0 - 1 = 63.0 GB; a sequence: 2 x 8 heads x 128 x 36 layers
     # x 2 bytes x 8192 / 2 = 0.604 GB.
     assert check_judge_memory(make_config(), 80.0) == (
@@ -296,18 +258,13 @@ def test_a_judge_must_fit_its_own_cards() -> None:
 
 
 @pytest.mark.parametrize(("total", "status"), [(1000.0, "pass"), (200.0, "warn"), (64.0, "fail")])
-def test_offloaded_parts_need_main_memory(total: float, status: str) -> None:
+def test_offloaded_parts_need_main_memory(total: float, status: str, make_config: Any) -> None:
     found = check_host_memory(make_config(), total)  # 188 GB on eight cards, and no image sizes are known
     assert (found if isinstance(found, str) else found.status) == (found if status == "pass" else status)
 
 
-def test_an_offloaded_reference_needs_main_memory_too() -> None:
-    config = make_config(**{"actor_rollout_ref.actor.use_kl_loss": True})
+def test_an_offloaded_reference_needs_main_memory_too(make_config: Any) -> None:
+    config = make_config({"actor_rollout_ref.actor.use_kl_loss": True})
     assert "220 offloaded" in str(check_host_memory(config, 1000.0))  # 188, and a sixth of it in bf16: half of a third
     OmegaConf.update(config, "actor_rollout_ref.model.lora_rank", 16)  # adapters switched off are the reference
     assert "63 offloaded" in str(check_host_memory(config, 1000.0))  # the base, and 12 x 40.4e6
-
-
-def test_the_smallest_card_counts_unless_one_is_given() -> None:
-    cards = [Gpu("A100", 85.9), Gpu("L4", 24.0)]
-    assert (card_gb(cards, None), card_gb(cards, 80.0), card_gb([], None)) == (24.0, 80.0, None)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from examples.rule_judge.server import start_rule_judge
-from medix_verl.cli import app
 from medix_verl.preflight.scorers import FIXED_VERDICTS, check_scorers
 
 JUDGE = frozenset({"judge"})
@@ -74,40 +70,3 @@ def test_a_judge_that_gets_one_wrong_is_refused(judge_url: str, monkeypatch: pyt
     monkeypatch.setattr("medix_verl.preflight.scorers.FIXED_VERDICTS", wrong)
     (check,) = check_scorers(settings(judge_url), JUDGE)
     assert (check.status, check.found) == ("fail", "wrong on 'spleen' for 'liver'")
-
-
-def run_json(*overrides: str) -> tuple[int, dict[str, dict[str, str]]]:
-    """`medix preflight --json` with the slow checks of platform left out of nothing: exit code, checks by name."""
-    result = CliRunner().invoke(app, ["preflight", "--json", *overrides])
-    return result.exit_code, {check["name"]: check for check in json.loads(result.stdout)["checks"]}
-
-
-@pytest.fixture
-def _no_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medix_verl.preflight.machine.probe", lambda modules: {"failed": {}, "platform": "cpu"})
-
-
-@pytest.mark.usefixtures("_no_platform")
-@pytest.mark.slow
-def test_the_command_lists_every_fault_at_once(tmp_path: Path, judge_url: str) -> None:
-    code, checks = run_json(
-        f"medix.run_dir={tmp_path}",
-        f"medix.scorer.judge.urls=[{judge_url}]",
-        "actor_rollout_ref.rollout.load_format=dummy",
-        "data.train_batch_size=17",
-        "medix.reward.components.embed_accuracy.weight=0",
-    )
-    assert code == 2
-    failing = {name for name, check in checks.items() if check["status"] == "fail"}
-    assert {"model", "data 1", "data 2", "load format", "batch sizes"} <= failing
-    assert checks["judge rule-judge"]["status"] == "pass"
-    assert not any(name.startswith("embedder") for name in checks)
-
-
-@pytest.mark.usefixtures("_no_platform")
-@pytest.mark.slow
-def test_a_wrong_scorer_setting_is_one_failed_check_among_the_others(tmp_path: Path) -> None:
-    code, checks = run_json(f"medix.run_dir={tmp_path}", "+medix.scorer.judge.modle=x")
-    assert code == 2
-    assert checks["scorers"]["status"] == "fail"
-    assert "model" in checks["scorers"]["remedy"]

@@ -35,10 +35,6 @@ def found(run: RunFolder) -> dict[str, Chart]:
     return {chart.id: chart for chart in monitors(run)}
 
 
-def sound(step: int) -> Group:
-    return group(step, response(0), response(1, "a lung"))
-
-
 PLANTED: dict[str, Callable[[int], Group]] = {
     "judge_far": lambda step: group(step, response(0, embed_similarity=0.1), response(1)),
     "short_paid": lambda step: group(step, response(0, "."), response(1)),
@@ -48,21 +44,15 @@ PLANTED: dict[str, Callable[[int], Group]] = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_monitor_fires_on_what_it_watches(name: str) -> None:
+def test_a_monitor_fires_on_what_it_watches_and_is_silent_on_a_sound_run(name: str) -> None:
     assert found(run_of([PLANTED[name](step) for step in STEPS]))[name].level == "alert"
-
-
-@pytest.mark.parametrize("name", PLANTED)
-def test_monitor_is_silent_on_a_sound_run(name: str) -> None:
-    assert found(run_of([sound(step) for step in STEPS]))[name].level == "ok"
+    assert found(run_of([group(step, response(0), response(1, "a lung")) for step in STEPS]))[name].level == "ok"
 
 
 def test_right_answers_that_repeat_each_other_are_no_worry() -> None:
-    # A policy that has become right says the same right thing six times.
-    assert (
-        found(run_of([group(step, *(response(i, "same") for i in range(6))) for step in STEPS]))["repeated"].level
-        == "ok"
-    )
+    """A policy that has become right says the same right thing six times."""
+    right = [group(step, *(response(i, "same") for i in range(6))) for step in STEPS]
+    assert found(run_of(right))["repeated"].level == "ok"
 
 
 def test_the_sentence_gives_the_count() -> None:
@@ -73,17 +63,12 @@ def test_the_sentence_gives_the_count() -> None:
     assert "Most at step 1: 50%" in sentence
 
 
-def component_rows(values: list[float]) -> list[dict[str, object]]:
-    return [{"step": i, "data": {"reward/format/mean": value}} for i, value in enumerate(values, 1)]
-
-
-def test_a_component_that_jumps_is_named_with_its_step() -> None:
-    chart = found(run_of([], component_rows([0.1] * 8 + [0.9] * 8)))["jumps"]
+def test_a_component_that_jumps_is_named_with_its_step_and_one_that_rises_all_the_way_is_not() -> None:
+    values = [0.1] * 8 + [0.9] * 8
+    rows: list[dict[str, object]] = [{"step": i, "data": {"reward/format/mean": v}} for i, v in enumerate(values, 1)]
+    chart = found(run_of([], rows))["jumps"]
     assert chart.level == "watch"
     assert "format rose by 0.80 at step 9" in chart.sentence
-
-
-def test_a_component_that_rises_all_the_way_does_not_jump() -> None:
     assert find_jumps(Series(list(range(10)), [i / 9 for i in range(10)])) == []
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medix_verl.report import packing
+from medix_verl.report import page
 from medix_verl.report import thumbnails as pictures
-from medix_verl.report.packing import pack_rollouts, spread_out
+from medix_verl.report.page import pack_rollouts, spread_out
 from medix_verl.report.run_folder import load_run
 from medix_verl.report.thumbnails import thumbnail, thumbnails
 
@@ -98,7 +98,7 @@ def test_every_beginning_of_the_order_is_spread_over_the_run(count: int) -> None
 
 def test_too_many_texts_leave_out_steps_and_say_so(synthetic_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, whole = pack_rollouts(load_run(synthetic_run), {})
-    monkeypatch.setattr(packing, "MAX_PACKED_BYTES", sum(map(len, whole.values())) // 2)
+    monkeypatch.setattr(page, "MAX_PACKED_BYTES", sum(map(len, whole.values())) // 2)
     run = load_run(synthetic_run)
     _, part = pack_rollouts(run, {})
     assert {0, 12} <= set(part)  # the first and the last step stay

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medix.jsonl import JsonLines
 from medix_verl.report.rollouts import SHOWN_CHARS, Group, Response, read_groups
 from medix_verl.report.run_folder import load_run
 
@@ -30,28 +29,25 @@ def read(folder: Path, *rows: dict[str, Any], tail: bytes = b"") -> tuple[list[G
     return read_groups(path, notes), notes
 
 
-def test_advantage_is_the_distance_from_the_groups_mean_in_its_standard_deviations(tmp_path: Path) -> None:
-    groups, _ = read(tmp_path, row(0, 1.0), row(1, 0.0), row(2, 0.0), row(3, 0.0))
-    # mean 0.25; sample variance (0.75^2 + 3 * 0.25^2) / 3 = 0.25, std 0.5: 0.75 / 0.5 = 1.5 and -0.25 / 0.5 = -0.5
-    assert [r.advantage for r in groups[0].responses] == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)
-
-
-def test_without_division_the_advantage_is_the_distance_itself(tmp_path: Path) -> None:
-    read(tmp_path, row(0, 1.0), row(1, 0.0))
-    groups = read_groups(tmp_path / "scored.jsonl", [], divide_by_std=False)
-    assert [r.advantage for r in groups[0].responses] == [0.5, -0.5]
-
-
-def test_a_group_without_spread_has_no_advantage_and_is_marked(tmp_path: Path) -> None:
-    groups, _ = read(tmp_path, row(0, 0.4), row(1, 0.4))
-    assert groups[0].no_spread
-    assert [r.advantage for r in groups[0].responses] == [0.0, 0.0]
-
-
-def test_validation_has_no_advantage(tmp_path: Path) -> None:
-    groups, _ = read(tmp_path, row(0, 1.0, split="val"), row(1, 0.0, split="val"))
-    assert not groups[0].is_training
-    assert [r.advantage for r in groups[0].responses] == [None, None]
+@pytest.mark.parametrize(
+    ("scores", "split", "divided", "advantages"),
+    [
+        # mean 0.25; sample variance (0.75^2 + 3 x 0.25^2) / 3 = 0.25, std 0.5: 0.75 / 0.5 = 1.5, -0.25 / 0.5 = -0.5
+        ([1.0, 0.0, 0.0, 0.0], "train", True, [1.5, -0.5, -0.5, -0.5]),
+        ([1.0, 0.0], "train", False, [0.5, -0.5]),
+        ([0.4, 0.4], "train", True, [0.0, 0.0]),
+        ([1.0, 0.0], "val", True, [None, None]),
+    ],
+    ids=["in standard deviations of the group", "the distance itself", "no spread", "validation has none"],
+)
+def test_advantage_is_the_distance_from_the_groups_mean(
+    scores: list[float], split: str, divided: bool, advantages: list[float | None], tmp_path: Path
+) -> None:
+    read(tmp_path, *(row(i, score, split=split) for i, score in enumerate(scores)))
+    (group,) = read_groups(tmp_path / "scored.jsonl", [], divided)
+    found = [response.advantage for response in group.responses]
+    assert found == (advantages if split == "val" else pytest.approx(advantages, abs=1e-5))
+    assert (group.is_training, group.no_spread) == (split == "train", scores == [0.4, 0.4])
 
 
 def test_a_response_scored_again_after_a_resume_counts_once_as_scored_last(tmp_path: Path) -> None:
@@ -93,16 +89,11 @@ def test_a_line_that_is_no_scored_response_is_counted_and_passed_over(tmp_path: 
     assert notes == ["scored.jsonl: 1 line without a scored response passed over"]
 
 
-def test_half_a_line_at_the_end_is_a_run_still_writing(tmp_path: Path) -> None:
-    groups, notes = read(tmp_path, row(0, 1.0), tail=b'{"step": 1, "respo')
-    assert len(groups) == 1
+def test_half_a_line_at_the_end_is_a_run_still_writing_and_strange_detail_is_left_out(tmp_path: Path) -> None:
+    strange = row(0, 1.0, detail={"judge": "YES", "details": {"format": 3}})
+    (group,), notes = read(tmp_path, strange, tail=b'{"step": 1, "respo')
+    assert group.responses[0].verdict is None
     assert notes == ["scored.jsonl: the last line is half written"]
-
-
-def test_strange_detail_is_left_out(tmp_path: Path) -> None:
-    groups, notes = read(tmp_path, row(0, 1.0, detail={"judge": "YES", "details": {"format": 3}}))
-    assert groups[0].responses[0].verdict is None
-    assert notes == []
 
 
 def test_a_long_response_is_cut_but_parsed_whole(tmp_path: Path) -> None:
@@ -118,10 +109,6 @@ def test_any_bytes_are_read_without_an_error(tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("bytes") / "scored.jsonl"
     path.write_bytes(b"\n".join([*parts, json.dumps(row(0, 1.0)).encode(), b""]))
     assert any(response.reward == 1.0 for response in all_responses(read_groups(path, [])))
-
-
-def test_a_missing_file_is_empty(tmp_path: Path) -> None:
-    assert list(JsonLines(tmp_path / "none.jsonl")) == []
 
 
 @pytest.mark.parametrize(
