@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 import json
@@ -19,7 +20,7 @@ from data_prep.sources import Source
 from data_prep.tokens import read_geometry
 from medix import __version__
 from medix.errors import DataError
-from medix.files import read_mapping, write_atomically
+from medix.files import read_mapping
 from medix.prompts import load_prompt
 
 NAME: Final = "manifest.json"
@@ -39,13 +40,13 @@ def file_facts(path: Path, root: Path) -> dict[str, Any]:
     return {"name": name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def source_facts(specification: str, source: Source) -> dict[str, Any]:
+def source_facts(source: Source) -> dict[str, Any]:
     """Return where the rows come from, and what was taken for what in them."""
     return {
-        "specification": specification,
+        "specification": source.specification,
         "name": source.label,
-        "licence": source.licence,
-        "homepage": source.homepage,
+        "licence": source.options.get("licence", source.set.licence),
+        "homepage": source.set.home,
         "revision": source.revision,
         "files": [file_facts(path, source.root) for path in source.files()],
         "recognised": source.recognised(),
@@ -53,19 +54,21 @@ def source_facts(specification: str, source: Source) -> dict[str, Any]:
     }
 
 
-def inputs(settings: Settings) -> dict[str, Any]:
-    """Return what was asked for, with the content of the prompt file and of the model's files that counts depend on."""
+def inputs(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
+    """Return what was asked for: settings, sources, the prompt file, and the model's files that counts depend on."""
     prompt = Path(settings.prompt)
-    return {
+    asked = {
         "settings": dataclasses.asdict(settings),
+        "sources": [source_facts(source) for source in sources],
         "model": _model_facts(settings),
         "prompt": file_facts(prompt, prompt.parent) | {"text": load_prompt(prompt)},
     }
+    found: dict[str, Any] = json.loads(json.dumps(asked))  # as a manifest that was written is read back
+    return found
 
 
 def build(
-    settings: Settings,
-    sources: Sequence[dict[str, Any]],
+    asked: Mapping[str, Any],
     kept: Sequence[RowFacts],
     refusals: Sequence[Refusal],
     left_out: Mapping[str, int],
@@ -74,16 +77,12 @@ def build(
 ) -> dict[str, Any]:
     """Return the manifest's content. It holds no time and no place, so that equal input gives equal bytes."""
     splits = sorted({fact.split for fact in kept})
-    asked = inputs(settings)
     reasons = rows_by_reason(refusals)
     aside = reasons.total()
     return {
         "format": FORMAT,
-        "settings": asked["settings"],
+        **asked,
         "versions": {"medix": __version__, "python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
-        "sources": list(sources),
-        "model": asked["model"],
-        "prompt": asked["prompt"],
         "splits": {s: _split_facts([f for f in kept if f.split == s], out / f"{s}.parquet") for s in splits},
         "rows": {"read": len(kept) + aside, "kept": len(kept), "quarantined": aside},
         "quarantine": file_facts(out / "quarantine.jsonl", out)
@@ -123,12 +122,9 @@ def _split_facts(facts: Sequence[RowFacts], path: Path) -> dict[str, Any]:
 
 def histogram(values: Iterable[int], edges: Sequence[int]) -> dict[str, int]:
     """Return counts by `<= edge`, each value in the first bin it fits."""
-    counts: Counter[str] = Counter()
-    for value in values:
-        edge = next((edge for edge in edges if value <= edge), None)
-        counts[f"<= {edge}" if edge is not None else f"> {edges[-1]}"] += 1
-    names = [f"<= {edge}" for edge in edges] + [f"> {edges[-1]}"]
-    return {name: counts[name] for name in names if counts[name]}
+    counts = Counter(bisect.bisect_left(edges, value) for value in values)
+    names = [*(f"<= {edge}" for edge in edges), f"> {edges[-1]}"]
+    return {names[place]: counts[place] for place in sorted(counts)}
 
 
 def _model_facts(settings: Settings) -> dict[str, Any]:
@@ -139,10 +135,6 @@ def _model_facts(settings: Settings) -> dict[str, Any]:
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json")
     files = [file_facts(model / name, model) for name in names if (model / name).is_file()]
     return {"geometry": dataclasses.asdict(read_geometry(model)), "files": files}
-
-
-def write(manifest: Mapping[str, Any], out: Path) -> None:
-    write_atomically(out / NAME, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -166,21 +158,12 @@ def verify(out: Path) -> dict[str, Any]:
         DataError: the first thing that is wrong.
     """
     manifest = read(out)
-    for split, facts in manifest["splits"].items():
-        _check_file(out / f"{split}.parquet", facts)
-    for name in ("quarantine", "report"):
-        _check_file(out / manifest[name]["name"], manifest[name])
+    for stated in (*manifest["splits"].values(), manifest["quarantine"], manifest["report"]):
+        path, fix = out / stated["name"], "Prepare the set again with --overwrite."
+        if not path.is_file():
+            raise DataError(f"{path} is missing.", fix)
+        found = file_facts(path, out)
+        for key in ("bytes", "sha256"):
+            if found[key] != stated[key]:
+                raise DataError(f"{path} has {key} {found[key]}, the manifest says {stated[key]}.", fix)
     return manifest
-
-
-def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
-    if not path.is_file():
-        raise _broken(f"{path.name} is missing")
-    found = file_facts(path, path.parent)
-    for key in ("bytes", "sha256"):
-        if found[key] != facts[key]:
-            raise _broken(f"{path.name} has {key} {found[key]}, the manifest says {facts[key]}")
-
-
-def _broken(problem: str) -> DataError:
-    return DataError(f"{problem[0].upper()}{problem[1:]}.", "Prepare the set again with --overwrite.")

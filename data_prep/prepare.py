@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +14,10 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from data_prep import dedupe, hashes, manifest, report
+from data_prep import dedupe, fingerprints, manifest, report
 from data_prep.records import Record, Refusal
 from data_prep.settings import Settings
-from data_prep.shards import ShardResult, ShardTask, assemble, facts_path, read_facts, run_shards
+from data_prep.shards import ShardResult, ShardTask, assemble, read_facts, run_shards, shard_path
 from data_prep.sources import Source, open_source
 from medix.errors import ConfigError, DataError
 from medix.files import hold_folder, write_atomically
@@ -57,19 +58,18 @@ def prepare(
     """
     settings = Settings(sources=tuple(sources), **options)
     load_prompt(Path(settings.prompt))
-    opened = [(spec, open_source(spec)) for spec in settings.sources]
-    against = [(spec, open_source(spec)) for spec in settings.against]
+    opened, against = ([open_source(one) for one in stated] for stated in (settings.sources, settings.against))
     out = Path(out)
     with hold_folder(out, "prepare"):
-        facts = [manifest.source_facts(spec, source) for spec, source in [*opened, *against]]
-        if (done := _finished(out, settings, facts, overwrite)) is not None:
+        asked = manifest.inputs(settings, [*opened, *against])
+        if (done := _finished(out, asked, overwrite)) is not None:
             return done
-        work = _work_folder(out, settings, facts)
+        work = _work_folder(out, asked)
         tasks = list(_plan(settings, opened, against))
         _run(tasks, work, settings, workers)
         results = [read_facts(work, task.index) for task in tasks]
         _check_evaluation(tasks, results, max_quarantine)
-        result = _finish(settings, facts, results, work, out, max_quarantine)
+        result = _finish(settings, asked, results, work, out, max_quarantine)
         shutil.rmtree(work)
         return result
 
@@ -79,34 +79,32 @@ def count(sources: Sequence[str], **options: Any) -> dict[str, Any]:
     settings = Settings(sources=tuple(sources), **options)
     rows: Counter[str] = Counter()
     refused: Counter[str] = Counter()
-    recognised = []
-    for spec in settings.sources:
-        source = open_source(spec)
-        recognised.append(manifest.source_facts(spec, source))
+    opened = [open_source(one) for one in settings.sources]
+    for source in opened:
         for chunk in source.chunks(settings.shard_rows, settings.limit):
             for item in source.read(chunk):
                 if isinstance(item, Record):
                     rows[f"{source.label}/{item.split}"] += 1
                 else:
                     refused[item.reason] += item.rows
-    return {"rows": dict(sorted(rows.items())), "refused": dict(sorted(refused.items())), "sources": recognised}
+    facts = [manifest.source_facts(source) for source in opened]
+    return {"rows": dict(sorted(rows.items())), "refused": dict(sorted(refused.items())), "sources": facts}
 
 
-def _finished(out: Path, settings: Settings, sources: list[dict[str, Any]], overwrite: bool) -> dict[str, Any] | None:
+def _finished(out: Path, asked: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
     """Return the manifest of the same set, if it is already there."""
     if overwrite or not (out / manifest.NAME).exists():
         return None
     found = manifest.read(out)
-    wanted = json.loads(json.dumps(manifest.inputs(settings) | {"sources": sources}))
-    if all(found.get(key) == wanted[key] for key in wanted):
+    if all(found.get(key) == value for key, value in asked.items()):
         return manifest.verify(out)
     raise ConfigError(f"{out} holds another set.", "Name an empty --out, or add --overwrite.")
 
 
-def _work_folder(out: Path, settings: Settings, sources: list[dict[str, Any]]) -> Path:
+def _work_folder(out: Path, asked: dict[str, Any]) -> Path:
     """Return the folder of the shards, emptied if they were made with other settings or from other files."""
     work = out / WORK
-    made_of = hashes.sha256(json.dumps([manifest.inputs(settings), sources]).encode())
+    made_of = fingerprints.sha256(json.dumps(asked).encode())
     mark = work / "fingerprint"
     if mark.is_file() and mark.read_text() == made_of:
         return work
@@ -115,46 +113,41 @@ def _work_folder(out: Path, settings: Settings, sources: list[dict[str, Any]]) -
     return work
 
 
-def _plan(
-    settings: Settings, sources: Sequence[tuple[str, Source]], against: Sequence[tuple[str, Source]]
-) -> Iterator[ShardTask]:
-    index = 0
+def _plan(settings: Settings, sources: Sequence[Source], against: Sequence[Source]) -> Iterator[ShardTask]:
+    index = itertools.count()
     for evaluation, group in ((False, sources), (True, against)):
-        for _, source in group:
+        for source in group:
             for chunk in source.chunks(settings.shard_rows, None if evaluation else settings.limit):
-                yield ShardTask(index, source, chunk, evaluation)
-                index += 1
+                yield ShardTask(next(index), source, chunk, evaluation)
 
 
 def _run(tasks: list[ShardTask], work: Path, settings: Settings, workers: int | None) -> None:
-    open_tasks = [task for task in tasks if not facts_path(work, task.index).exists()]
+    open_tasks = [task for task in tasks if not shard_path(work, task.index, "json").exists()]
     if workers is None:
         workers = min(os.cpu_count() or 1, len(open_tasks))
     console = Console(stderr=True)
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     columns = (TextColumn("preparing"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), *times)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=sum(task.chunk.rows for task in tasks))
-        progress.advance(bar, sum(task.chunk.rows for task in tasks) - sum(task.chunk.rows for task in open_tasks))
+        total, left = (sum(task.chunk.rows for task in some) for some in (tasks, open_tasks))
+        bar = progress.add_task("", total=total, completed=total - left)
         run_shards(open_tasks, work, settings, workers, lambda rows: progress.advance(bar, rows))
 
 
 def _check_evaluation(tasks: Sequence[ShardTask], results: Sequence[ShardResult], allowed: float) -> None:
     """Refuse to certify training rows against an evaluation set that could not be read."""
-    refused: Counter[str] = Counter()
-    read: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
+    read: Counter[Path] = Counter()
+    reasons: dict[Path, Counter[str]] = defaultdict(Counter)
     for task, result in zip(tasks, results, strict=True):
         if task.evaluation:
-            bad = manifest.rows_by_reason(result.refusals)
-            reasons += bad
-            refused[str(task.source.root)] += bad.total()
-            read[str(task.source.root)] += bad.total() + len(result.facts)
-    for root, rows in read.items():
-        if refused[root] > allowed * rows:
+            reasons[task.source.root] += manifest.rows_by_reason(result.refusals)
+            read[task.source.root] += len(result.facts)
+    for root, refused in reasons.items():
+        rows = read[root] + refused.total()
+        if refused.total() > allowed * rows:
             raise DataError(
-                f"{refused[root]} of {rows} rows of the evaluation set {root} cannot be compared with: "
-                f"{_summary(reasons)}.",
+                f"{refused.total()} of {rows} rows of the evaluation set {root} cannot be compared with: "
+                f"{_summary(refused)}.",
                 "Mend the path in --against (and ?image_root=), or raise --max-quarantine.",
             )
 
@@ -165,34 +158,33 @@ def _summary(reasons: Counter[str]) -> str:
 
 def _finish(
     settings: Settings,
-    sources: list[dict[str, Any]],
+    asked: dict[str, Any],
     results: list[ShardResult],
     work: Path,
     out: Path,
     max_quarantine: float,
 ) -> dict[str, Any]:
     found = dedupe.find(results, settings)
-    rows = [r for result in results if not result.evaluation for r in result.refusals]
-    refusals = [*rows, *found.dropped.values()]
+    own = [result for result in results if not result.evaluation]
+    refusals = [*(refusal for result in own for refusal in result.refusals), *found.dropped.values()]
     quarantine = "".join(json.dumps(r.as_json(), ensure_ascii=False) + "\n" for r in refusals)
     write_atomically(out / "quarantine.jsonl", quarantine)
     kept = [
         fact
-        for result in results
-        if not result.evaluation
+        for result in own
         for position, fact in enumerate(result.facts)
         if (result.index, position) not in found.dropped
     ]
-    left_out = sum((Counter(result.left_out) for result in results if not result.evaluation), Counter[str]())
+    left_out = sum((Counter(result.left_out) for result in own), Counter[str]())
     _check_threshold(refusals, len(kept), left_out, max_quarantine, out)
     # From here on `out` is no finished set until the new manifest stands.
     for name in (manifest.NAME, "train.parquet", "val.parquet"):
         (out / name).unlink(missing_ok=True)
-    assemble(work, out, results, found.dropped)
-    content = manifest.build(settings, sources, kept, refusals, left_out, found.report, out)
-    report.write_report(content, results, refusals, out)
+    assemble(work, out, own, found.dropped)
+    content = manifest.build(asked, kept, refusals, left_out, found.report, out)
+    report.write_report(content, own, refusals, out)
     content["report"] = manifest.file_facts(out / report.NAME, out)
-    manifest.write(content, out)
+    write_atomically(out / manifest.NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return content
 
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from medix.errors import DataError
 from medix.files import open_inside
@@ -58,21 +58,6 @@ class DicomView:
 DEFAULT_VIEW: Final = DicomView()
 
 
-class ImageRef(Protocol):
-    """Where an image comes from. Picklable, and cheap until `read` is called."""
-
-    @property
-    def name(self) -> str:
-        """File name, or an empty string for embedded bytes. Never holds patient data."""
-
-    @property
-    def view(self) -> DicomView:
-        """Used where the bytes are DICOM."""
-
-    def read(self, max_bytes: int) -> bytes:
-        """Encoded bytes; raises `Unfit`."""
-
-
 class Unfit(ValueError):
     """A row can not be prepared; `reason` is a key of `REASONS`, `detail` names no patient."""
 
@@ -84,6 +69,66 @@ class Unfit(ValueError):
 
     def __reduce__(self) -> tuple[type[Unfit], tuple[str, str]]:
         return type(self), (self.reason, self.detail)
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image that a row names: bytes of its table, a file of a folder, or a member of a ZIP file that is left packed.
+
+    Picklable, and cheap until `read` is called.
+    """
+
+    name: str = ""
+    """Below its folder or in its ZIP file; empty for embedded bytes. Never holds patient data."""
+    place: Path = Path()
+    """The folder or the ZIP file."""
+    data: bytes | None = None
+    view: DicomView = DEFAULT_VIEW
+    """Used where the bytes are DICOM."""
+    packed: bool = False
+
+    def read(self, max_bytes: int) -> bytes:
+        """Return the encoded bytes.
+
+        Raises:
+            Unfit: they are missing, outside of the folder, over the bound, or packed in a way that has no bound.
+        """
+        if self.data is None:
+            data = self._unpacked(max_bytes + 1) if self.packed else self._from_folder(max_bytes + 1)
+        else:
+            data = self.data
+        if len(data) > max_bytes:
+            raise Unfit("image_too_large", f"more than {max_bytes} bytes")
+        return data
+
+    def _from_folder(self, most: int) -> bytes:
+        name, path = self.name[:80], self.place / self.name
+        try:
+            with open_inside(self.place, self.name) as file:
+                return file.read(most)
+        except DataError as error:
+            linked = any(one.is_symlink() for one in (path, *path.parents))
+            how = " by a link; name the folder it leads to with ?image_root=" if linked else ""
+            raise Unfit("image_outside_folder", f"{name!r} leads out of the image folder{how}") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            why = "does not exist" if missing else f"can not be read: {type(error).__name__}"
+            url = "; a web address is not fetched" if "://" in name else ""
+            raise Unfit("missing_image", f"{name!r} {why}{url}") from error
+
+    def _unpacked(self, most: int) -> bytes:
+        where = f"{self.name[:80]!r} in {self.place.name}"
+        try:
+            info = (archive := _open_archive(self.place)).getinfo(self.name)
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # The others are unpacked whole before their size is known; the directory's figure is only a claim.
+                raise Unfit("image_too_costly", f"{where} is packed by bzip2 or LZMA: pack it by deflate")
+            with archive.open(info) as file:
+                return file.read(most)
+        except KeyError as error:
+            raise Unfit("missing_image", f"no {where}") from error
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+            raise Unfit("damaged_image", f"{where}: {type(error).__name__}") from error
 
 
 @dataclass(frozen=True)
@@ -136,83 +181,6 @@ class Refusal:
     def as_json(self) -> dict[str, Any]:
         named = {"source": self.source, "id": self.id, "reason": self.reason, "detail": self.detail}
         return named if self.rows == 1 else named | {"rows": self.rows}
-
-
-@dataclass(frozen=True)
-class EmbeddedImage:
-    """Image bytes that a table carries itself."""
-
-    data: bytes
-    name: str = ""
-    view: DicomView = DEFAULT_VIEW
-
-    def read(self, max_bytes: int) -> bytes:
-        if len(self.data) > max_bytes:
-            raise Unfit("image_too_large", f"{len(self.data)} bytes, the bound is {max_bytes}")
-        return self.data
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """An image in a folder; a path that leaves the folder is refused when it is read."""
-
-    root: Path
-    relative: str
-    view: DicomView = DEFAULT_VIEW
-
-    @property
-    def name(self) -> str:
-        return self.relative
-
-    def read(self, max_bytes: int) -> bytes:
-        name = self.relative[:80]
-        try:
-            with open_inside(self.root, self.relative) as file:
-                data = file.read(max_bytes + 1)
-        except DataError as error:
-            linked = any(
-                path.is_symlink() for path in (self.root / self.relative, *(self.root / self.relative).parents)
-            )
-            how = "by a link; name the folder it leads to with ?image_root=" if linked else ""
-            raise Unfit("image_outside_folder", f"{name!r} leads out of the image folder {how}".strip()) from error
-        except (OSError, ValueError, RuntimeError) as error:
-            url = "; a web address is not fetched" if "://" in name else ""
-            why = (
-                "does not exist" if isinstance(error, FileNotFoundError) else f"can not be read: {type(error).__name__}"
-            )
-            raise Unfit("missing_image", f"{name!r} {why}{url}") from error
-        if len(data) > max_bytes:
-            raise Unfit("image_too_large", f"more than {max_bytes} bytes")
-        return data
-
-
-@dataclass(frozen=True)
-class ArchivedImage:
-    """An image in a ZIP file that is left packed."""
-
-    archive: Path
-    member: str
-    view: DicomView = DEFAULT_VIEW
-
-    @property
-    def name(self) -> str:
-        return self.member
-
-    def read(self, max_bytes: int) -> bytes:
-        try:
-            info = (archive := _open_archive(self.archive)).getinfo(self.member)
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                # The others are unpacked whole before their size is known; the directory's figure is only a claim.
-                raise Unfit("image_too_costly", f"{self.member[:80]!r} is packed by bzip2 or LZMA: pack it by deflate")
-            with archive.open(info) as file:
-                data = file.read(max_bytes + 1)
-            if len(data) > max_bytes:
-                raise Unfit("image_too_large", f"more than {max_bytes} bytes unpacked")
-            return data
-        except KeyError as error:
-            raise Unfit("missing_image", f"no {self.member!r} in {self.archive.name}") from error
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-            raise Unfit("damaged_image", f"{self.member!r} in {self.archive.name}: {type(error).__name__}") from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,11 +27,10 @@ def write_report(
 
 
 def _samples(results: Sequence[ShardResult]) -> list[dict[str, object]]:
-    """A few rows from all over the set, those with a thumbnail first."""
+    """Return a few rows from all over the set, those with a thumbnail first."""
     shown: list[dict[str, object]] = [
         {"fact": fact, "thumbnail": result.thumbnails.get(fact.id, "")}
         for result in results
-        if not result.evaluation
         for fact in result.facts
         if fact.id in result.thumbnails or not fact.sizes
     ]
@@ -41,11 +39,6 @@ def _samples(results: Sequence[ShardResult]) -> list[dict[str, object]]:
 
 
 def _by_reason(refusals: Sequence[Refusal]) -> list[Refusal]:
-    """The first few of each reason."""
-    seen: Counter[str] = Counter()
-    shown = []
-    for refusal in refusals:
-        seen[refusal.reason] += 1
-        if seen[refusal.reason] <= _PER_REASON:
-            shown.append(refusal)
-    return sorted(shown, key=lambda refusal: refusal.reason)
+    """Return the first few of each reason."""
+    reasons = sorted({refusal.reason for refusal in refusals})
+    return [one for reason in reasons for one in [r for r in refusals if r.reason == reason][:_PER_REASON]]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from data_prep import hashes
+from data_prep import fingerprints
 from data_prep.dicom_image import is_dicom, read_header
 from data_prep.images import MAX_BYTES, ImagePolicy, PreparedImage, prepare_image, thumbnail
 from data_prep.records import Record, Refusal, Unfit
@@ -60,7 +60,7 @@ class RowFacts:
     image_keys: list[str]
     """SHA-256 of the prepared bytes."""
     image_prints: list[str]
-    """For near-duplicate search, see `hashes.image_print`."""
+    """For near-duplicate search, see `fingerprints.image_print`."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, images
     if answer_key(record.reference) is None:
         raise Unfit("unscorable_answer", "it holds no letter and no digit")
     # Held out by patient or image, so that neither is on both sides.
-    group = record.group or (hashes.sha256(raw[0]) if raw else hashes.text_key(record.passage or question))
-    if split == "train" and hashes.unit_interval(settings.seed, group) < settings.val_fraction:
+    group = record.group or (fingerprints.sha256(raw[0]) if raw else fingerprints.text_key(record.passage or question))
+    if split == "train" and fingerprints.unit_interval(settings.seed, group) < settings.val_fraction:
         split = "val"
     try:
         sample = Sample(
@@ -139,7 +139,7 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, images
         raise Unfit("bad_field", f"{error.problem}"[:160]) from error
     if fault := reference_fault(sample):
         raise Unfit("unscorable_answer", fault)
-    keys = [hashes.sha256(image.data) for image in images]
+    keys = [fingerprints.sha256(image.data) for image in images]
     facts = RowFacts(
         id=sample.id,
         source=source,
@@ -154,12 +154,12 @@ def _prepare(record: Record, source: str, split: str, settings: Settings, images
         notes=sorted({note for image in images for note in image.notes}),
         stated_split=record.split,
         group=record.group,
-        question_key=hashes.text_key(sample.question),
-        row_key=hashes.text_key(sample.question, *keys) + (answer_key(sample.reference) or sample.reference),
-        words=len(hashes.normalise(sample.question).split()),
-        signature=hashes.minhash(sample.question),
+        question_key=fingerprints.text_key(sample.question),
+        row_key=fingerprints.text_key(sample.question, *keys) + (answer_key(sample.reference) or sample.reference),
+        words=len(fingerprints.normalise(sample.question).split()),
+        signature=fingerprints.minhash(sample.question),
         image_keys=keys,
-        image_prints=[hashes.image_print(image.pixels) for image in images],
+        image_prints=[fingerprints.image_print(image.pixels) for image in images],
     )
     return PreparedRow(sample, facts, _thumbnail(images))
 

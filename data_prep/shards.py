@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.records import Record, Refusal
+from data_prep.records import Refusal
 from data_prep.rows import PreparedRow, RowFacts, prepare_row
 from data_prep.settings import Settings
 from data_prep.sources.reader import Chunk, Source
@@ -79,7 +80,6 @@ class ShardWriter:
     def write(self, task: ShardTask) -> int:
         """Prepare one shard; return the rows read. Its facts file appears last, and whole."""
         result = ShardResult(task.index, task.evaluation, [], [], {}, {})
-        path = rows_path(self._folder, task.index)
 
         def write_rows(temporary: Path) -> None:
             with pq.ParquetWriter(temporary, ROW_SCHEMA, compression="none") as writer:
@@ -91,30 +91,31 @@ class ShardWriter:
                     if len(result.thumbnails) < _THUMBNAILS:
                         result.thumbnails.update({fact.id: small for _, fact, small in rows[:1] if small})
 
-        write_atomically(path, write_rows)
-        write_atomically(facts_path(self._folder, task.index), json.dumps(dataclasses.asdict(result)))
+        write_atomically(shard_path(self._folder, task.index, "parquet"), write_rows)
+        write_atomically(shard_path(self._folder, task.index, "json"), json.dumps(dataclasses.asdict(result)))
         return len(result.facts) + len(result.refusals)
 
     def _groups(self, task: ShardTask, result: ShardResult) -> Iterator[list[PreparedRow]]:
-        group: list[PreparedRow] = []
+        """Yield the prepared rows in groups; note what is refused and what belongs to a split that is not prepared."""
+        rows = self._rows(task, result)
+        while group := list(itertools.islice(rows, ROWS_PER_GROUP)):
+            yield group
+
+    def _rows(self, task: ShardTask, result: ShardResult) -> Iterator[PreparedRow]:
         for item in task.source.read(task.chunk):
-            row: PreparedRow | Refusal | None = None
+            row: PreparedRow | Refusal
             if isinstance(item, Refusal):
                 row = item
             elif split := task.source.prepared_split(item.split, task.evaluation):
                 row = prepare_row(item, item.source or task.source.label, split, self._settings)
+            else:
+                name = f"{task.source.label}/{item.split}"
+                result.left_out[name] = result.left_out.get(name, 0) + 1
+                continue
             if isinstance(row, Refusal):
                 result.refusals.append(row)
-            elif row is None:
-                name = f"{task.source.label}/{item.split if isinstance(item, Record) else ''}"
-                result.left_out[name] = result.left_out.get(name, 0) + 1
             else:
-                group.append(row)
-            if len(group) == ROWS_PER_GROUP:
-                yield group
-                group = []
-        if group:
-            yield group
+                yield row
 
     def _finish(self, group: list[PreparedRow], refusals: list[Refusal]) -> list[tuple[dict[str, Any], RowFacts, str]]:
         """Return the rows with their tokens counted; those over the limit become refusals."""
@@ -135,17 +136,14 @@ class ShardWriter:
         return kept
 
 
-def rows_path(folder: Path, index: int) -> Path:
-    return folder / f"{index:06d}.parquet"
-
-
-def facts_path(folder: Path, index: int) -> Path:
-    return folder / f"{index:06d}.json"
+def shard_path(folder: Path, index: int, suffix: str) -> Path:
+    """Return the file of a shard's rows (`parquet`) or facts (`json`)."""
+    return folder / f"{index:06d}.{suffix}"
 
 
 def read_facts(folder: Path, index: int) -> ShardResult:
     """Return what `ShardWriter.write` left."""
-    value = json.loads(facts_path(folder, index).read_text(encoding="utf-8"))
+    value = json.loads(shard_path(folder, index, "json").read_text(encoding="utf-8"))
     value["facts"] = [RowFacts(**fact) for fact in value["facts"]]
     value["refusals"] = [Refusal(**refusal) for refusal in value["refusals"]]
     return ShardResult(**value)
@@ -158,7 +156,7 @@ _writer: ShardWriter | None = None
 def run_shards(
     tasks: Sequence[ShardTask], folder: Path, settings: Settings, workers: int, done: Callable[[int], None]
 ) -> None:
-    """Write every shard, with no more in flight than twice the workers.
+    """Write every shard.
 
     Args:
         workers: processes, each bounded in memory; 0 works in this process, unbounded.
@@ -172,14 +170,9 @@ def run_shards(
     # Spawned, not forked: the caller may have threads of Arrow or torch running.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start_worker, (folder, settings, os.getpid())) as pool:
-        waiting: set[Future[int]] = set()
         try:
-            for number, task in enumerate(tasks, 1):
-                waiting.add(pool.submit(_write, task))
-                while len(waiting) >= 2 * workers or (number == len(tasks) and waiting):
-                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        done(future.result())
+            for future in as_completed([pool.submit(_write, task) for task in tasks]):
+                done(future.result())
         except BrokenProcessPool as error:
             raise DataError(
                 "A worker was killed, most often for want of memory.",
@@ -214,10 +207,9 @@ def _write(task: ShardTask) -> int:
 
 def assemble(folder: Path, out: Path, results: Sequence[ShardResult], dropped: Mapping[RowKey, Any]) -> None:
     """Write one file a split: rows in the order of the sources, numbered, dropped ones left out."""
-    kept = [r for r in results if not r.evaluation]
-    splits = {f.split for r in kept for place, f in enumerate(r.facts) if (r.index, place) not in dropped}
+    splits = {f.split for r in results for place, f in enumerate(r.facts) if (r.index, place) not in dropped}
     for split in sorted(splits):
-        write = functools.partial(_write_split, split=split, folder=folder, results=kept, dropped=dropped)
+        write = functools.partial(_write_split, split=split, folder=folder, results=results, dropped=dropped)
         write_atomically(out / f"{split}.parquet", write)
 
 
@@ -231,7 +223,7 @@ def _write_split(
             if not any(wanted):
                 continue
             position = 0
-            with pq.ParquetFile(rows_path(folder, result.index), pre_buffer=False) as file:
+            with pq.ParquetFile(shard_path(folder, result.index, "parquet"), pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
                     here = batch.filter(pa.array(wanted[position : position + batch.num_rows]))
                     position += batch.num_rows

@@ -10,6 +10,8 @@ from data_prep.records import Unfit
 from data_prep.sources.tables import literal, present
 
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NAME, _TEXT = ("key", "label", "letter"), ("value", "text", "option", "content")
+"""Keys of an option that is a mapping of its own."""
 
 
 def option_pairs(value: Any) -> list[tuple[str, str]]:
@@ -19,20 +21,15 @@ def option_pairs(value: Any) -> list[tuple[str, str]]:
         Unfit: the field is no list and no mapping of texts.
     """
     if isinstance(value, str):
-        value = literal_or_lines(value)
+        value = _listed(value)
     if isinstance(value, dict) and isinstance(value.get("text"), list):  # {"label": [...], "text": [...]}
         value = dict(zip(value.get("label") or LETTERS, value["text"], strict=False))
-    if isinstance(value, list):
-        if value and all(isinstance(item, dict) for item in value):
-            found = []
-            for item in value:
-                name = item.get("key", item.get("label", item.get("letter", "")))
-                text = item.get("value", item.get("text", item.get("option", item.get("content"))))
-                found.append((str(name), text))
-        else:
-            found = [("", item) for item in value]
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         found = [(str(name), text) for name, text in value.items()]
+    elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        found = [(str(_first(item, _NAME, "")), _first(item, _TEXT, None)) for item in value]
+    elif isinstance(value, list):
+        found = [("", item) for item in value]
     else:
         raise Unfit("bad_field", f"options given as {type(value).__name__}")
     if any(isinstance(text, bool | list | dict | bytes) for _, text in found):
@@ -40,14 +37,11 @@ def option_pairs(value: Any) -> list[tuple[str, str]]:
     return [(name, str(text).strip() if present(text) else "") for name, text in found]
 
 
-def pairs_or_none(value: Any) -> list[tuple[str, str]]:
-    try:
-        return option_pairs(value) if isinstance(value, list | dict) else []
-    except Unfit:
-        return []
+def _first(item: Mapping[str, Any], names: Sequence[str], default: Any) -> Any:
+    return next((item[name] for name in names if name in item), default)
 
 
-def literal_or_lines(value: str) -> Any:
+def _listed(value: str) -> Any:
     """Return a list that a text writes: in JSON, in Python, or one lettered option a line."""
     found = literal(value)
     if found is not value:
@@ -71,19 +65,14 @@ def choices_of(names: Sequence[str], row: Mapping[str, Any]) -> list[tuple[str, 
     ]
     prefix = [re.match(rf"\s*\(?{letter}\s*[.:)]\s*", text, re.IGNORECASE) for letter, text in named]
     if all(match or not text for match, (_, text) in zip(prefix, named, strict=True)):
-        named = [
-            (letter, text[match.end() :].strip() if match else "")
-            for match, (letter, text) in zip(prefix, named, strict=True)
-        ]
+        ends = [match.end() if match else 0 for match in prefix]
+        named = [(letter, text[end:].strip()) for end, (letter, text) in zip(ends, named, strict=True)]
     return named if any(text for _, text in named) else []
 
 
 def _letter_of_name(name: str) -> str:
-    short = name.strip().strip("().: ").upper()
-    if len(short) > 1:
-        match = re.fullmatch(r"(?:OPTION|CHOICE|OP)[ _]?([A-Z])", short)
-        short = match[1] if match else ""
-    return short if short.isalpha() and short.isascii() else ""
+    match = re.fullmatch(r"(?:(?:OPTION|CHOICE|OP)[ _]?)?([A-Z])", name.strip().strip("().: ").upper())
+    return match[1] if match else ""
 
 
 def right_option(
@@ -122,14 +111,13 @@ def _named_option(
     same = [choice for choice in choices if choice[1] and choice[1] == stated]
     if len(same) == 1 and not is_index:
         return same[0]
-    if match := re.fullmatch(r"\(?([A-Za-z])\)?\s*[.:)]?(?:\s+(.*)|)", stated, re.DOTALL):
-        letters = [choice for choice in choices if choice[0] == match[1].upper() and choice[1]]
-        if letters and not match[2]:
-            return letters[0]
-    if match := re.match(r"\(?([A-Za-z])\s*[.:)]\s*", stated):
-        letters = [c for c in choices if c[0] == match[1].upper() and c[1] == stated[match.end() :].strip()]
-        if letters:
-            return letters[0]
+    if match := re.match(r"\(?([A-Za-z])\s*(?:[.:)]+\s*|$)", stated):
+        text = stated[match.end() :]
+        named = [
+            choice for choice in choices if choice[0] == match[1].upper() and choice[1] and text in ("", choice[1])
+        ]
+        if named:
+            return named[0]
     number = stated.removesuffix(".0")
     if (is_index or not isinstance(value, str)) and number.isdecimal() and first is not None:
         place = int(number) - first

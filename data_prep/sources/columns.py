@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final
 from data_prep.images import EXTENSIONS
 from data_prep.records import Unfit
 from data_prep.sources import tables
-from data_prep.sources.choices import choices_of, pairs_or_none
+from data_prep.sources.choices import choices_of, option_pairs
 from data_prep.sources.splits import TRAIN, split_of_word, splits_in
 from data_prep.sources.tables import present
 from medix.errors import ConfigError
@@ -65,17 +66,8 @@ MODALITY_WORDS: Final = {
 } | {re.sub("[^a-z]", "", tag.lower()): tag for tag in MODALITIES}  # fmt: skip
 """Common words for a modality, letters and digits only -> its tag."""
 _BY_NAME: Final = (
-    "options",
-    "letter",
-    "image",
-    "id",
-    "split",
-    "modality",
-    "answer_kind",
-    "aliases",
-    "source",
-    "language",
-)
+    "options", "letter", "image", "id", "split", "modality", "answer_kind", "aliases", "source", "language",
+)  # fmt: skip
 _NONE: Final = "none"
 MAPPED: Final = (*ROLES, "extra")
 """Options of a specification that name a column."""
@@ -117,9 +109,8 @@ class Columns:
         raise Unfit("no_answer" if role == "answer" else "bad_field", f"{role!r} is missing or empty")
 
     def as_json(self) -> dict[str, Any]:
-        taken = {role: list(names) for role, names in self.roles.items()} | {
-            k: [f"={v}"] for k, v in self.fixed.items()
-        }
+        fixed = {role: [f"={text}"] for role, text in self.fixed.items()}
+        taken = {role: list(names) for role, names in self.roles.items()} | fixed
         return {"taken": taken, "extra": list(self.extra), "not_read": list(self.unread)}
 
 
@@ -181,8 +172,7 @@ class _Finder:
         self.fixed: dict[str, str] = {}
         self.refused = {role for role, column in mapping.items() if column == _NONE}
         self.extra = tuple(name for name in mapping.get("extra", "").split(",") if name)
-        for name in self.extra:
-            self._known("extra", name)
+        self._check_known("extra", self.extra)
 
     def all_roles(self) -> set[str]:
         return {*self.roles, *self.fixed}
@@ -199,12 +189,13 @@ class _Finder:
         if names and role not in self.all_roles() and role not in self.refused and role not in self.mapping:
             self.roles[role] = names
 
-    def _known(self, role: str, name: str) -> None:
-        if name not in self.names:
-            raise ConfigError(
-                f"{self.where} has no column {name!r}, which ?{role}= names. {suggest(name, self.names)}",
-                f"It has: {', '.join(self.names)}. Correct ?{role}=, or write ?{role}=none.",
-            )
+    def _check_known(self, role: str, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.names:
+                raise ConfigError(
+                    f"{self.where} has no column {name!r}, which ?{role}= names. {suggest(name, self.names)}",
+                    f"It has: {', '.join(self.names)}. Correct ?{role}=, or write ?{role}=none.",
+                )
 
     def by_user(self, role: str) -> None:
         stated = self.mapping.get(role)
@@ -216,8 +207,7 @@ class _Finder:
             self.fixed[role] = stated
         else:
             columns = (stated,) if stated in self.names else tuple(stated.split("+"))
-            for name in columns:
-                self._known(role, name)
+            self._check_known(role, columns)
             self.roles[role] = columns
 
     def by_name(self, role: str, words: Mapping[str, str]) -> None:
@@ -263,8 +253,7 @@ class _Finder:
 
     def question_and_answer(self) -> None:
         """Take both; a name that may be either, such as `text`, is what the other is not."""
-        for role in ("question", "answer"):
-            other = "answer" if role == "question" else "question"
+        for role, other in (("question", "answer"), ("answer", "question")):
             for wanted in ROLES[role]:
                 name = next((name for name in self.free() if plain(name) == wanted), None)
                 if name is None or role in self.all_roles() or role in self.refused:
@@ -298,7 +287,7 @@ class _Finder:
             return self._names_parts(name, words)
         if role == "image":
             return bool(values) and sum(map(_looks_like_image, values)) >= 0.8 * len(values)
-        return sum(len(pairs_or_none(v)) > 1 for v in values) >= 0.8 * len(values) > 0 and self._holds_answers(name)
+        return sum(len(_pairs(v)) > 1 for v in values) >= 0.8 * len(values) > 0 and self._holds_answers(name)
 
     def _names_parts(self, name: str, words: Mapping[str, str]) -> bool:
         """Return whether a column names parts of the set, as `train` and `test` or `test_freeform` do.
@@ -322,15 +311,13 @@ class _Finder:
     def _holds_answers(self, name: str) -> bool:
         """Return whether most answers are an option of a column, by letter, number or text."""
         answers = self.roles.get("answer") or self.roles.get("letter") or ()
-        pairs = [
-            (row[name], row.get(answers[0])) for row in self.rows if answers and isinstance(row.get(name), list | dict)
+        hits = [
+            str(row.get(answers[0])).strip().lower()
+            in {part.strip().lower() for pair in _pairs(row[name]) for part in pair}
+            for row in self.rows
+            if answers and isinstance(row.get(name), list | dict)
         ]
-        hits = 0
-        for value, answer in pairs:
-            options = pairs_or_none(value)
-            stated = str(answer).strip().lower()
-            hits += stated in {text.strip().lower() for _, text in options} or stated in {n.lower() for n, _ in options}
-        return bool(pairs) and hits >= 0.8 * len(pairs)
+        return sum(hits) >= 0.8 * len(hits) > 0
 
     def check_letters(self) -> None:
         """Refuse a table whose answers are letters of options that were not found."""
@@ -348,27 +335,22 @@ class _Finder:
 
     def finish(self, first_option: int | None) -> Columns:
         unread = tuple(name for name in self.free() if name not in self.extra)
-        columns = Columns(dict(self.roles), dict(self.fixed), self.extra, unread)
-        if "options" not in self.roles:
-            return columns
         stated = self.mapping.get("first_option")
-        base = int(stated) if stated in ("0", "1") else self._first_option(columns, first_option)
-        return Columns(columns.roles, columns.fixed, columns.extra, columns.unread, base)
+        base = int(stated) if stated in ("0", "1") else self._first_option(first_option)
+        return Columns(dict(self.roles), dict(self.fixed), self.extra, unread, base)
 
-    def _first_option(self, columns: Columns, declared: int | None) -> int | None:
+    def _first_option(self, declared: int | None) -> int | None:
         """Tell whether numbers of options begin at 0 or at 1."""
         role = "letter" if "letter" in self.roles else "answer"
-        numbers: set[int] = set()
+        if "options" not in self.roles or role not in self.roles:
+            return None
+        stated = self.values(self.roles[role][0])
+        numbers = {int(v) for v in stated if isinstance(v, int) or (role == "letter" and str(v).strip().isdecimal())}
         most = 0
         for row in self.rows:
-            for value in columns.values(row, role)[:1]:
-                if isinstance(value, int) or (role == "letter" and str(value).strip().isdecimal()):
-                    numbers.add(int(value))
-            try:
-                most = max(most, len(choices_of(columns.roles["options"], row)))
-            except Unfit:
-                continue
-        numbers = {number for number in numbers if number >= 0}
+            with contextlib.suppress(Unfit):
+                most = max(most, len(choices_of(self.roles["options"], row)))
+        numbers = {number for number in numbers if number >= 0}  # -1 stands for an option that is kept secret
         if not numbers or 0 in numbers:
             return 0
         if most in numbers:
@@ -379,6 +361,13 @@ class _Finder:
                 "Say it: ?first_option=0 or ?first_option=1.",
             )
         return declared
+
+
+def _pairs(value: Any) -> list[tuple[str, str]]:
+    """Return the options of a list or mapping, or none."""
+    with contextlib.suppress(Unfit):
+        return option_pairs(value) if isinstance(value, list | dict) else []
+    return []
 
 
 def _looks_like_image(value: Any) -> bool:

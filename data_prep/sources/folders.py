@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from data_prep.dicom_image import is_dicom, read_header
-from data_prep.hashes import sha256
+from data_prep.fingerprints import sha256
 from data_prep.images import MAX_BYTES
-from data_prep.records import ImageFile, Unfit
+from data_prep.records import ImageRef, Unfit
 from data_prep.sources.image_places import SUFFIXES
 from data_prep.sources.splits import TRAIN, splits_in
 from medix.errors import ConfigError
 from medix.modality import MODALITIES
 
 METADATA: Final = ("metadata.jsonl", "metadata.csv")
-COLUMNS: Final = ("id", "image", "question", "answer", "split", "modality", "patient_id")
+ROLES: Final = {"group": ("patient_id",)} | {
+    name: (name,) for name in ("id", "image", "question", "answer", "split", "modality")
+}
+"""Role -> column of the rows that a folder is read as."""
 TAGS: Final[dict[str, str]] = {
     "CR": "X_RAY", "DX": "X_RAY", "RG": "X_RAY", "PX": "X_RAY", "IO": "X_RAY", "CT": "CT_SCAN", "MR": "MRI_SCAN",
     "US": "ULTRASOUND", "IVUS": "ULTRASOUND", "MG": "MAMMOGRAPHY", "PT": "PET_SCAN", "XA": "ANGIOGRAPHY",
@@ -110,7 +113,7 @@ def ask_header(row: Mapping[str, Any], root: Path, number: int, options: Mapping
     kind = row.get("kind")
     if kind is None:
         return row
-    image = ImageFile(root, str(row["image"]))
+    image = ImageRef(str(row["image"]), root)
     data = image.read(MAX_BYTES)
     if not is_dicom(data):
         if kind == "modality":  # refused once, by its first question

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from data_prep.images import EXTENSIONS
-from data_prep.records import DEFAULT_VIEW, ArchivedImage, DicomView, EmbeddedImage, ImageFile, ImageRef, Unfit
+from data_prep.records import DEFAULT_VIEW, DicomView, ImageRef, Unfit
 from medix.errors import ConfigError
 
 SUFFIXES: Final = frozenset(f".{extension}" for extension in EXTENSIONS)
@@ -49,15 +49,13 @@ class ImagePlace:
             # The path beside embedded bytes is where they once came from: it says nothing on the format any more.
             item = item.get("bytes") or item.get("path")
         if isinstance(item, bytes):
-            return EmbeddedImage(item, view=self.view)
+            return ImageRef(data=item, view=self.view)
         if not isinstance(item, str) or not item.strip():
             raise Unfit("bad_field", f"an image given as {type(item).__name__}")
         if (data := _encoded(item)) is not None:
-            return EmbeddedImage(data, view=self.view)
+            return ImageRef(data=data, view=self.view)
         name = f"{self.prefix}{item.strip()}{'' if Path(item.strip()).suffix.lower() in SUFFIXES else self.suffix}"
-        if self.archive is not None:
-            return ArchivedImage(self.archive, name, self.view)
-        return ImageFile(self.folder, name, self.view)
+        return ImageRef(name, self.archive or self.folder, view=self.view, packed=self.archive is not None)
 
 
 def _encoded(text: str) -> bytes | None:
@@ -170,9 +168,9 @@ def _best(names: Sequence[str], places: Sequence[ImagePlace]) -> tuple[ImagePlac
 def _holds(place: ImagePlace, name: str) -> bool:
     try:
         ref = place.refs(name)[0]
-        if isinstance(ref, ArchivedImage):
-            return ref.member in members(ref.archive)
-        return isinstance(ref, ImageFile) and (ref.root / ref.relative).is_file()
+        if ref.packed:
+            return ref.name in members(ref.place)
+        return ref.data is None and (ref.place / ref.name).is_file()
     except (Unfit, OSError, ValueError):
         return False
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -57,20 +57,19 @@ def records(
         wanted = [split for split in (TRAIN, VAL, TEST) if source.prepared_split(split, evaluation=True)]
     else:
         wanted = [split_of_word(word, source.words()) or word for word in splits]
-    left = limit
+    kept = 0
     for chunk in source.chunks(256, None):
+        # A refused row may be of any part if a column names the parts.
+        of_refusals = "" if "split" in chunk.table.columns.roles else chunk.table.split
         for item in source.read(chunk):
-            if isinstance(item, Record):
-                if item.split not in wanted:
-                    continue
-                if left is not None:
-                    left -= 1
-            elif chunk.table.split not in wanted and not chunk.table.columns.roles.get("split"):
+            split = item.split if isinstance(item, Record) else of_refusals
+            if split and split not in wanted:
                 continue
-            if left is not None and left < 0:
-                return
+            if isinstance(item, Record):
+                if kept == limit:
+                    return
+                kept += 1
             yield item
-    return
 
 
 def open_source(specification: str) -> Source:
@@ -102,17 +101,12 @@ def open_source(specification: str) -> Source:
     root = Path(path).expanduser() if path and name != "hub" else _default_root(name, data_set, path, revision, options)
     if not root.exists():
         raise ConfigError(f"Source {name!r} has no files at {root}.", f"Correct the path: {name}:PATH.")
-    source = Source(name, root, revision, options)
+    source = Source(specification, name, root, revision, options)
     if name in ("image_folder", "dicom") and not folders.has_metadata(root):
-        roles = {role: (name,) for role, name in _FOLDER_ROLES.items()}
         fixed = {"modality": options["modality"]} if "modality" in options else {}
-        columns = Columns({role: name for role, name in roles.items() if role not in fixed}, fixed, (), ())
-        place = ImagePlace(root, view=_view(options))
+        columns, place = Columns(folders.ROLES, fixed, (), ()), ImagePlace(root, view=_view(options))
         return dataclasses.replace(source, tables=(Table(root, TRAIN, tables.Form("folder"), columns, place),))
     return _with_tables(source)
-
-
-_FOLDER_ROLES: Final = {"group": "patient_id"} | {name: name for name in folders.COLUMNS if name != "patient_id"}
 
 
 def _view(options: Mapping[str, str]) -> DicomView:
@@ -149,16 +143,9 @@ def _default_root(name: str, data_set: DataSet, path: str, revision: str, option
     wanted = [f"{config}/*" for config in options.get("config", "").split(",") if config]
     wanted += [pattern for pattern in options.get("files", "").split(",") if pattern]
     wanted = (wanted and [*wanted, "*.zip"]) or list(data_set.fetch)
+    where: dict[str, Any] = {"repo_type": "dataset", "revision": revision or None, "allow_patterns": wanted or None}
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                repo_type="dataset",
-                revision=revision or None,
-                allow_patterns=wanted or None,
-                local_files_only=os.environ.get("HF_HUB_OFFLINE") == "1",
-            )
-        )
+        return Path(snapshot_download(repository, **where, local_files_only=os.environ.get("HF_HUB_OFFLINE") == "1"))
     except Exception as error:
         # The hub's client has its own errors, and those of two HTTP libraries: offline, gated, not found.
         reason = " ".join(str(error).split())[:200]
@@ -167,14 +154,12 @@ def _default_root(name: str, data_set: DataSet, path: str, revision: str, option
 
 def _with_tables(source: Source) -> Source:
     """Find the tables of a source and tell what their columns, parts and images are."""
-    data_set, options = source.set, source.options
-    words = source.words()
-    paths = _table_paths(source)
+    data_set, options, words = source.set, source.options, source.words()
     mapping = {role: options[role] for role in cols.MAPPED if role in options and role != "language"}
     header = [name.strip() for name in options.get("columns", "").split(",") if name.strip()]
     found: list[Table] = []
-    passed_over: list[tuple[Path, tuple[str, ...]]] = []
-    for path in paths:
+    passed_over: dict[Path, tuple[str, ...]] = {}
+    for path in _table_paths(source):
         try:
             form = tables.form_of(path, header)
             names, rows = tables.sample(path, form, SAMPLED)
@@ -186,7 +171,7 @@ def _with_tables(source: Source) -> Source:
         rows, names = _adapted(source, path, rows, names)
         columns = cols.recognise(path.name, names, rows, mapping, data_set.columns, words, data_set.first_option)
         if columns is None:
-            passed_over.append((path, names))
+            passed_over[path] = names
             continue
         place = image_places.find_place(
             (value for row in rows for value in columns.values(row, "image")), path, source.root,
@@ -196,19 +181,17 @@ def _with_tables(source: Source) -> Source:
         counted = bool(ids) and all(map(str.isdecimal, ids))
         place = dataclasses.replace(place, view=_view(options))
         found.append(Table(path, "", form, columns, place, counted_ids=counted))
-    _check_passed_over(source, found, passed_over, words)
-    found = _with_splits(source, found, words)
+    _check_passed_over(source, bool(found), passed_over)
+    found = _with_splits(source, found)
     _check_images(source, found)
-    stems = [table.path.stem for table in found]
-    splits = [table.split for table in found]
+    stems, splits = Counter(table.path.stem for table in found), Counter(table.split for table in found)
     for number, table in enumerate(found):
-        whole = "-".join(table.path.relative_to(source.root).with_suffix("").parts) if len(found) > 1 else ""
-        name = table.path.stem if stems.count(table.path.stem) == 1 else whole
-        several = splits.count(table.split) > 1
-        found[number] = dataclasses.replace(table, name=name, counted_ids=table.counted_ids and several)
-    return dataclasses.replace(
-        source, tables=tuple(found), passed_over=tuple(str(path.name) for path, _ in passed_over)
-    )
+        name = table.path.stem
+        if stems[name] > 1:
+            name = "-".join(table.path.relative_to(source.root).with_suffix("").parts)
+        counted = table.counted_ids and splits[table.split] > 1
+        found[number] = dataclasses.replace(table, name=name, counted_ids=counted)
+    return dataclasses.replace(source, tables=tuple(found), passed_over=tuple(path.name for path in passed_over))
 
 
 def _adapted(
@@ -242,9 +225,8 @@ def _table_paths(source: Source) -> list[Path]:
     every = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     paths = [path for path in every if path.suffix.lower() in suffixes] if not tiers else []
     for tier in tiers:
-        patterns = tier.split(",")
-        paths = [p for p in every if any(fnmatch.fnmatch(_tail(p, root, pattern), pattern) for pattern in patterns)]
-        if paths:
+        patterns = [pattern for pattern in tier.split(",") if pattern]
+        if paths := [path for path in every if any(map(path.relative_to(root).match, patterns))]:
             break
     if not paths:
         others = sorted({"".join(path.suffixes[-2:]) for path in root.rglob("*") if path.is_file()})[:12]
@@ -255,34 +237,21 @@ def _table_paths(source: Source) -> list[Path]:
     return paths
 
 
-def _tail(path: Path, root: Path, pattern: str) -> str:
-    """Return as many of the last parts of a path as a pattern has."""
-    return "/".join(path.relative_to(root).parts[-(pattern.count("/") + 1) :])
-
-
-def _check_passed_over(
-    source: Source,
-    found: Sequence[Table],
-    passed_over: Sequence[tuple[Path, tuple[str, ...]]],
-    words: Mapping[str, str],
-) -> None:
+def _check_passed_over(source: Source, any_found: bool, passed_over: Mapping[Path, tuple[str, ...]]) -> None:
     """Refuse a table without question and answer if it is the only one, or named after a part of the set."""
-    named = [one for one in passed_over if split_of_path(one[0], source.root, words)]
-    for path, names in [*named, *passed_over]:
-        if found and not split_of_path(path, source.root, words):
-            continue
+    named = [path for path in passed_over if split_of_path(path, source.root, source.words())]
+    for path in named or ([] if any_found else passed_over):
+        names = ", ".join(map(str, passed_over[path])) or "none"
         raise ConfigError(
-            f"{path.name} has no known question and answer columns; it has: {', '.join(map(str, names)) or 'none'}.",
+            f"{path.name} has no known question and answer columns; it has: {names}.",
             "Name them, e.g. ?question=COLUMN&answer=COLUMN, or the columns of a file without a header with "
             "?columns=image,question,answer.",
         )
-    if not found:
-        raise ConfigError(f"There is no table of questions under {source.root}.", "Correct the path.")
 
 
-def _with_splits(source: Source, found: list[Table], words: Mapping[str, str]) -> list[Table]:
+def _with_splits(source: Source, found: list[Table]) -> list[Table]:
     """Give each table its split; a file that names none beside files that do is refused."""
-    named = [split_of_path(table.path, source.root, words) for table in found]
+    named = [split_of_path(table.path, source.root, source.words()) for table in found]
     result = []
     for table, splits in zip(found, named, strict=True):
         in_column = "split" in table.columns.roles

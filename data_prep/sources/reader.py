@@ -57,6 +57,7 @@ class Chunk:
 class Source:
     """One data set bound to its files. Frozen and picklable: workers get a copy."""
 
+    specification: str
     name: str
     root: Path
     revision: str = ""
@@ -73,14 +74,6 @@ class Source:
     def label(self) -> str:
         """What the rows carry as their `data_source`; `?name=` changes it, so that two local sets can be told apart."""
         return self.options.get("name", self.name)
-
-    @property
-    def licence(self) -> str:
-        return self.options.get("licence", self.set.licence)
-
-    @property
-    def homepage(self) -> str:
-        return self.set.home
 
     def files(self) -> list[Path]:
         """Return the tables in a fixed order."""
@@ -153,11 +146,10 @@ class Source:
                     yield number, found
         except Unfit as unfit:
             left = stretch.first + stretch.rows - (number + 1)
-            refusal = self.refusal(f"{table.path.name}:{number + 1}", unfit)
-            yield number + 1, dataclasses.replace(refusal, rows=max(1, left))
+            yield number + 1, self._refusal(f"{table.path.name}:{number + 1}", unfit, max(1, left))
 
-    def refusal(self, row_id: str, unfit: Unfit) -> Refusal:
-        return Refusal(self.label, row_id[:200], unfit.reason, unfit.detail[:200])
+    def _refusal(self, row_id: str, unfit: Unfit, rows: int = 1) -> Refusal:
+        return Refusal(self.label, row_id[:200], unfit.reason, unfit.detail[:200], rows=rows)
 
     def _record(self, table: Table, row: Row, number: int) -> Record | Refusal | None:
         row_id = f"{table.path.name}:{number}"
@@ -175,10 +167,10 @@ class Source:
             row_id = table.columns.text(row, "id", "") or row_id
             return _record(self, table, row, number)
         except Unfit as unfit:
-            return self.refusal(row_id, unfit)
+            return self._refusal(row_id, unfit)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             # A row of an unforeseen shape is the row's fault; the type of the error says enough.
-            return self.refusal(row_id, Unfit("bad_field", f"{type(error).__name__}: {error}"[:160]))
+            return self._refusal(row_id, Unfit("bad_field", f"{type(error).__name__}: {error}"[:160]))
 
     def recognised(self) -> list[dict[str, Any]]:
         """Return what was taken for what, table by table, equal tables together."""

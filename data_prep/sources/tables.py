@@ -7,7 +7,9 @@ stretch with a fault.
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
+import itertools
 import json
 import math
 import re
@@ -15,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,17 +82,13 @@ def form_of(path: Path, header: Sequence[str] = ()) -> Form:
     except OSError as error:
         raise Unfit("unreadable_file", f"{type(error).__name__}: {error.strerror}") from error
     text = head.decode("utf-8-sig", "replace")
+    line, _, rest = text.partition("\n")
     if kind in ("jsonl", "json"):
-        if text.lstrip()[:1] == "[":
-            return Form("json")
-        if kind == "json":
-            # JSON lines under the name .json: the first line is an object, and another one follows.
-            first, _, rest = text.partition("\n")
-            return Form("jsonl" if isinstance(parse_json(first.encode()), Mapping) and rest.strip() else "json")
-        return Form("jsonl")
+        # JSON lines under the name .json: the first line is an object, and another one follows.
+        lines = kind == "jsonl" or (isinstance(parse_json(line.encode()), Mapping) and rest.strip())
+        return Form("jsonl" if lines and text.lstrip()[:1] != "[" else "json")
     if kind == "parquet":
         return Form("parquet")
-    line = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=line.count)
     return Form("text", delimiter, path.suffix.lower() != ".txt" or delimiter in ",;", tuple(header))
 
@@ -148,15 +146,9 @@ def sample(path: Path, form: Form, count: int) -> tuple[tuple[str, ...], list[Ma
     if form.kind == "parquet":
         names, rows_found = _parquet_sample(path, count)
         return names, list(map(_shortened, rows_found))
-    found: list[Mapping[str, Any]] = []
-    columns: dict[str, None] = {}
-    for stretch in plan(path, form, count):
-        for _, row in rows(stretch):
-            if not isinstance(row, Unfit) and len(found) < count:
-                found.append(_shortened(row))
-                columns |= dict.fromkeys(row)
-        break
-    return tuple(columns), found
+    first = itertools.islice(plan(path, form, count), 1)
+    found = [_shortened(row) for stretch in first for _, row in rows(stretch) if not isinstance(row, Unfit)]
+    return tuple(dict.fromkeys([name for row in found for name in row])), found
 
 
 def _shortened(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -167,12 +159,8 @@ def _shortened(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _plan_jsonl(path: Path, form: Form, size: int) -> Iterator[Stretch]:
     first = count = offset = start = 0
     with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES):
-            offset += len(line)
-            while line and not line.endswith(b"\n"):  # the rest of a line beyond the bound
-                line = file.readline(MAX_LINE_BYTES)
-                offset += len(line)
-            count += 1
+        for _, length in _lines(file):
+            offset, count = offset + length, count + 1
             if count == size:
                 yield Stretch(path, form, first, count, offset=start)
                 first, count, start = first + count, 0, offset
@@ -183,25 +171,39 @@ def _plan_jsonl(path: Path, form: Form, size: int) -> Iterator[Stretch]:
 def _jsonl_rows(stretch: Stretch) -> Iterator[tuple[int, Row]]:
     with stretch.path.open("rb") as file:
         file.seek(stretch.offset)
-        for number in range(stretch.first, stretch.first + stretch.rows):
-            line = file.readline(MAX_LINE_BYTES)
-            too_long = len(line) == MAX_LINE_BYTES and not line.endswith(b"\n")
-            rest = line
-            while too_long and rest and not rest.endswith(b"\n"):
-                rest = file.readline(MAX_LINE_BYTES)
-            if line.strip():
-                yield number, Unfit("line_too_long", f"over {MAX_LINE_BYTES} bytes") if too_long else parse_json(line)
+        lines = itertools.islice(_lines(file), stretch.rows)
+        for number, (line, length) in enumerate(lines, stretch.first):
+            if length > MAX_LINE_BYTES:
+                yield number, Unfit("line_too_long", f"over {MAX_LINE_BYTES} bytes")
+            elif line.strip():
+                yield number, parse_json(line)
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines of a file, each cut at the bound, and their whole lengths."""
+    while line := file.readline(MAX_LINE_BYTES):
+        length, part = len(line), line
+        while not part.endswith(b"\n") and (part := file.readline(MAX_LINE_BYTES)):
+            length += len(part)
+        yield line, length
 
 
 def parse_json(line: bytes) -> Row:
-    """Return the object on a line. `NaN` and `Infinity`, which pandas writes for a missing value, become None."""
+    """Return the object on a line."""
     try:
-        value = json.loads(line.decode("utf-8-sig"), parse_constant=lambda _: None)
+        return _checked_object(_loaded(line))
+    except Unfit as unfit:
+        return unfit
+
+
+def _loaded(data: bytes) -> Any:
+    """Return what JSON says. `NaN` and `Infinity`, which pandas writes for a missing value, become None."""
+    try:
+        return json.loads(data.decode("utf-8-sig"), parse_constant=lambda _: None)
     except UnicodeDecodeError as error:
-        return Unfit("not_utf8", f"byte {error.start} of the line")
+        raise Unfit("not_utf8", f"byte {error.start}") from error
     except (ValueError, RecursionError) as error:
-        return Unfit("bad_json", str(error)[:120])
-    return _checked_object(value)
+        raise Unfit("bad_json", str(error)[:120]) from error
 
 
 def _checked_object(value: Any) -> Row:
@@ -219,12 +221,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
     """Read a list of objects, an object of objects by id, or an object that holds one list of objects."""
     if path.stat().st_size > MAX_JSON_BYTES:
         raise Unfit("unreadable_file", f"over {MAX_JSON_BYTES} bytes: write it as JSON lines")
-    try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=lambda _: None)
-    except UnicodeDecodeError as error:
-        raise Unfit("not_utf8", f"byte {error.start}") from error
-    except (ValueError, RecursionError) as error:
-        raise Unfit("bad_json", str(error)[:120]) from error
+    value = _loaded(path.read_bytes())
     if isinstance(value, dict):
         lists = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
         if len(lists) == 1:
@@ -329,8 +326,7 @@ def _parquet_sample(path: Path, count: int) -> tuple[tuple[str, ...], list[Mappi
             schema = file.schema_arrow
             plain = [field.name for field in schema if not _holds_bytes(field.type)]
             embedded = {field.name: b"" for field in schema if _holds_bytes(field.type)}
-            found: list[dict[str, Any]] = []
-            taken = 0
+            found, taken = list[dict[str, Any]](), 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=plain):
                 rows: list[dict[str, Any]] = [{} for _ in range(batch.num_rows)]
                 for name in plain:
@@ -361,12 +357,9 @@ def literal(value: str) -> Any:
     if not re.match(r"\s*[\[{]", value):
         return value
     for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(found, list | dict):
-            return found
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(found := read(value), list | dict):
+                return found
     return value
 
 
@@ -374,4 +367,4 @@ def present(value: Any) -> bool:
     """Return whether a field holds something; NaN and empty texts do not."""
     if isinstance(value, float):
         return math.isfinite(value)
-    return value is not None and value != "" and not (isinstance(value, str) and not value.strip())
+    return bool(value.strip()) if isinstance(value, str) else value is not None

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.records import ArchivedImage, Unfit
+from data_prep.records import ImageRef, Unfit
 from data_prep.sources import records
 from medix.errors import MedixError
 
@@ -36,11 +36,12 @@ def packed(path: Path, kind: int, size: int, claimed: int | None = None) -> Path
 def test_a_packed_image_is_bounded_by_what_is_in_it_not_by_what_it_claims(kind: int, tmp_path: Path) -> None:
     path = packed(tmp_path / "a.zip", kind, 50_000_000, claimed=1000)
     with pytest.raises(Unfit, match=r"image_too_large|image_too_costly|damaged_image"):
-        ArchivedImage(path, "a.png").read(100_000)
+        ImageRef("a.png", path, packed=True).read(100_000)
 
 
 def test_a_whole_member_is_read(tmp_path: Path) -> None:
-    assert ArchivedImage(packed(tmp_path / "a.zip", zipfile.ZIP_DEFLATED, 5000), "a.png").read(5000) == bytes(5000)
+    path = packed(tmp_path / "a.zip", zipfile.ZIP_DEFLATED, 5000)
+    assert ImageRef("a.png", path, packed=True).read(5000) == bytes(5000)
 
 
 HUNGRY = """
