@@ -28,7 +28,7 @@ from medix.response import format_response
 from reward_fns import ScoringInput, build_composite
 from reward_fns.clinical_rules.contradiction import find_contradiction
 from reward_fns.clinical_rules.rule_judge import states_the_same
-from reward_fns.scorers.encoders import LocalEncoder
+from reward_fns.scorers.embedder import LocalEncoder
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 
 Pair = tuple[str, str]

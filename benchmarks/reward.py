@@ -68,7 +68,7 @@ def duplicates_part(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def embed_part(args: argparse.Namespace) -> dict[str, Any]:
-    from reward_fns.scorers.encoders import LocalEncoder
+    from reward_fns.scorers.embedder import LocalEncoder
 
     encoder, rng = LocalEncoder(args.embedder, threads=args.threads), random.Random(1)
     encoder.encode_now(["warm up"])

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from reward_fns.scorers.service import ScorerService
 
 Text = Optional[str]  # noqa: UP045 - typer reads it at run time
-AT_ONCE: Final = 512
 PATIENCE_S = 30.0
 """So many seconds without a row are told: a person waits at the terminal."""
 HOLD_LIMIT_S: Final = 30.0
@@ -80,23 +79,19 @@ def score(
     if jsonl is None and reference is None:
         raise ConfigError("A response alone can not be scored.", "Add --reference TEXT.")
 
-    parts = load_preset(preset)
-    settings = {"reward": {"preset": preset, "components": {}}, "scorer": dict(parts.get("scorer") or {})}
-    scorer = settings["scorer"]
+    scorer = dict(load_preset(preset).get("scorer") or {}) | {"hold_limit_s": HOLD_LIMIT_S}
     scorer["judge"] = {**(scorer.get("judge") or {}), "urls": list(judge_url or ()), "model": judge_model}
     if embedder:
         scorer["embedder"] = {"kind": "sentence_transformers", "model": embedder}
-    scorer["hold_limit_s"] = HOLD_LIMIT_S
+    rows: Iterable[Row] = ()
     if jsonl is not None:
         scorer["cache"] = {"path": f"{jsonl}.verdicts.sqlite"}
-    apply_overrides(settings, overrides)
-
-    rows: Iterable[Row]
-    if jsonl is not None:
-        recorded = frozenset([*([] if judge_url else ["judge"]), *([] if embedder else ["similarity"])])
-        rows = read_rows(jsonl, assumed, recorded)
+        recorded = {"judge": not judge_url, "similarity": not embedder}
+        rows = read_rows(jsonl, assumed, frozenset(name for name, is_kept in recorded.items() if is_kept))
     else:
         rows = [make_row({"response": responses[0], **stated, **assumed}, "command line")]
+    settings = {"reward": {"preset": preset, "components": {}}, "scorer": scorer}
+    apply_overrides(settings, overrides)
     asyncio.run(_score(rows, settings, jsonl is not None, as_json))
 
 
@@ -132,29 +127,23 @@ async def score_rows(
         DataError: a row is wrong; those before it have been yielded.
         ScorerError: a scorer failed; whatever was scored by then has been yielded.
     """
-    source, window, fault = iter(rows), deque[tuple[Row, asyncio.Task[dict[str, Any]]]](), None
+    waiting, fault = deque[tuple[Row, asyncio.Task[dict[str, Any]]]](), None
     try:
-        while True:
-            while fault is None and len(window) < AT_ONCE:
-                try:
-                    row = next(source)
-                except StopIteration:
-                    break
-                except MedixError as error:  # told after the rows before it
-                    fault = error
-                else:
-                    window.append((row, asyncio.create_task(_record(row, composite, service))))
-            if not window:
-                break
-            row, task = window.popleft()
+        for row in rows:
+            waiting.append((row, asyncio.create_task(_record(row, composite, service))))
+    except MedixError as error:
+        fault = error
+    try:
+        while waiting:
+            row, task = waiting.popleft()
             yield row, await _told_of_waiting(task, service)
     except MedixError:
-        for row, task in window:
+        for row, task in waiting:
             if task.done() and task.exception() is None:
                 yield row, task.result()
         raise
     finally:
-        for _, task in window:
+        for _, task in waiting:
             task.cancel()
     if fault is not None:
         raise fault

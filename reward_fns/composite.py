@@ -6,12 +6,11 @@ total = sum of weight * value over the components that apply / sum of their weig
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from medix.errors import ScorerError
 from medix.response import parse_response
@@ -19,8 +18,6 @@ from medix.same_answer import answer_key
 from medix.sample import NOT_APPLICABLE
 from reward_fns.component import Component, ComponentScore, ScoringInput
 from reward_fns.scorers.types import JudgeRequest, Scorers, Similarity, Verdict
-
-T = TypeVar("T")
 
 ACCURACIES: Final = ("llm_accuracy", "embed_accuracy")
 """`acc` is the first of these that has a weight, else the total."""
@@ -93,30 +90,26 @@ class SharedScorers:
     def __init__(self, scorers: Scorers) -> None:
         self._scorers = scorers
         self._asked: dict[Any, asyncio.Future[Any]] = {}
+        self.seconds = {"judge": 0.0, "similarity": 0.0}
         self.verdict: Verdict | None = None
-        self.similarity_found: Similarity | None = None
-        self.judge_seconds = self.embed_seconds = 0.0
+        self.near: Similarity | None = None
 
     async def judge(self, request: JudgeRequest) -> Verdict:
-        start = time.monotonic()
-        verdict = await self._once(request, lambda: self._scorers.judge(request))
+        verdict: Verdict = await self._once("judge", request)
         if request.template is None:  # a component's own question is no verdict on the answer
             self.verdict = verdict
-        self.judge_seconds = max(self.judge_seconds, time.monotonic() - start)
         return verdict
 
     async def similarity(self, reference: str, candidate: str) -> Similarity:
-        start = time.monotonic()
-        self.similarity_found = await self._once(
-            (reference, candidate), lambda: self._scorers.similarity(reference, candidate)
-        )
-        self.embed_seconds = max(self.embed_seconds, time.monotonic() - start)
-        return self.similarity_found
+        self.near = near = await self._once("similarity", reference, candidate)
+        return near
 
-    async def _once(self, key: Any, call: Callable[[], Awaitable[T]]) -> T:
-        if key not in self._asked:
-            self._asked[key] = asyncio.ensure_future(call())
-        found: T = await asyncio.shield(self._asked[key])
+    async def _once(self, what: str, *asked: Any) -> Any:
+        start = time.monotonic()
+        if asked not in self._asked:
+            self._asked[asked] = asyncio.ensure_future(getattr(self._scorers, what)(*asked))
+        found = await asyncio.shield(self._asked[asked])
+        self.seconds[what] = max(self.seconds[what], time.monotonic() - start)
         return found
 
 
@@ -174,9 +167,8 @@ class Composite:
         """Make the flat record; the one place that says which keys a response has."""
         values = {part.name: NOT_APPLICABLE for part in self.parts}
         values |= {name: score.value for name, score in scores.items() if score.applicable}
-        verdict, near = shared.verdict, shared.similarity_found
+        verdict, near = shared.verdict, shared.near
         says_near = scores["embed_accuracy"].details.get("near") if "embed_accuracy" in scores else None
-        both = verdict is not None and says_near is not None
         faults = float(getattr(self.scorers, "judge_faults", 0))
         new_faults, self._faults_seen = faults - self._faults_seen, faults
         said = parse_response(item.response).answer or item.response.strip()
@@ -185,8 +177,8 @@ class Composite:
             "acc": next((values[name] for name in ACCURACIES if values.get(name, NOT_APPLICABLE) >= 0), total),
             **values,
             **{f"{part.name}{OK_SUFFIX}": 1.0 for part in self.parts if part.component.needs},
-            "judge_seconds": shared.judge_seconds,
-            "embed_seconds": shared.embed_seconds,
+            "judge_seconds": shared.seconds["judge"],
+            "embed_seconds": shared.seconds["similarity"],
             "judge_yes_probability": verdict.yes_probability if verdict else NOT_APPLICABLE,
             "embed_similarity": near.cosine if near else NOT_APPLICABLE,
             ANSWER_HASH: float(zlib.crc32((answer_key(said) or said).encode("utf-8", "surrogatepass"))),
@@ -194,7 +186,7 @@ class Composite:
             JUDGE_CACHED: float(verdict is not None and verdict.cached),
             JUDGE_SHARED: float(verdict is not None and verdict.coalesced),
             # From what both say, not from what they pay: a NO takes the embedder's pay away.
-            DISAGREE: float(verdict.correct != says_near) if both and verdict else NOT_APPLICABLE,
+            DISAGREE: NOT_APPLICABLE if verdict is None or says_near is None else float(verdict.correct != says_near),
             JUDGE_FAULTS: new_faults,
         }
 
@@ -208,8 +200,6 @@ class Composite:
 
 def _checked(name: str, score: ComponentScore) -> ComponentScore:
     value = score.value
-    if not score.applicable:
-        return score
-    if isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1:
+    if not score.applicable or (isinstance(value, (int, float)) and 0 <= value <= 1):  # which NaN is not
         return score
     raise ScorerError(f"The component {name!r} gave {value!r}, which is not in [0, 1].", f"Correct {name!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from statistics import StatisticsError, correlation, fmean, pstdev
 
@@ -17,49 +17,43 @@ def compare(scored: Iterable[tuple[str, float, float]]) -> str:
     Returns:
         Lines of text. The advantage is GRPO's: (score - mean of the group) / standard deviation of the group.
     """
-    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    by_group: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for group, before, after in scored:
-        groups[group].append((before, after))
-    pairs = [pair for group in groups.values() for pair in group]
-    runs, here = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    advantages = [
-        pair for group in groups.values() for pair in zip(*map(advantages_of, zip(*group, strict=True)), strict=True)
-    ]
-    orders = [(_sign(a[0] - b[0]), _sign(a[1] - b[1])) for group in groups.values() for a, b in combinations(group, 2)]
+        by_group[group].append((before, after))
+    groups = list(by_group.values())
+    runs, here = zip(*(pair for group in groups for pair in group), strict=True)
+    columns = [zip(*group, strict=True) for group in groups]
+    advantages = [pair for sides in columns for pair in zip(*map(_advantages, sides), strict=True)]
+    orders = [(_sign(a[0] - b[0]), _sign(a[1] - b[1])) for group in groups for a, b in combinations(group, 2)]
+    spread = [str(sum(len({pair[side] for pair in group}) > 1 for group in groups)) for side in (0, 1)]
     try:
         together = f"{correlation(*zip(*advantages, strict=True)):.3f}"
-    except (StatisticsError, TypeError):
+    except StatisticsError:
         together = "none: all advantages of one reward are 0"
-
-    def share(count: int, of: int) -> str:
-        return f"{count} of {of}" + (f" ({100 * count / of:.1f} %)" if of else "")
-
-    rows = [
-        ("", "run", "this reward"),
-        ("mean score", f"{fmean(runs):.4f}", f"{fmean(here):.4f}"),
-        ("groups with spread", *(str(sum(len({p[side] for p in g}) > 1 for g in groups.values())) for side in (0, 1))),
-    ]
-    lines = [f"{name:24}{left:>12}{right:>14}" for name, left, right in rows]
-    pairs_of = [order for order in orders if order[0] and order[1]]
-    return "\n".join(
-        [
-            f"{len(pairs)} responses in {len(groups)} groups: the run's reward and this one",
-            *lines,
-            f"pairs of a group in another order     {share(sum(a != b for a, b in pairs_of), len(orders))}",
-            f"pairs that were equal and are not     {share(sum(not a and b != 0 for a, b in orders), len(orders))}",
-            f"pairs that are equal and were not     {share(sum(a != 0 and not b for a, b in orders), len(orders))}",
-            f"groups with another best response     {share(sum(map(_best_changed, groups.values())), len(groups))}",
-            f"advantages that change their sign     {share(sum(a * b < 0 for a, b in advantages), len(advantages))}",
-            f"correlation of the advantages         {together}",
-        ]
-    )
+    counts = {
+        "pairs of a group in another order": [a * b < 0 for a, b in orders],
+        "pairs that were equal and are not": [not a and b != 0 for a, b in orders],
+        "pairs that are equal and were not": [a != 0 and not b for a, b in orders],
+        "groups with another best response": [*map(_best_changed, groups)],
+        "advantages that change their sign": [a * b < 0 for a, b in advantages],
+    }
+    return "\n".join([
+        f"{len(runs)} responses in {len(groups)} groups: the run's reward and this one",
+        f"{'':24}{'run':>12}{'this reward':>14}",
+        f"{'mean score':24}{fmean(runs):12.4f}{fmean(here):14.4f}",
+        f"{'groups with spread':24}{spread[0]:>12}{spread[1]:>14}",
+        *(
+            f"{label:38}{sum(found)} of {len(found)}" + (f" ({100 * fmean(found):.1f} %)" if found else "")
+            for label, found in counts.items()
+        ),
+        f"{'correlation of the advantages':38}{together}",
+    ])  # fmt: skip
 
 
-def advantages_of(scores: Iterable[float]) -> list[float]:
+def _advantages(scores: Sequence[float]) -> list[float]:
     """Return each score's distance from the mean in standard deviations; 0 for all if there is no spread."""
-    values = list(scores)
-    mean, spread = fmean(values), pstdev(values)
-    return [(value - mean) / spread if spread > 1e-9 else 0.0 for value in values]
+    mean, spread = fmean(scores), pstdev(scores)
+    return [(value - mean) / spread if spread > 1e-9 else 0.0 for value in scores]
 
 
 def _best_changed(group: list[tuple[float, float]]) -> bool:

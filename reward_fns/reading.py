@@ -70,7 +70,8 @@ def read_paper(item: ScoringInput) -> Reading:
 
 @lru_cache(maxsize=1024)
 def _read_paper(response: str, glued: str) -> Reading:
-    text = _without_blanks_at_signs(response)
+    # In two passes, each linear; as one pattern, as released, long runs of blanks take quadratic time.
+    text = re.sub(r"(?<!\s)\s+([<>/])", r"\1", re.sub(r"([<>/])\s+", r"\1", response))
     tag, has_tag, rest = glued.partition(">")
     if not has_tag:
         _warn_of_reference_without_tag()
@@ -87,16 +88,6 @@ def _read_paper(response: str, glued: str) -> Reading:
         modality_matches=bool(has_thinking) and before.strip().upper() == f"{tag}>".upper(),
         problems=("invalid_answer",) if invalid else () if has_tag else ("reference_without_tag",),
     )
-
-
-def _without_blanks_at_signs(text: str) -> str:
-    """Do `re.sub(r"\\s*([<>/])\\s*", r"\\1", text)`, which takes quadratic time on long runs of blanks."""
-    parts = re.split("([<>/])", text)
-    last = len(parts) - 1
-    for index in range(0, last + 1, 2):
-        part = parts[index].lstrip() if index else parts[index]
-        parts[index] = part.rstrip() if index < last else part
-    return "".join(parts)
 
 
 def _paper_answer(text: str) -> str:

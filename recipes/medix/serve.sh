@@ -30,7 +30,7 @@ python=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.venv/bin/python
 [[ -x $python ]] || python=python3
 name=$model
 # A package may carry the model.
-model=$("$python" -P -c 'import sys; from reward_fns.scorers.encoders import packaged_model as p; print(p(sys.argv[1]))' "$model")
+model=$("$python" -P -c 'import sys; from reward_fns.scorers.embedder import packaged_model as p; print(p(sys.argv[1]))' "$model")
 for ((i = 1; i < $#; i++)); do
   if [[ ${!i} == --served-model-name ]]; then next=$((i + 1)) name=${!next}; fi
 done

@@ -17,8 +17,7 @@ from typing import Any, Literal
 
 from medix.options import NotNegative, Share, read_options
 from reward_fns.scorers.cache import CacheOptions, VerdictCache
-from reward_fns.scorers.embedder import Embedder, EmbedderOptions
-from reward_fns.scorers.encoders import Encoder
+from reward_fns.scorers.embedder import Embedder, EmbedderOptions, Encoder
 from reward_fns.scorers.judge import Judge, JudgeOptions, Refusals
 from reward_fns.scorers.retry import RetryPolicy
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict, VerdictParse

@@ -12,7 +12,7 @@ import pytest
 from examples.rule_judge.server import start_rule_judge
 from medix.response import format_response
 from reward_fns import CompositeScore, ScoringInput, build_composite
-from reward_fns.scorers.encoders import Vectors
+from reward_fns.scorers.embedder import Vectors
 from reward_fns.scorers.service import ScorerService
 
 read_sample_set = pytest.importorskip("data_prep.sources.sample").read_sample_set

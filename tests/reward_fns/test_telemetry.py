@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from medix.sample import NOT_APPLICABLE
 from reward_fns.composite import ANSWER_HASH, DISAGREE
-from reward_fns.telemetry import percentile, reward_metrics
+from reward_fns.telemetry import reward_metrics
 
 GROUPS = ["a", "a", "b", "b"]
 
@@ -77,25 +75,3 @@ def test_disagreement_is_a_share_of_the_responses_that_both_were_asked_about() -
     found = reward_metrics(GROUPS, rows(**{DISAGREE: [1.0, 0.0, 0.0, NOT_APPLICABLE]}))
     assert found == {"reward/judge_embedder_disagreement": pytest.approx(1 / 3)}
     assert reward_metrics(GROUPS, rows(**{DISAGREE: [NOT_APPLICABLE] * 4})) == {}
-
-
-@pytest.mark.parametrize(
-    ("values", "percent", "expected"),
-    [
-        ([5.0], 50, 5.0),
-        ([1.0, 2.0], 50, 1.0),
-        ([1.0, 2.0], 51, 2.0),
-        ([3.0, 1.0, 2.0], 0, 1.0),
-        ([3.0, 1.0, 2.0], 100, 3.0),
-        ([float(value) for value in range(1, 101)], 95, 95.0),
-    ],
-)
-def test_percentile_is_the_nearest_rank(values: list[float], percent: float, expected: float) -> None:
-    assert percentile(values, percent) == expected
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 100))
-def test_at_least_that_share_of_values_is_no_larger(values: list[float], percent: float) -> None:
-    found = percentile(values, percent)
-    assert found in values
-    assert sum(value <= found for value in values) >= len(values) * percent / 100 - 1e-9

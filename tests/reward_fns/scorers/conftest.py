@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from medix.errors import ScorerError
-from reward_fns.scorers.encoders import Vectors
+from reward_fns.scorers.embedder import Vectors
 from reward_fns.scorers.judge_prompt import read_fields
 from reward_fns.scorers.types import JudgeRequest
 

