@@ -11,7 +11,8 @@ from evaluation.concurrency import run_bounded
 from evaluation.prompting import content_parts
 from medix.errors import EvaluationError
 from reward_fns.scorers.chat import ChatClient, Message, Sampling, user_message
-from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
+from reward_fns.scorers.endpoints import EndpointOptions
+from reward_fns.scorers.retry import EndpointError
 
 OVERFLOW_WORDS = ("context length", "maximum context", "max_model_len", "too long", "input length", "context window")
 IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"II*", "tiff"))

@@ -23,7 +23,8 @@ from evaluation.judging.rubrics import (
 from medix.errors import ConfigError
 from reward_fns.clinical_rules import MODEL as RULE_JUDGE
 from reward_fns.scorers.chat import ChatClient, ChatReply, Message, user_message
-from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
+from reward_fns.scorers.endpoints import EndpointOptions
+from reward_fns.scorers.retry import EndpointError
 from reward_fns.scorers.rule_judge import RULE_JUDGE_URL
 
 

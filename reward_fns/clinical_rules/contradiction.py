@@ -28,6 +28,8 @@ def find_contradiction(reference: str, candidate: str) -> str | None:
         True
     """
     left, right = read_folded(reference), read_folded(candidate)
+    if left is None or right is None:
+        return None
     if left.reply and right.reply and left.reply != right.reply and not (left.words or right.words):
         return f"reply: {left.reply} / {right.reply}"
     ours, theirs = Counter(left.words), Counter(right.words)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from annotated_types import MinLen
+from pydantic import TypeAdapter
 
 from medix.errors import ConfigError
 from medix.same_answer import answer_key, same_answer
@@ -39,12 +41,8 @@ class RuleJudge:
     def _equal(self, reference: str, candidate: str) -> bool:
         if same_answer(reference, candidate):
             return True
-        left, right = _fold(tokens(reference), self._concepts), _fold(tokens(candidate), self._concepts)
-        if (
-            answer_key(reference) is None
-            or answer_key(candidate) is None
-            or max(len(left), len(right)) > _ENOUGH_TOKENS
-        ):
+        left, right = _fold(reference, self._concepts), _fold(candidate, self._concepts)
+        if not left or not right or answer_key(reference) is None or answer_key(candidate) is None:
             return False
         if left == right:
             return True
@@ -60,9 +58,14 @@ def states_the_same(reference: str, candidate: str) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def read_folded(text: str) -> Statement:
-    """Return a phrase taken apart, after the shipped synonyms have been folded (`T2DM`: type 2 diabetes mellitus)."""
-    return read_tokens(_fold(tokens(text)[:_ENOUGH_TOKENS], _shipped()), "," in text[:5])
+def read_folded(text: str) -> Statement | None:
+    """Return a phrase taken apart, after the shipped synonyms have been folded (`T2DM`: type 2 diabetes mellitus).
+
+    Returns:
+        None for a text of more than 400 tokens, which is no phrase and is not read: a judge reads it.
+    """
+    folded = _fold(text, _shipped())
+    return None if folded is None else read_tokens(folded, "," in text[:5])
 
 
 def _has_content(statement: Statement) -> bool:
@@ -70,16 +73,17 @@ def _has_content(statement: Statement) -> bool:
     return bool(statement.words or statement.axes or statement.quantities or statement.labels or statement.reply)
 
 
-def _fold(found: list[str], concepts: Concepts) -> list[str]:
-    """Return the tokens with every known wording, longest first, replaced by the name of its meaning."""
-    folded: list[str] = []
-    position = 0
+def _fold(text: str, concepts: Concepts) -> list[str] | None:
+    """Return the tokens with every known wording, longest first, replaced by the name of its meaning, or None."""
+    found, folded, position = tokens(text), list[str](), 0
+    if len(found) > _ENOUGH_TOKENS:
+        return None
     longest = max(map(len, concepts), default=0)
     while position < len(found):
         for length in range(min(longest, len(found) - position), 0, -1):
             name = concepts.get(tuple(found[position : position + length]))
             if name is not None:
-                folded.extend(name)
+                folded += name
                 position += length
                 break
         else:
@@ -117,12 +121,7 @@ def load_synonyms(path: Path) -> list[list[str]]:
         ConfigError: no such file, or another content.
     """
     try:
-        groups = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"The synonyms at {path} can not be read: {error}", "Correct --synonyms.") from error
-    good = isinstance(groups, list) and all(
-        isinstance(group, list) and group and all(isinstance(phrase, str) for phrase in group) for group in groups
-    )
-    if not good:
-        raise ConfigError(f"{path} holds no list of lists of texts.", 'Write [["mi", "heart attack"], ...]')
-    return [list(group) for group in groups]
+        return TypeAdapter(list[Annotated[list[str], MinLen(1)]]).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        problem = f"The synonyms at {path} can not be read: {error}"
+        raise ConfigError(problem, 'Write [["mi", "heart attack"], ...] and correct --synonyms.') from error

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from reward_fns.scorers.endpoints import CONTENT_STATUSES, EndpointOptions, EndpointPool, EndpointReply
-from reward_fns.scorers.retry import EndpointError
+from reward_fns.scorers.endpoints import EndpointOptions, EndpointPool, EndpointReply
+from reward_fns.scorers.retry import CONTENT_STATUSES, EndpointError
 
 logger = logging.getLogger(__name__)
 Message = Mapping[str, Any]
@@ -250,9 +250,8 @@ def read_envelope(reply: EndpointReply, attempts: int = 1) -> ChatReply:
     finish = str(choice.get("finish_reason") or "")
     if finish == "content_filter" or message.get("refusal"):
         said = message.get("refusal") or "finish_reason content_filter"
-        raise EndpointError(
-            f"{reply.url} refuses the content of what it was asked: {said}.", "See its filter.", "filtered"
-        )
+        problem = f"{reply.url} refuses the content of what it was asked: {said}."
+        raise EndpointError(problem, "See its filter.", "filtered", final=True)
     if finish == "error":
         raise EndpointError(f"The reply of {reply.url} ended with an error.", f"See the log of {reply.url}.", "server")
     if isinstance(content, list):  # parts: thinking beside text

@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from medix.errors import ConfigError, ScorerError
 from medix.options import Count, CountOrZero, NotNegative
-from reward_fns.scorers.endpoints import CONTENT_STATUSES, EndpointOptions, EndpointPool
+from reward_fns.scorers.endpoints import EndpointOptions, EndpointPool
 from reward_fns.scorers.judge import Refusals
-from reward_fns.scorers.retry import EndpointError
+from reward_fns.scorers.retry import CONTENT_STATUSES, EndpointError
 from reward_fns.scorers.types import Similarity
 
 Vectors = npt.NDArray[np.float32]

@@ -20,21 +20,11 @@ import yarl
 from medix.errors import ConfigError
 from medix.options import Count, CountOrZero, NotNegative, Positive, Texts, check_options
 from medix.secrets import mask_secrets
-from reward_fns.scorers.retry import EndpointError as EndpointError
-from reward_fns.scorers.retry import FaultKind, RetryPolicy, Slots
+from reward_fns.scorers.retry import CONTENT_STATUSES, EndpointError, FaultKind, RetryPolicy, Slots
 from reward_fns.scorers.rule_judge import RULE_JUDGE_URL, RuleJudgeModel
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-CONTENT_STATUSES = (400, 413, 422)
-"""Refusals of what was sent (too long, an unknown field, its content), by a server that is up."""
-FILTER_WORDS = (
-    "content_filter",
-    "content filter",
-    "content management policy",
-    "content_policy",
-    "moderation",
-    "safety",
-)
+FILTER_WORDS = ("content_filter", "content filter", "content management", "content_policy", "moderation", "safety")
 ServerName = Literal["auto", "vllm", "sglang", "ollama", "llama.cpp", "openai", "azure", "gemini", "mistral"]
 
 
@@ -84,20 +74,15 @@ class Address:
     """One base URL: where to post, with which credentials, through which proxy, and what of it may be shown."""
 
     def __init__(self, text: str, where: str) -> None:
-        if not (text.isascii() and text.isprintable()):
-            raise ConfigError(
-                f"The address {mask_secrets(text)!r} in {where}.urls has characters that no URL can have.",
-                "Write what is outside ASCII in its %-encoded form.",
-            )
         try:
             parts = urlsplit(text)
             is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:  # a port that is no number
             is_address = False
-        if not is_address or " " in text:
+        if not is_address or not (text.isascii() and text.isprintable()) or " " in text:
             raise ConfigError(
                 f"{mask_secrets(text)!r} in {where}.urls is no address.",
-                "Write it as http://HOST:PORT or https://HOST/PATH.",
+                "Write it as http://HOST:PORT or https://HOST/PATH, and what is outside ASCII in its %-encoded form.",
             )
         user, _, self.host = parts.netloc.rpartition("@")
         path = parts.path.rstrip("/").removesuffix("/chat/completions").removesuffix("/embeddings")
@@ -128,7 +113,6 @@ class EndpointPool:
             raise ConfigError(f"There is no address in {where}.urls.", f"Set {where}.urls=[http://HOST:PORT].")
         check_options(options, where)
         self.options, self._where = options, where
-        self._rules = RuleJudgeModel() if RULE_JUDGE_URL in options.urls else None
         self._addresses = {url: Address(url, where) for url in options.urls if url != RULE_JUDGE_URL}
         self.shown = ", ".join(address.shown for address in self._addresses.values()) or RULE_JUDGE_URL
         self._load = dict.fromkeys(options.urls, 0)
@@ -143,16 +127,10 @@ class EndpointPool:
 
     def _read_key(self) -> str:
         name = self.options.api_key_env
-        if not name:
-            return ""
         key = os.environ.get(name, "").strip()  # a key read from a file brings its line end
-        if not key:
-            raise ConfigError(f"The environment variable {name} holds no key.", f"export {name}=...")
-        if not (key.isascii() and key.isprintable()):
-            raise ConfigError(
-                f"The key in the environment variable {name} has characters that no header can have.",
-                f"export {name}=... again, on one line.",
-            )
+        if name and not (key and key.isascii() and key.isprintable()):
+            problem = f"The environment variable {name} holds no key, or one with characters that no header can have."
+            raise ConfigError(problem, f"export {name}=... on one line.")
         return key
 
     async def post(self, path: str, payload: Mapping[str, Any], left_s: float = float("inf")) -> EndpointReply:
@@ -173,6 +151,7 @@ class EndpointPool:
         except EndpointError as error:
             if error.status not in CONTENT_STATUSES:
                 self._cold_until[url] = time.monotonic() + max(self.COOLING_S, error.retry_after_s)
+            error.is_after_answers = bool(self._has_answered)
             # Before its first answer a refusal or a wrong certificate is the set-up, later it is an outage like any.
             error.final = error.kind in ("filtered", "oversized") or error.status in CONTENT_STATUSES
             error.final |= error.kind in ("refused", "setup") and url not in self._has_answered
@@ -183,25 +162,19 @@ class EndpointPool:
         shown = self._addresses[url].shown if url in self._addresses else url
         return EndpointReply(data, shown, time.monotonic() - now)
 
-    def has_answered(self) -> bool:
-        return bool(self._has_answered)
-
     async def _exchange(self, url: str, path: str, payload: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
+        headers: Mapping[str, str] = {}
         if url == RULE_JUDGE_URL:
-            assert self._rules is not None
-            status, answer = self._rules.complete(payload)
-            if status != 200:
-                raise self._status_fault(url, status, {}, _encode(answer).encode())
-            return answer
-        address = self._addresses[url]
-        target = address.join(path)
-        shown = f"{address.shown.partition('?')[0]}/{path}"
-        try:
-            status, headers, body = await self._send(address, target, payload, timeout_s)
-        except EndpointError:
-            raise
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._transport_fault(error, shown, address) from error
+            shown = url
+            status, answer = RuleJudgeModel().complete(payload)
+            body = _encode(answer).encode()
+        else:
+            address = self._addresses[url]
+            shown = f"{address.shown.partition('?')[0]}/{path}"
+            try:
+                status, headers, body = await self._send(address, address.join(path), payload, timeout_s)
+            except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+                raise self._transport_fault(error, shown, address) from error
         if status != 200:
             raise self._status_fault(shown, status, headers, body)
         return self._decode(body, shown)

@@ -12,7 +12,7 @@ from medix.errors import ConfigError, ScorerError
 from medix.options import Count, CountOrZero, NotNegative
 from reward_fns.scorers.cache import VerdictCache
 from reward_fns.scorers.chat import ChatClient, ChatReply, Sampling, user_message
-from reward_fns.scorers.endpoints import CONTENT_STATUSES, EndpointOptions
+from reward_fns.scorers.endpoints import EndpointOptions
 from reward_fns.scorers.judge_prompt import JUDGE_PROMPT, JudgePrompt, load_judge_prompt, own_prompt
 from reward_fns.scorers.retry import EndpointError
 from reward_fns.scorers.types import JudgeRequest, RefusedSample, Verdict
@@ -131,8 +131,7 @@ class Judge:
                 messages, self._sampling(request), read=lambda reply: self._read(reply, request)
             )
         except EndpointError as fault:
-            is_of_the_sample = fault.status in CONTENT_STATUSES and self.client.pool.has_answered()
-            if fault.kind == "filtered" or is_of_the_sample:
+            if fault.is_of_the_sample:
                 raise self.refusals.error(fault, self.requests) from fault
             raise
         self.cache.put(key, verdict)

@@ -17,6 +17,8 @@ T = TypeVar("T")
 FaultKind = Literal[
     "connect", "timeout", "busy", "server", "setup", "refused", "filtered", "malformed", "oversized", "unusable"
 ]
+CONTENT_STATUSES = (400, 413, 422)
+"""Refusals of what was sent (too long, an unknown field, its content), by a server that is up."""
 REMINDER_S = 300.0
 """How often the log says that an outage goes on."""
 
@@ -31,6 +33,9 @@ class EndpointError(ScorerError):
         retry_after_s: what the server asks to wait.
         final: whether asking again can not help.
     """
+
+    is_after_answers = False
+    """Whether the endpoint, or another of its pool, has answered before."""
 
     def __init__(
         self,
@@ -48,6 +53,11 @@ class EndpointError(ScorerError):
     def __reduce__(self) -> tuple[Any, ...]:
         state = (self.kind, self.status, self.retry_after_s, self.final, self.found)
         return type(self), (self.problem, self.fix, *state)
+
+    @property
+    def is_of_the_sample(self) -> bool:
+        """Whether this one sample is refused by a scorer that answers others, which is no failure of the scorer."""
+        return self.kind == "filtered" or (self.is_after_answers and self.status in CONTENT_STATUSES)
 
 
 class Slots:
@@ -118,6 +128,7 @@ class RetryPolicy:
         self.name, self.address, self.slots, self.hold_limit_s = name, address, slots, hold_limit_s
         self._retries, self._waits = retries, waits
         self.failures = self.outages = 0
+        """Calls that failed, without refusals of one sample; outages."""
         self.held_s = 0.0
         """Seconds of the outages that are over."""
         self._answered_at = self._next_reminder = 0.0
@@ -152,7 +163,7 @@ class RetryPolicy:
                     self._answered()
                     return result
             now = time.monotonic()
-            self.failures += 1
+            self.failures += not fault.is_of_the_sample
             others_are_answered = self._answered_at > failed_at
             if was_held and others_are_answered:  # the outage is over: what failed in it counts against no call
                 failures, was_held = 0, False

@@ -156,7 +156,8 @@ def test_a_phrase_and_the_same_phrase_with_any_part_spelled_another_way_is_never
     assert find_contradiction(" ".join(left), " ".join(right)) is None
 
 
-PHRASES = [text for pair in PAIRS for text in (pair["reference"], pair["candidate"]) if not read_folded(text).reply]
+TEXTS = [pair[side] for pair in PAIRS for side in ("reference", "candidate")]
+PHRASES = [text for text in TEXTS if (said := read_folded(text)) and not said.reply]
 """`no`, `no, not` and `not present` are one reply."""
 STRANGE = ["xylophon", "не", "无", "↑", "↓", "±", "Q7", "?", "≈", "IIX", "17th-ish", "ungefähr", "♂"]
 
@@ -191,3 +192,13 @@ def test_the_held_out_pairs_are_enough_and_in_no_other_table() -> None:
     assert len(HELD_OUT) >= 40
     known = {(pair["reference"], pair["candidate"]) for pair in PAIRS}
     assert [pair for pair in HELD_OUT if (pair["reference"], pair["candidate"]) in known] == []
+
+
+@pytest.mark.parametrize("end", ["and then left", "hypokalemia", "no", "grade 4"])
+@pytest.mark.parametrize("pair", FLIPS[::10], ids=lambda pair: pair["kind"])
+def test_a_text_that_is_longer_than_what_is_read_makes_the_guard_silent(pair: dict[str, str], end: str) -> None:
+    """The guard read the first 400 tokens and took them for the whole: 500 small words here, and more after them."""
+    long = f"{pair['candidate']} {'the ' * 500}{end}"
+    assert find_contradiction(pair["reference"], pair["candidate"]) or pair["written"] != "first"
+    assert find_contradiction(pair["reference"], long) is None
+    assert find_contradiction(long, pair["reference"]) is None

@@ -14,8 +14,8 @@ from aiohttp import web
 from medix.errors import ScorerError
 from reward_fns.scorers import retry
 from reward_fns.scorers.chat import ChatClient, user_message
-from reward_fns.scorers.endpoints import CONTENT_STATUSES, EndpointOptions, EndpointPool
-from reward_fns.scorers.retry import EndpointError, FaultKind, RetryPolicy, Slots
+from reward_fns.scorers.endpoints import EndpointOptions, EndpointPool
+from reward_fns.scorers.retry import CONTENT_STATUSES, EndpointError, FaultKind, RetryPolicy, Slots
 from reward_fns.scorers.service import ScorerService
 from tests.reward_fns.scorers.conftest import FakeJudge, ask
 

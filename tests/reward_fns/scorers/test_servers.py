@@ -287,23 +287,29 @@ async def test_what_is_set_by_hand_is_sent_as_it_is(fake_judge: Any, fast: Any) 
     ("on_refusal", "refused", "ends_as"),
     [("drop_group", 1, RefusedSample), ("drop_group", 3, ScorerError), ("stop", 1, ScorerError)],
 )
-async def test_a_refused_sample_is_set_aside_up_to_a_share(
-    on_refusal: str, refused: int, ends_as: type, fake_judge: Any, fast: Any
+@pytest.mark.parametrize("how", ["a 400 of its filter", "a 400 that says nothing", "finish_reason"])
+async def test_a_refused_sample_is_set_aside_up_to_a_share_and_is_no_failure_of_the_judge(
+    how: str, on_refusal: str, refused: int, ends_as: type, fake_judge: Any, fast: Any
 ) -> None:
     """0.02 of the first 100 calls are 2: the third refusal stops the run."""
 
     async def filter_some(judge: Any, request: web.Request) -> web.Response | None:
-        text = judge.bodies[-1]["messages"][0]["content"]
-        return web.Response(status=400, text="content_filter") if "violence" in text else None
+        if "violence" not in judge.bodies[-1]["messages"][0]["content"]:
+            return None
+        if how == "finish_reason":
+            return completion("NO", finish_reason="content_filter")
+        return web.Response(status=400, text="content_filter" if "filter" in how else "Bad Request")
 
     fake_judge.behaviour = filter_some
     service = ScorerService({**fast(fake_judge.url), "on_refusal": on_refusal, "hold_limit_s": 3600})
+    await service.judge(ask(99))
     requests = [ask(n, question="violence" if n < refused else "q?") for n in range(48)]
     found = await asyncio.gather(*(service.judge(request) for request in requests), return_exceptions=True)
     stats = service.stats()
     await service.aclose()
     faults = [error for error in found if isinstance(error, ScorerError)]
     assert (len(faults), stats["judge_refused"], stats["judge_outages"]) == (refused, refused, 0)
+    assert (stats["judge_failures"], service.judge_faults) == (0, 0)  # they would count in `judge_failure_rate`
     assert type(faults[-1]) is ends_as
     assert [type(error) for error in faults[:-1]] == [RefusedSample] * (refused - 1)
 
