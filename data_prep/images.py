@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import signal
 import struct
 import threading
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, ImageOps, UnidentifiedImageError
 
 from data_prep.dicom_image import decode_dicom, is_dicom
 from data_prep.records import DEFAULT_VIEW, DicomView, Unfit
@@ -42,8 +43,8 @@ _FAULTS: Final = (
 """What Pillow's plug-ins raise for damaged files; they document no narrower set."""
 THUMBNAIL_PX: Final = 112
 _ORIENTATION: Final = 0x0112
-_LAST_ROWS: Final = 8
-"""Rows of the lowest blocks of a JPEG."""
+_GREYS: Final = ((127, 127), (128, 128), (129, 129))
+"""Extremes of a pixel that a JPEG's decoder may have filled."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def _prepared(data: bytes, name: str, policy: ImagePolicy, view: DicomView) -> P
     image = _open(data, name)
     kept = image.format in KEPT_FORMATS and image.mode == "RGB"
     rgb, done = _decode(image)
-    if image.format == "JPEG" and not image.info.get("progressive"):
-        _check_whole(data, image.convert("RGB"))
+    if image.format == "JPEG":
+        _check_whole(data, image)
     kept = kept and not done
     return _finish(rgb, data if kept else None, policy, done if kept else ["converted", *done], ())
 
@@ -187,26 +188,55 @@ def _decode(image: Image.Image) -> tuple[Image.Image, list[str]]:
         raise Unfit("damaged_image", f"pixels: {type(error).__name__}: {str(error)[:80]}") from error
 
 
-def _check_whole(data: bytes, rgb: Image.Image) -> None:
-    """Refuse a baseline JPEG whose scan ends early although an end marker follows.
+def _check_whole(data: bytes, image: Image.Image) -> None:
+    """Refuse a JPEG whose last scan ends early, or whose last scans are missing, although an end marker follows.
 
-    The decoder fills what is missing with middle grey. Whether grey lowest rows are the picture's own is told by a
-    second decoding with noise before the end marker: behind a whole scan it changes nothing.
+    The decoder fills what is missing. Whether it did is told by a second decoding with noise before the end marker:
+    behind a whole scan it changes nothing. A filled baseline JPEG ends in a grey pixel; others are not decoded twice.
     """
-    end = data.rfind(b"\xff\xd9")
-    box = (0, max(0, rgb.height - _LAST_ROWS), *rgb.size)
-    last = rgb.crop(box).getextrema()
-    if end < 0 or last != ((128, 128),) * 3:
+    end, progressive = data.rfind(b"\xff\xd9"), bool(image.info.get("progressive"))
+    if progressive and not _all_scans(data):
+        raise Unfit("damaged_image", "pixels: scans of a progressive JPEG are missing")
+    rgb = image.convert("RGB")
+    corner = rgb.crop((rgb.width - 1, rgb.height - 1, *rgb.size)).convert("L").getextrema()
+    if end < 0 or not (progressive or image.mode not in ("RGB", "L") or corner in _GREYS):
         return
     noise = random.Random(0).randbytes(rgb.width * rgb.height // 4 + 64).replace(b"\xff", b"\x55")
+    if b"\xff\xdd" in data:  # restart markers: the decoder takes noise up to the next one in their order
+        restarts = re.findall(rb"\xff([\xd0-\xd7])", data[data.rfind(b"\xff\xda") : end])
+        following = restarts[-1][0] + 1 if restarts else 0
+        noise = b"".join(noise[:64] + bytes((0xFF, 0xD0 | (following + n) % 8)) for n in range(16))
     try:
         again = Image.open(io.BytesIO(data[:end] + noise + data[end:])).convert("RGB")
     except TimeoutError:
         raise
     except _FAULTS:
         return
-    if again.crop(box).getextrema() != last:
+    if ImageChops.difference(again, rgb).getbbox():
         raise Unfit("damaged_image", "pixels: the scan ends before the last row")
+
+
+def _all_scans(data: bytes) -> bool:
+    """Return whether the scans of a progressive JPEG hold every coefficient of each component to its last bit."""
+    whole: dict[int, set[int]] = {}
+    place = 2
+    while (place := data.find(b"\xff", place)) >= 0 and place + 4 <= len(data):
+        marker, size = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
+        if marker == 0xD9:
+            break
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # inside of a scan
+            place += 1 + (marker != 0xFF)
+            continue
+        segment = data[place + 4 : place + 2 + size]
+        if marker == 0xC2:
+            whole = {component: set() for component in segment[6::3]}
+        elif marker == 0xDA and len(segment) >= 4:
+            first, last, bits = segment[-3:]
+            for component in segment[1:-3:2]:
+                if not bits & 15:
+                    whole.setdefault(component, set()).update(range(first, last + 1))
+        place += 2 + size
+    return all(len(found) >= 64 for found in whole.values())
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -113,6 +114,8 @@ def read_rows(path: Path, defaults: Mapping[str, Any], recorded: frozenset[str] 
         line = lines.first_unreadable or 1
         count = f", and {lines.unreadable - 1} further lines do not" if lines.unreadable > 1 else ""
         raise DataError(f"{path}:{line} holds no JSON object{count}.", "Correct or delete it; all others were read.")
+    if lines.half_written:  # as of a run that goes on
+        print(f"{lines.note()}; all others were read.", file=sys.stderr)
     if not found:
         raise DataError(f"{path} holds no row.", "Write one JSON object a line.")
 

@@ -144,6 +144,8 @@ def _in_archive(path: Path) -> Iterator[ImagePlace]:
 @functools.lru_cache(maxsize=8)
 def members(path: Path) -> frozenset[str]:
     """Return the names in a ZIP file; none if it cannot be read."""
+    if not path.is_file():  # zipfile would read a device without end
+        return frozenset()
     try:
         with zipfile.ZipFile(path) as archive:
             return frozenset(archive.namelist())

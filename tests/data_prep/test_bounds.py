@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from data_prep.records import ImageRef, Unfit
 from data_prep.sources import records
+from data_prep.sources.image_places import members
 from medix.errors import MedixError
 
 
@@ -37,6 +38,12 @@ def test_a_packed_image_is_bounded_by_what_is_in_it_not_by_what_it_claims(kind: 
     path = packed(tmp_path / "a.zip", kind, 50_000_000, claimed=1000)
     with pytest.raises(Unfit, match=r"image_too_large|image_too_costly|damaged_image"):
         ImageRef("a.png", path, packed=True).read(100_000)
+
+
+def test_an_archive_that_is_a_device_is_not_read(tmp_path: Path) -> None:
+    """zipfile looks for the end of the file, and a link to /dev/zero has none: it took all of the memory."""
+    (tmp_path / "images.zip").symlink_to("/dev/zero")
+    assert members(tmp_path / "images.zip") == frozenset()
 
 
 def test_a_whole_member_is_read(tmp_path: Path) -> None:

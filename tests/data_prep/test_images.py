@@ -7,6 +7,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +199,19 @@ def test_a_jpeg_cut_in_half_with_an_end_marker_is_damage_and_grey_borders_are_no
     half = data[: data.rindex(b"\xff\xda") + 2000] + b"\xff\xd9"
     with pytest.raises(Unfit, match="before the last row"):
         prepare_image(half, "a.jpg", ANY)
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {}, {"restart_marker_blocks": 3}], ids=str)
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8])
+def test_a_jpeg_cut_anywhere_with_an_end_marker_is_damage(options: dict[str, Any], share: float) -> None:
+    """Progressive ones lack whole scans, or the end of one; restart markers end the noise that tells it."""
+    noise = np.random.default_rng(1).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG", quality=90, **options)
+    assert prepare_image(data, "a.jpg", ANY).action == "kept"
+    first = data.index(b"\xff\xda")
+    cut = data[: first + int(share * (len(data) - first))].rstrip(b"\xff") + b"\xff\xd9"
+    with pytest.raises(Unfit, match="damaged_image"):
+        prepare_image(cut, "a.jpg", ANY)
 
 
 def test_a_volume_is_refused_by_name() -> None:

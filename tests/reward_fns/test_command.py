@@ -278,6 +278,7 @@ def test_a_runs_own_rollouts_are_scored_again_as_they_are_with_the_change_of_ran
     assert [json.loads(line)["score"] for line in result.stdout.splitlines()] == pytest.approx(
         [1.0, 0.4825, 0.145, 0.6625, 0.4825]
     )
+    assert "the last line is half written; all others were read" in result.stderr
     for line in (
         "5 responses in 2 groups",
         "mean score                    0.4870        0.5545",  # 2.435 / 5, 2.7725 / 5
