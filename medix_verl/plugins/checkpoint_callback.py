@@ -11,11 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
 from medix_verl.export.manifest import write_manifest
-from medix_verl.training.checkpoints import CheckpointKeeper, read_checkpoint_options, validation_values
+from medix_verl.training.checkpoints import keeper_of
 from medix_verl.training.metrics_file import read_metrics
 from medix_verl.training.stop import stop_requested
 
@@ -29,7 +29,9 @@ class MedixCheckpointCallback(CheckpointCallback):  # type: ignore[misc]
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)
         self._run_dir = Path(config.medix.run_dir)
-        self._options = read_checkpoint_options(OmegaConf.to_container(config.medix.checkpoints, resolve=True))
+        keeper = keeper_of(config)
+        assert keeper is not None  # this class is the callback that the configuration names
+        self._keeper = keeper
         threading.Thread(target=self._listen, daemon=True, name="medix-stop-request").start()
 
     def on_save(
@@ -41,10 +43,9 @@ class MedixCheckpointCallback(CheckpointCallback):  # type: ignore[misc]
         for shards in (Path(checkpoint_dir) / "actor", Path(checkpoint_dir) / "critic"):
             if shards.is_dir():
                 write_manifest(shards)
-        keeper = CheckpointKeeper(Path(checkpoint_dir).parent, self._options)
-        keeper.update(validation_values(self._rows(), self._options.metric))
-        for step in keeper.prune():
-            logger.info("deleted checkpoint %s: neither among the last %s nor the best", step, self._options.keep_last)
+        self._keeper.update(self._keeper.values(self._rows()))
+        for step in self._keeper.prune():
+            logger.info("deleted checkpoint %s: neither among the last nor the best", step)
         if stop_requested(self._run_dir):
             # veRL's loop looks at this after it has logged the step, and then ends as at the end of any run.
             self.config.trainer.total_epochs = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from medix_verl.preflight import config as settings
 from medix_verl.preflight import data, disk, machine, memory, model, scorers
 from medix_verl.preflight.check import Check, failed, run_check
+from medix_verl.recipe.figures import run_figures
 from reward_fns import AssumedScorers, build_composite
 
 CheckFunction = Callable[[], str | Check]
@@ -47,6 +49,15 @@ def run_checks(config: Any, gpu_memory_gb: float | None = None, config_only: boo
         yield done
     if not config_only and not broken:
         yield from _scorers(config, serves_judge)
+    if on_gpus:
+        estimate = run_check("estimate", lambda: _estimate(config, gpus()))
+        # It refuses nothing: a setting that it can not reckon with is refused by a check of its own.
+        yield replace(estimate, status="warn") if failed([estimate]) else estimate
+
+
+def _estimate(config: Any, gpus: list[machine.Gpu]) -> str | Check:
+    figures = run_figures(config, gpus[0].name if gpus else "H100")
+    return figures.describe() if figures else Check("warn", "size of the model not known here", memory.UNKNOWN)
 
 
 def _machine(config: Any, on_gpus: bool, gpus: Callable[[], list[machine.Gpu]]) -> dict[str, CheckFunction]:

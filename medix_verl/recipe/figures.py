@@ -42,6 +42,7 @@ class Figures:
     step_s: float
     written_gb: float
     checkpoints_gb: float
+    card: str
 
     @property
     def hours(self) -> float:
@@ -52,7 +53,7 @@ class Figures:
             f"{self.steps} steps, {self.tokens / 1e9:.2g} billion tokens, about {self.hours:.2g} hours "
             f"({self.step_s / 60:.1f} minutes a step), {self.written_gb:.3g} GB written "
             f"({self.checkpoints_gb:.3g} of checkpoints); an estimate: {UTILISATION:.0%} of the card's peak, "
-            f"{RESPONSE_TOKENS} tokens a response, {DISK_GB_S} GB/s to disk"
+            f"{RESPONSE_TOKENS} tokens a response, {DISK_GB_S} GB/s to disk, on {self.card}"
         )
 
 
@@ -84,7 +85,7 @@ def run_figures(config: Any, card: str = "H100") -> Figures | None:
     )
     saved = checkpoint * -(-steps // save) if save > 0 else 0.0
     written = saved + steps * responses * RESPONSE_BYTES / 1e9
-    return Figures(int(steps), steps * tokens, step_s, written, saved)
+    return Figures(int(steps), steps * tokens, step_s, written, saved, card)
 
 
 def _data(config: Any) -> tuple[int, float, int]:

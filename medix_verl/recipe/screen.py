@@ -68,7 +68,7 @@ def describe(config: Any) -> list[tuple[str, str]]:
          f"rollout engines of {rollout.tensor_model_parallel_size}"),
         ("memory", f"one GPU of 80 GB, {card}"),
         ("main memory", parts),
-        ("estimate", figures.describe() + ", on H100" if figures else "unknown"),
+        ("estimate", figures.describe() if figures else "unknown"),
     ]  # fmt: skip
     return lines
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -159,6 +161,14 @@ def evaluations(run: RunFolder) -> list[dict[str, str]]:
     return rows
 
 
-def links(run: RunFolder) -> list[tuple[str, str]]:
-    """Return (relative path, name) of the files of the run that a reader of its page may want next."""
-    return [(path, name) for path, name in LINKS.items() if (run.path / path).is_file()]
+def links(run: RunFolder, data: Path | None = None) -> list[tuple[str, str]]:
+    """Return (relative path, name) of the files that a reader of the run's page may want next.
+
+    Args:
+        data: a folder of prepared data outside of the run's, whose page is linked too.
+    """
+    found = [(path, name) for path, name in LINKS.items() if (run.path / path).is_file()]
+    if data is not None and (data / "data.html").is_file():
+        path = os.path.relpath(data / "data.html", run.path)
+        found = [*found, (Path(path).as_posix(), LINKS["data/data.html"])] if path != "data/data.html" else found
+    return found

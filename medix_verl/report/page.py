@@ -63,7 +63,7 @@ def render_run(run: RunFolder, data: Path | None = None) -> bytes:
         tiles=tiles(run),
         what_ran=what_ran(run),
         reward_rows=[row.values() for row in run.reward_table],
-        links=[(path, name) for path, name in links(run) if path != "report.html"],
+        links=[(path, name) for path, name in links(run, data) if path != "report.html"],
         before_after=before_after(run),
         evaluations=evaluations(run),
         main=main,

@@ -11,16 +11,21 @@ import fnmatch
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from medix.files import write_atomically
 from medix.options import CountOrZero, read_options
+from medix.row_schema import open_prepared
 
 TRACKER = "latest_checkpointed_iteration.txt"  # veRL writes the step there when all of its checkpoint is on disk
+NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 _FOLDER, _DOOMED = "global_step_", ".deleting_"
 
 
@@ -32,7 +37,9 @@ class CheckpointOptions:
     """0 keeps all."""
     keep_best: bool = True
     metric: str = "val-*/*/reward/mean@*"
-    """Pattern of validation metrics; where several fit (one a data source), their plain mean counts."""
+    """Pattern of validation metrics; where several fit (one a data source), their mean counts."""
+    mean: Literal["rows", "sources"] = "rows"
+    """Whether a data source counts by its held-out rows, as in the released code, or all sources count alike."""
     mode: Literal["max", "min"] = "max"
 
 
@@ -49,21 +56,56 @@ class Best(NamedTuple):
     value: float
 
 
-def validation_values(rows: Iterable[Mapping[str, Any]], pattern: str) -> dict[int, float]:
-    """Return step -> value from rows `{"step", "data"}`. Steps whose metric is null or not finite are skipped."""
+def validation_values(
+    rows: Iterable[Mapping[str, Any]], pattern: str, held_out: Mapping[str, int] = NO_COUNTS
+) -> dict[int, float]:
+    """Return step -> value from rows `{"step", "data"}`. Steps whose metric is null or not finite are skipped.
+
+    Args:
+        held_out: data source -> rows, by which the mean is weighted; a metric `val-aux/SOURCE/reward/mean@1` is of
+            SOURCE, and one of no source counts as one row.
+    """
     values = {}
     for row in rows:
-        found = [value for key, value in row["data"].items() if fnmatch.fnmatchcase(key, pattern)]
-        if found and all(isinstance(value, (int, float)) and math.isfinite(value) for value in found):
-            values[int(row["step"])] = fmean(found)
+        found = {key: value for key, value in row["data"].items() if fnmatch.fnmatchcase(key, pattern)}
+        if found and all(isinstance(value, (int, float)) and math.isfinite(value) for value in found.values()):
+            sources = ["/".join(key.split("/")[1:-2]) for key in found]
+            values[int(row["step"])] = fmean(found.values(), [held_out.get(source, 1) for source in sources])
     return values
 
 
-class CheckpointKeeper:
-    """Look after the `global_step_N` folders of one run."""
+def keeper_of(config: Any) -> CheckpointKeeper | None:
+    """Return the keeper of a run's checkpoints; None where its recipe names another checkpoint callback than ours."""
+    if not str(config.trainer.checkpoint_callback_class).endswith(".MedixCheckpointCallback"):
+        return None
+    files = config.data.val_files
+    paths = [Path(str(path)) for path in ([files] if isinstance(files, str) else files or [])]
+    options = read_checkpoint_options(config.medix.checkpoints)
+    return CheckpointKeeper(Path(str(config.trainer.default_local_dir)), options, paths)
 
-    def __init__(self, folder: Path, options: CheckpointOptions) -> None:
-        self.folder, self.options = folder, options
+
+class CheckpointKeeper:
+    """Look after the `global_step_N` folders of one run.
+
+    Args:
+        val_files: the held-out prepared files, whose rows are counted at the first validation.
+    """
+
+    def __init__(self, folder: Path, options: CheckpointOptions, val_files: Sequence[Path] = ()) -> None:
+        self.folder, self.options, self.val_files = folder, options, val_files
+
+    def values(self, rows: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+        """Return step -> the figure by which checkpoints are compared, from rows of `metrics.jsonl`."""
+        return validation_values(rows, self.options.metric, self._held_out)
+
+    @cached_property
+    def _held_out(self) -> Mapping[str, int]:
+        """Data source -> its held-out rows; empty if all sources count alike."""
+        counts = Counter[str]()
+        for path in self.val_files if self.options.mean == "rows" else ():
+            with open_prepared(path) as file:
+                counts.update(file.read(columns=["data_source"]).column(0).to_pylist())
+        return counts
 
     def latest(self) -> int | None:
         """Return the step from which a resume would go on, as veRL sees it; None without a checkpoint."""

@@ -7,12 +7,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from medix_verl.training.checkpoints import CheckpointKeeper
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides, after --")]
 ConfigName = Annotated[str, typer.Option(help="a file of recipes/medix/config, without .yaml")]
@@ -33,6 +30,7 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
 
     from medix.processes import child_environment, python_command
     from medix_verl.run_config import CONFIG_DIR, compose_config
+    from medix_verl.training.checkpoints import keeper_of
     from medix_verl.training.cluster import entry_point, own_ray_environment
     from medix_verl.training.loggers import logger_environment, logger_names
     from medix_verl.training.record import check_run_folder, write_record
@@ -74,14 +72,3 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
 def quoted(value: str) -> str:
     """Return a text in the form that Hydra's override parser takes as it is, whatever is in it."""
     return "'" + value.replace("'", "\\'") + "'"
-
-
-def keeper_of(composed: Any) -> CheckpointKeeper | None:
-    """Return the keeper of the run's checkpoints; None where the recipe names another checkpoint callback than ours."""
-    from medix_verl.training.checkpoints import CheckpointKeeper, read_checkpoint_options
-
-    if not str(composed.trainer.checkpoint_callback_class).endswith(".MedixCheckpointCallback"):
-        return None
-    return CheckpointKeeper(
-        Path(composed.trainer.default_local_dir), read_checkpoint_options(composed.medix.checkpoints)
-    )

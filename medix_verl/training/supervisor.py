@@ -173,7 +173,7 @@ class Supervisor:
         """Apply the guards to a logged step, and choose the best checkpoint anew after a validation."""
         self._step = int(row["step"])
         finding = self._watch.look_at(row)
-        if self.keeper is not None and validation_values([row], self.keeper.options.metric):
+        if self.keeper is not None and self.keeper.values([row]):
             self.keeper.update(self._validated())
         if finding is not None:
             if self.keeper is None or not finding.save:
@@ -188,7 +188,7 @@ class Supervisor:
 
     def _validated(self) -> dict[int, float]:
         assert self.keeper is not None
-        return validation_values(read_metrics(self.run_dir / "metrics.jsonl"), self.keeper.options.metric)
+        return self.keeper.values(read_metrics(self.run_dir / "metrics.jsonl"))
 
     def _warn(self, text: str) -> None:
         self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -89,6 +89,7 @@ COMMON: dict[str, Any] = {
     "trainer.test_freq": 5,
     "medix.checkpoints.keep_last": 3,  # save_limit, which keeps the best as well
     "medix.checkpoints.keep_best": True,
+    "medix.checkpoints.mean": "rows",  # one mean over all held-out rows says which is best
     "trainer.val_before_train": True,
     # "All five use the GRPO advantage"; KL is in no reward
     "algorithm.adv_estimator": "grpo",

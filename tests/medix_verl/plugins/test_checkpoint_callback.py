@@ -18,9 +18,10 @@ pytestmark = pytest.mark.slow  # imports torch, veRL and Ray
 def make_config(run: Path) -> Any:
     return OmegaConf.create(
         {
-            "medix": {"run_dir": str(run), "checkpoints": {"keep_last": 1}},
+            "medix": {"run_dir": str(run), "checkpoints": {"keep_last": 1, "mean": "sources"}},
             "trainer": {
                 "checkpoint_callback_class": "medix_verl.plugins.checkpoint_callback.MedixCheckpointCallback",
+                "default_local_dir": str(run / "checkpoints"),
                 "save_freq": 20,
                 "total_epochs": 1000,
             },

@@ -66,4 +66,8 @@ def test_the_command_reckons_with_cards_that_are_not_there(monkeypatch: pytest.M
     assert checks["platform"]["status"] == "warn"
     assert checks["GPU memory"]["status"] == "pass"
     assert "of 80 GB" in checks["GPU memory"]["found"]
+    estimate = checks["estimate"]["found"]  # 51,335 rows // 512 x 2 epochs
+    assert estimate.startswith("200 steps, ")
+    assert "an estimate: 30% of the card's peak" in estimate
+    assert estimate.endswith("on H100")
     assert all(check["remedy"] for check in checks.values() if check["status"] != "pass")

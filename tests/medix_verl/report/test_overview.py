@@ -150,6 +150,10 @@ def test_evaluations_and_links_are_those_of_the_folder(synthetic_run: Path) -> N
     assert row["page"] == "eval/trained/evaluation.html"
     assert run.notes == ["eval/damaged/scores.json: unreadable, left out"]
     assert [path for path, _ in links(run)] == ["rollouts/scored.jsonl"]
+    data = synthetic_run.parent / "prepared"
+    data.mkdir()
+    (data / "data.html").touch()
+    assert [path for path, _ in links(run, data)] == ["rollouts/scored.jsonl", "../prepared/data.html"]
 
 
 def test_a_guard_log_of_the_run_is_read(make_synthetic_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medix.errors import ConfigError
+from medix.prompts import load_prompt
+from medix.row_schema import ROW_SCHEMA
+from medix.sample import Sample
 from medix_verl.training.checkpoints import (
     CheckpointKeeper,
     CheckpointOptions,
     read_checkpoint_options,
     validation_values,
 )
+from medix_verl.training.checkpoints import keeper_of as keeper_of_run
 
 
 def save(folder: Path, step: int, whole: bool = True) -> None:
@@ -149,13 +156,39 @@ def test_the_last_n_and_the_best_are_always_there(
         assert expected <= set(steps_of(folder))
 
 
-def test_values_of_several_sources_are_averaged_and_a_null_is_skipped() -> None:
-    both = {"val-aux/a/reward/mean@1": 0.2, "val-core/b/reward/mean@4": 0.6, "val-core/a/acc/mean@1": 1}
-    rows = [both, {**both, "val-aux/a/reward/mean@1": None}, {"reward/score/mean": 0.5}]
-    found = validation_values(
-        [{"step": step, "data": data} for step, data in enumerate(rows)], CheckpointOptions().metric
-    )
-    assert found == {0: pytest.approx(0.4)}  # (0.2 + 0.6) / 2
+BOTH = {"val-aux/a/b/reward/mean@1": 0.2, "val-core/c/reward/mean@4": 0.6, "val-core/c/acc/mean@1": 1}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "expected"),
+    [({}, 0.4), ({"a/b": 30, "c": 10}, 0.3)],  # (0.2 + 0.6) / 2; (30 x 0.2 + 10 x 0.6) / 40
+    ids=["sources alike", "by rows"],
+)
+def test_values_of_several_sources_are_averaged_and_a_null_is_skipped(
+    held_out: dict[str, int], expected: float
+) -> None:
+    rows = [BOTH, {**BOTH, "val-aux/a/b/reward/mean@1": None}, {"reward/score/mean": 0.5}]
+    logged = [{"step": step, "data": data} for step, data in enumerate(rows)]
+    assert validation_values(logged, CheckpointOptions().metric, held_out) == {0: pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(("mean", "best"), [("rows", 10), ("sources", 5)])
+def test_which_counts_as_best_is_an_option(mean: str, best: int, config: Any, tmp_path: Path) -> None:
+    """30 rows of one data source and 10 of the other: by rows 0.3 and 0.35, with the sources alike 0.4 and 0.3."""
+    rows = [Sample(f"s{i}", "a/b" if i < 30 else "c", "val", "Where?", "left", (), None) for i in range(40)]
+    prompt = load_prompt()
+    table = pa.Table.from_pylist([row.to_verl_row(i, prompt, 9) for i, row in enumerate(rows)], schema=ROW_SCHEMA)
+    pq.write_table(table, tmp_path / "val.parquet")
+    config.data.val_files, config.trainer.default_local_dir = str(tmp_path / "val.parquet"), str(tmp_path)
+    config.medix.checkpoints.mean = mean
+    keeper = keeper_of_run(config)
+    assert keeper is not None
+    for step in (5, 10):
+        save(tmp_path, step)
+    later = {"val-aux/a/b/reward/mean@1": 0.4, "val-core/c/reward/mean@4": 0.2}
+    found = keeper.update(keeper.values([{"step": 5, "data": BOTH}, {"step": 10, "data": later}]))
+    assert found is not None
+    assert found.step == best
 
 
 @pytest.mark.parametrize("raw", [{"keep_last": -1}, {"keep": 3}, {"mode": "most"}, {"keep_last": 1.5}])
