@@ -156,6 +156,15 @@ def lookup(mapping: Any, dotted: str) -> Any:
     return mapping
 
 
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, value) of everything in nested mappings that is no mapping itself."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, tree
+
+
 def _expanded(node: yaml.Node | None, known: dict[int, int]) -> int:
     """Return how many values a YAML document holds once every alias is written out."""
     if id(node) not in known:

@@ -20,6 +20,7 @@ from medix.errors import MedixError
 from medix.files import lookup, mapping_inside, open_inside, write_atomically
 from medix.prompts import load_prompt, render_prompt
 from medix_verl.export.checkpoint import RECORD, BaseModel, find_base
+from medix_verl.report.run_folder import evaluated
 
 CARD: Final = "README.md"
 PROMPT_FILE: Final = "training_prompt.txt"
@@ -128,14 +129,9 @@ def plain(value: object) -> str:
 def _evaluation(run_dir: Path | None) -> list[tuple[Any, ...]]:
     """Return (model, task, items, score, interval, judge) of every evaluation of the run."""
     rows = []
-    for path in sorted((run_dir / "eval").glob("*/scores.json")) if run_dir else ():
-        scores = mapping_inside(path.parent, path.name)
+    for name, task, result, scores in evaluated(run_dir, []) if run_dir else ():
         judges = [BaseModel(str(judge.get("model"))).shown for judge in _dicts(lookup(scores, "settings.judge.judges"))]
-        for task, result in _mapping(scores.get("tasks")).items():
-            mean, low, high = (_number(lookup(result, f"estimate.{key}"), "{:.1%}") for key in ("mean", "low", "high"))
-            if mean and low and high:
-                items, judge = lookup(result, "items"), ", ".join(map(str, judges)) or "none"
-                rows.append((path.parent.name, task, items, mean, f"{low} to {high}", judge))
+        rows.append((name, task, *result, ", ".join(map(str, judges)) or "none"))
     return rows
 
 
@@ -157,5 +153,5 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _number(value: Any, pattern: str = "{:.4g}") -> str | None:
-    return pattern.format(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _number(value: Any) -> str | None:
+    return f"{value:.4g}" if isinstance(value, int | float) and not isinstance(value, bool) else None

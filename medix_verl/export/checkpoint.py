@@ -15,6 +15,7 @@ from medix_verl.export.manifest import MANIFEST, SHARD
 RECORD: Final = "export.json"
 """What was found, in every exported folder; a folder without it was not written by an export."""
 ROOT: Final = Path(__file__).resolve().parents[2]
+HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _STEP: Final = re.compile(r"global_step_([0-9]{1,9})")
 _TRACKER: Final = "latest_checkpointed_iteration.txt"
 
@@ -138,7 +139,7 @@ class BaseModel:
     @property
     def on_hub(self) -> bool:
         """Whether the name is one of the hub, such as `Qwen/Qwen2.5-VL-7B-Instruct`."""
-        return bool(self.name and re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", self.name, re.A))
+        return bool(self.name and HUB_NAME.fullmatch(self.name))
 
 
 def find_base(run_dir: Path | None, override: Path | None = None) -> BaseModel:

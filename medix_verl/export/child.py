@@ -33,14 +33,10 @@ def run_child(job: Callable[..., None], *arguments: Any, gpus: bool = False) -> 
         gpus: let it see the GPUs. They may be busy with training, so the export's own job sees none.
     """
     # A child loads local files only, so it gets no token of the hub.
-    offline = {
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_TOKEN": None,
-        "HUGGING_FACE_HUB_TOKEN": None,
-    }
     hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
-    environment = child_environment(**offline, **hidden, **vllm_environment())
+    tokens = dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = child_environment(**offline, **tokens, **hidden, **vllm_environment())
     command = python_command("medix_verl.export.child")
     with tempfile.NamedTemporaryFile() as log, tempfile.TemporaryFile() as request:
         pickle.dump((job.__name__, arguments), request)
@@ -128,12 +124,8 @@ def main() -> None:
     except MedixError as error:
         tell(refused=[error.problem, error.fix])
     except OSError as error:
-        tell(
-            refused=[
-                f"{error.filename or 'A file'}: {error.strerror or error}.",
-                "Free some space, or mend the rights.",
-            ]
-        )
+        problem = f"{error.filename or 'A file'}: {error.strerror or error}."
+        tell(refused=[problem, "Free some space, or mend the rights."])
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ from medix.errors import ExportError
 from medix.files import lookup, mapping_inside
 from medix.secrets import MASK, mask_secrets
 from medix_verl.export.card import CARD, PROMPT_FILE
-from medix_verl.export.checkpoint import RECORD
+from medix_verl.export.checkpoint import HUB_NAME, RECORD
 from medix_verl.export.side_files import COPIED
 
-_REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _BESIDE: Final = frozenset({"config.json", "adapter_config.json", CARD, PROMPT_FILE, RECORD})
 _WEIGHTS: Final = re.compile(r"(adapter_)?model(-[0-9]{5}-of-[0-9]{5})?\.safetensors(\.index\.json)?")
 
@@ -26,7 +25,7 @@ def is_ours(name: str) -> bool:
 
 def refuse_what_cannot_be_pushed(repo: str) -> None:
     """Raise ExportError for what is known before an export of an hour, without a network."""
-    if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
+    if not HUB_NAME.fullmatch(repo) or ".." in repo or "--" in repo:
         raise ExportError(f"{repo[:100]!r} is no repository's name.", "Write --push USER/REPO.")
     from huggingface_hub import constants, get_token
 

@@ -17,7 +17,7 @@ from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 from medix_verl.export.manifest import write_manifest
 from medix_verl.training.checkpoints import keeper_of
 from medix_verl.training.metrics_file import read_metrics
-from medix_verl.training.stop import stop_requested
+from medix_verl.training.watch import stop_requested
 
 logger = logging.getLogger(__name__)
 POLL_S = 0.5

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from medix.errors import ConfigError
+from medix.files import leaves
 from medix.options import read_options
 from medix_verl.mean_band import read_mean_band
 from medix_verl.preflight.check import Check
@@ -128,7 +129,8 @@ def check_reward_manager(config: Any) -> str:
             "Compose from recipes/medix/config, and do not override reward.reward_manager or reward.num_workers.",
             found=", ".join(others),
         )
-    if unread := [leaf for name in IGNORED for leaf in _leaves(config.get(name), name)]:
+    old = [leaf for name in IGNORED for leaf in leaves(config.get(name), name)]
+    if unread := [f"{key}={value}" for key, value in old if value is not None]:
         raise ConfigError(
             f"veRL 0.9.1 does not read these top-level keys of older releases: {', '.join(unread)}.",
             "Write them below `reward.`, e.g. reward.reward_model.enable; a reward of your own is a component: "
@@ -149,15 +151,6 @@ def check_plugins(config: Any) -> str | Check:
 def _others(config: Any, ours: Mapping[str, object]) -> list[str]:
     found = {key: OmegaConf.select(config, key) for key in ours}
     return [f"{key}={value}" for key, value in found.items() if value != ours[key]]
-
-
-def _leaves(value: Any, key: str) -> Iterator[str]:
-    """Yield `key=value` of everything below that is set."""
-    if isinstance(value, Mapping):
-        for name, below in value.items():
-            yield from _leaves(below, f"{key}.{name}")
-    elif value is not None:
-        yield f"{key}={value}"
 
 
 def check_load_format(config: Any) -> str:

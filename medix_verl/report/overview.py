@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from medix.errors import DataError
-from medix.files import lookup, read_mapping
+from medix.files import lookup
 from medix_verl.report.charts import Chart, Level
 from medix_verl.report.rollouts import Group
-from medix_verl.report.run_folder import SCORE, RunFolder, Series, own_file
+from medix_verl.report.run_folder import SCORE, RunFolder, Series, evaluated
 from medix_verl.report.settings import shown
 from medix_verl.training.watch import PEARSON, WatchdogOptions
 
@@ -144,20 +144,10 @@ def before_after(run: RunFolder) -> dict[str, Any] | None:
 def evaluations(run: RunFolder) -> list[dict[str, str]]:
     """Return a row for each task of each `medix eval` in the run's `eval/` folder, with the page that has its items."""
     rows = []
-    for file in sorted((run.path / "eval").glob("*/scores.json")):
-        name, page = file.parent.name, file.with_name("evaluation.html")
-        try:
-            tasks = read_mapping(file).get("tasks") if own_file(run.path, f"eval/{name}/scores.json", run.notes) else {}
-        except DataError:
-            run.notes.append(f"eval/{name}/scores.json: unreadable, left out")
-            continue
-        for task, result in tasks.items() if isinstance(tasks, Mapping) else ():
-            figures = [lookup(result, f"estimate.{key}") for key in ("mean", "low", "high")]
-            if all(isinstance(figure, int | float) for figure in figures):
-                mean, low, high = (f"{100 * figure:.1f} %" for figure in figures)
-                link = f"eval/{name}/{page.name}" if page.is_file() else ""
-                shared = {"name": name, "page": link, "task": str(task), "items": str(lookup(result, "items"))}
-                rows.append({**shared, "score": mean, "interval": f"{low} to {high}"})
+    for name, task, (items, score, interval), _ in evaluated(run.path, run.notes):
+        page = f"eval/{name}/evaluation.html"
+        link = page if (run.path / page).is_file() else ""
+        rows.append({"name": name, "page": link, "task": task, "items": items, "score": score, "interval": interval})
     return rows
 
 
@@ -167,8 +157,5 @@ def links(run: RunFolder, data: Path | None = None) -> list[tuple[str, str]]:
     Args:
         data: a folder of prepared data outside of the run's, whose page is linked too.
     """
-    found = [(path, name) for path, name in LINKS.items() if (run.path / path).is_file()]
-    if data is not None and (data / "data.html").is_file():
-        path = os.path.relpath(data / "data.html", run.path)
-        found = [*found, (Path(path).as_posix(), LINKS["data/data.html"])] if path != "data/data.html" else found
-    return found
+    elsewhere = {os.path.relpath(data / "data.html", run.path): LINKS["data/data.html"]} if data else {}
+    return [(path, name) for path, name in (LINKS | elsewhere).items() if (run.path / path).is_file()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,6 +167,18 @@ def own_file(folder: Path, name: str, notes: list[str]) -> Path | None:
         notes.append(f"{name}: left out, it can not be read inside of the run's folder ({type(error).__name__})")
         return None
     return folder / name
+
+
+def evaluated(path: Path, notes: list[str]) -> Iterator[tuple[str, str, tuple[str, str, str], dict[str, Any]]]:
+    """Yield (name, task, (items, score, 95 % interval), all of scores.json) of each `medix eval` in a run's `eval/`."""
+    for file in sorted((path / "eval").glob("*/scores.json")):
+        name, scores = file.parent.name, _mapping(path, f"eval/{file.parent.name}/scores.json", notes)
+        tasks = scores.get("tasks")
+        for task, result in tasks.items() if isinstance(tasks, Mapping) else ():
+            figures = [lookup(result, f"estimate.{key}") for key in ("mean", "low", "high")]
+            if all(_is_finite(figure) for figure in figures):
+                mean, low, high = (f"{figure:.1%}" for figure in figures)
+                yield name, str(task), (str(lookup(result, "items")), mean, f"{low} to {high}"), scores
 
 
 def divide_by_std(config: Mapping[str, Any]) -> bool:

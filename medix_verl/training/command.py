@@ -29,6 +29,7 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
     from rich.table import Table
 
     from medix.processes import child_environment, python_command
+    from medix_verl.recipe.knobs import quoted
     from medix_verl.run_config import CONFIG_DIR, compose_config
     from medix_verl.training.checkpoints import keeper_of
     from medix_verl.training.cluster import entry_point, own_ray_environment
@@ -67,8 +68,3 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
     except Interrupted as signal_name:
         print(f"stopped by {signal_name}; every process of the run has ended", file=sys.stderr)
         raise typer.Exit(130) from None
-
-
-def quoted(value: str) -> str:
-    """Return a text in the form that Hydra's override parser takes as it is, whatever is in it."""
-    return "'" + value.replace("'", "\\'") + "'"

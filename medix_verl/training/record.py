@@ -8,12 +8,12 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medix.errors import ConfigError
-from medix.files import read_mapping, write_atomically
+from medix.files import leaves, read_mapping, write_atomically
 from medix.secrets import mask_settings
 from medix_verl.training.metrics_file import read_metrics
 
@@ -43,8 +43,8 @@ def check_run_folder(config: Any) -> None:
     run_dir = Path(str(config.medix.run_dir))
     if not (run_dir / "config.yaml").is_file() or not read_metrics(run_dir / "metrics.jsonl"):
         return  # nothing was trained there yet
-    before = dict(_leaves(read_mapping(run_dir / "config.yaml")))
-    now = dict(_leaves(_plain(config)))
+    before = dict(leaves(read_mapping(run_dir / "config.yaml")))
+    now = dict(leaves(_plain(config)))
     # The same folder may be named in another way, and stands in many settings.
     for settings in (before, now):
         folder = str(settings.get("medix.run_dir"))
@@ -68,14 +68,6 @@ def _may_change(key: str) -> bool:
     if any(fnmatch.fnmatchcase(key, pattern) for pattern in DERIVED):
         return True
     return key not in MUST_STAY and any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE)
-
-
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, tree
 
 
 def _plain(config: Any) -> Any:

@@ -22,8 +22,7 @@ from medix.jsonl import GrowingFile, JsonlWriter
 from medix.processes import RUN_MARK, die_with_parent, end_processes, mark_of
 from medix_verl.training.checkpoints import CheckpointKeeper, validation_values
 from medix_verl.training.metrics_file import read_metrics, take_over
-from medix_verl.training.stop import clear_stop, record_stop, request_stop
-from medix_verl.training.watch import Finding, Watch, WatchdogOptions
+from medix_verl.training.watch import Finding, Watch, WatchdogOptions, clear_stop, record_stop, request_stop
 
 POLL_S = 0.5
 HELD_OUT = "val-*/*/reward/mean@*"

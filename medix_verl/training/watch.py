@@ -1,7 +1,12 @@
-"""Watch a run: the options under `medix.watchdog`, the guards on each logged step, and the signs of life."""
+"""Watch a run: the options under `medix.watchdog`, the guards on each logged step, the signs of life; and stop it.
+
+`stop_request.json` asks; `MedixCheckpointCallback`, in veRL's driver, sees it and has the step under way saved where
+veRL itself saves. `stop_reason.json` and the last line of `train.log` then say why the run has ended.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from medix.errors import TrainingGuardError
+from medix.files import write_atomically
 from medix.jsonl import JsonlWriter
 from medix.options import CountOrZero, NotNegative, Positive, read_options
 
@@ -16,6 +23,7 @@ PEARSON = "training/rollout_actor_probs_pearson_corr"
 REWARD_MEAN, REWARD_STD = "reward/score/mean", "reward/score/std"
 JUDGE_FAILURE_RATE = "reward/judge_failure_rate"
 OPTIMISED = (REWARD_MEAN, "actor/pg_loss", "actor/loss", "actor/grad_norm")
+REQUEST, REASON = "stop_request.json", "stop_reason.json"
 ENGINE_GRACE_S = 60.0
 """Time for veRL to end by itself after a rollout engine has died; its own error says more."""
 # The words of vLLM 0.24 and 0.28. An engine that dies with other words is left to the stall guard.
@@ -256,3 +264,34 @@ class Watch:
     def _size(self) -> int:
         scored = self.run_dir / "rollouts" / "scored.jsonl"
         return scored.stat().st_size if scored.exists() else 0
+
+
+def clear_stop(run_dir: Path) -> None:
+    """Forget the last attempt's stop; `guards.jsonl` remembers it."""
+    for name in (REQUEST, REASON):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def request_stop(run_dir: Path, step: int, message: str) -> None:
+    """Ask veRL's driver to end after the step under way."""
+    write_atomically(run_dir / REQUEST, json.dumps({"step": step, "reason": message}) + "\n")
+
+
+def stop_requested(run_dir: Path) -> bool:
+    """Return whether a stop has been asked for."""
+    return (run_dir / REQUEST).exists()
+
+
+def record_stop(run_dir: Path, error: TrainingGuardError, step: int | None, checkpoint: Path | None) -> None:
+    """Write `stop_reason.json`, and the reason as the last line of `train.log`.
+
+    Args:
+        step: the step at which a guard stopped the run; None where no step did (a stall, a crash).
+        checkpoint: the folder from which the same command resumes; None: it starts anew.
+    """
+    resume = str(checkpoint) if checkpoint else None
+    reason = {"reason": error.problem, "fix": error.fix, "step": step, "checkpoint": resume}
+    write_atomically(run_dir / REASON, json.dumps(reason, indent=2) + "\n")
+    line = " ".join(f"STOPPED: {error.problem} Checkpoint: {resume or 'none yet'}. Fix: {error.fix}".split())
+    with (run_dir / "train.log").open("ab") as log:
+        log.write(line.encode("utf-8", "backslashreplace") + b"\n")

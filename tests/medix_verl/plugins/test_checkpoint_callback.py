@@ -10,23 +10,16 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from medix_verl.training.stop import request_stop
+from medix_verl.training.watch import request_stop
 
 pytestmark = pytest.mark.slow  # imports torch, veRL and Ray
 
 
 def make_config(run: Path) -> Any:
-    return OmegaConf.create(
-        {
-            "medix": {"run_dir": str(run), "checkpoints": {"keep_last": 1, "mean": "sources"}},
-            "trainer": {
-                "checkpoint_callback_class": "medix_verl.plugins.checkpoint_callback.MedixCheckpointCallback",
-                "default_local_dir": str(run / "checkpoints"),
-                "save_freq": 20,
-                "total_epochs": 1000,
-            },
-        }
-    )
+    trainer = {"checkpoint_callback_class": "medix_verl.plugins.checkpoint_callback.MedixCheckpointCallback"}
+    trainer |= {"default_local_dir": str(run / "checkpoints"), "save_freq": 20, "total_epochs": 1000}
+    medix = {"run_dir": str(run), "checkpoints": {"keep_last": 1}}
+    return OmegaConf.create({"medix": medix, "trainer": trainer, "data": {"val_files": []}})
 
 
 def make_callback(config: Any) -> Any:

@@ -153,27 +153,16 @@ def test_levels_are_an_eighth_and_give_the_same_numbers(shapes: list[tuple[int, 
     assert all(torch.equal(again[name], inputs[name]) for name in inputs)
 
 
-def video(inputs: dict[str, Any]) -> None:
-    inputs["pixel_values"] = inputs["pixel_values"].clone()
-    inputs["pixel_values"].view(len(inputs["pixel_values"]), 3, 2, -1)[0, 0, 1, 0] += 1
-
-
-def noise(inputs: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", ["video", "noise", "nothing"])
+def test_what_does_not_fit_stays_as_it_is(kind: str) -> None:
     import torch
 
-    inputs["pixel_values"] = torch.rand_like(inputs["pixel_values"])
-
-
-def nothing(inputs: dict[str, Any]) -> None:
-    inputs.clear()
-
-
-@pytest.mark.parametrize("change", [video, noise, nothing])
-def test_what_does_not_fit_stays_as_it_is(change: Any) -> None:
     from medix_verl.plugins.pixel_levels import pack, unpack
 
-    inputs = pictures((56, 56))
-    change(inputs)
+    pixels = pictures((56, 56))["pixel_values"].clone()
+    if kind == "video":
+        pixels.view(len(pixels), 3, 2, -1)[0, 0, 1, 0] += 1
+    inputs = {} if kind == "nothing" else {"pixel_values": torch.rand_like(pixels) if kind == "noise" else pixels}
     assert pack(inputs, image_processor()) is inputs
     assert unpack(inputs) is inputs
     assert unpack(None) is None

@@ -197,38 +197,29 @@ def test_the_mean_band_drops_groups_beside_those_without_spread(
     assert metrics["training/filter_groups/evicted_samples"] == len(dropped)
 
 
-def test_groups_dropped_by_the_band_count_towards_the_limit(queue: FakeTransferQueue) -> None:
-    made = 0
-
-    def refill_with_easy_ones(number: int) -> None:
-        nonlocal made
-        for _ in range(number):
-            made += 1
-            queue.add_group(f"easy{made}", PLANTED["nearly"])
-
-    refill_with_easy_ones(2)
-    with pytest.raises(TrainingGuardError, match="limit of 4"):
-        make_buffer(filtering=True, refill=refill_with_easy_ones, band=(0.01, 0.99)).sample(1, "train", 2)
-
-
 def test_validation_is_never_filtered(queue: FakeTransferQueue) -> None:
     queue.add_group("easy", PLANTED["nearly"], partition="val")
     batch, _ = make_buffer(filtering=True, refill=lambda number: None, band=(0.01, 0.99)).sample(1, "val", 1)
     assert len(batch.keys) == 5
 
 
-def test_filtering_that_finds_nothing_ends_with_an_error(queue: FakeTransferQueue) -> None:
+@pytest.mark.parametrize(
+    ("scores", "band"), [([0.0, 0.0], (None, None)), (PLANTED["nearly"], (0.01, 0.99))], ids=["no spread", "the band"]
+)
+def test_filtering_that_finds_nothing_ends_with_an_error(
+    scores: list[float], band: tuple[float | None, float | None], queue: FakeTransferQueue
+) -> None:
     made = 0
 
-    def refill_without_spread(number: int) -> None:
+    def refill(number: int) -> None:
         nonlocal made
         for _ in range(number):
             made += 1
-            queue.add_group(f"dull{made}", [0.0, 0.0])
+            queue.add_group(f"dull{made}", scores)
 
-    refill_without_spread(2)
+    refill(2)
     with pytest.raises(TrainingGuardError, match="is the reward constant") as caught:
-        make_buffer(filtering=True, refill=refill_without_spread).sample(1, "train", 2)
+        make_buffer(filtering=True, refill=refill, band=band).sample(1, "train", 2)
     assert "limit of 4" in caught.value.problem  # 2 batches of 2 groups
     assert made <= 8
 

@@ -103,10 +103,13 @@ def batch(*responses: str, modality: str = "X_RAY", pad: int = 3) -> Any:
 
 
 def make_manager(config: Any, monkeypatch: pytest.MonkeyPatch, scorers: type = FakeService, **kwargs: Any) -> Any:
-    from medix_verl.plugins.reward_manager import MedixRewardManager
+    """By veRL's own registry."""
+    from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
+
+    import medix_verl.plugins.reward_manager  # noqa: F401
 
     monkeypatch.setattr("reward_fns.scorers.service.ScorerService", scorers)
-    return MedixRewardManager(config, FakeTokenizer(), **kwargs)
+    return get_reward_manager_cls("medix")(config, FakeTokenizer(), **kwargs)
 
 
 async def test_a_right_response_is_paid_in_full_and_logged(
@@ -160,18 +163,12 @@ def test_a_component_sees_the_images_and_the_rows_other_columns() -> None:
     assert scoring_input_of(batch(RIGHT)[-1], RIGHT).images == ()
 
 
-async def test_a_scorer_that_gave_up_is_never_a_score(
+async def test_a_scorer_that_gave_up_is_never_a_score_and_a_refused_response_is_set_aside(
     config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(FakeService, "fault", ScorerError("There was no verdict for an hour.", "See to the judge."))
     with pytest.raises(ScorerError, match="no verdict for an hour"):
         await make_manager(config, monkeypatch).run_single(batch(RIGHT))
-    assert (tmp_path / "rollouts" / "scored.jsonl").read_text() == ""
-
-
-async def test_a_response_that_the_judge_refuses_is_marked_and_set_aside(
-    config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
     monkeypatch.setattr(FakeService, "fault", RefusedSample("The judge refuses it: content filter.", "Look at it."))
     result = await make_manager(config, monkeypatch).run_single(batch(RIGHT))
     assert result["reward_extra_info"][REFUSED] == 1.0
@@ -233,11 +230,3 @@ def test_what_can_not_work_fails_at_the_start(
     OmegaConf.update(config, key, value, force_add=True)
     with pytest.raises(ConfigError, match=named):
         make_manager(config, monkeypatch, ScorerService)
-
-
-def test_verl_finds_the_manager_by_its_name() -> None:
-    from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
-
-    from medix_verl.plugins.reward_manager import MedixRewardManager
-
-    assert get_reward_manager_cls("medix") is MedixRewardManager

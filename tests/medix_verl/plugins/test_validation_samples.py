@@ -33,7 +33,7 @@ def png(shade: int) -> bytes:
 
 
 def make_run(folder: Path) -> Path:
-    """A run folder whose held-out file has six rows, every second one with a picture."""
+    """Six held-out rows, every second one with a picture."""
     rows = [
         {"extra_info": {"sample_id": f"s{n}"}, "images": [{"bytes": png(n * 40), "path": None}] if n % 2 else []}
         for n in range(ROWS)
@@ -98,20 +98,18 @@ def test_the_same_samples_every_time_in_whatever_order(run: Path) -> None:
     assert ids(again.after_batch(20)) == ids(first)
 
 
-def test_training_rows_half_lines_and_other_steps_are_passed_over(run: Path) -> None:
-    samples = follow(run)
+@pytest.mark.parametrize(
+    ("options", "sessions", "scored"), [({}, 1, ROWS), ({"most": 4}, 1, 4), ({"responses": 2}, 2, 6)]
+)
+def test_training_rows_half_lines_and_other_steps_are_passed_over(
+    run: Path, options: Any, sessions: int, scored: int
+) -> None:
+    """Of a whole validation, one of fewer samples, and one of more responses."""
+    samples = follow(run, **options)
     score(run, 10, split="train")
     score(run, 9)
     with (run / "rollouts" / "scored.jsonl").open("a") as file:
         file.write('{"step": 10, "spl\n')
-    assert samples.after_batch(10) == []
-    score(run, 10)
-    assert len(samples.after_batch(10)) == 3
-
-
-@pytest.mark.parametrize(("options", "sessions", "scored"), [({"most": 4}, 1, 4), ({"responses": 2}, 2, ROWS)])
-def test_a_validation_of_fewer_samples_or_more_responses(run: Path, options: Any, sessions: int, scored: int) -> None:
-    samples = follow(run, **options)
     for session in range(sessions):
         assert samples.after_batch(10) == []
         score(run, 10, range(scored), session=session)
@@ -150,10 +148,6 @@ tracking.finish()
 """
 
 
-def config(*names: str) -> Any:
-    return OmegaConf.create({"trainer": {"logger": list(names)}})
-
-
 def test_the_table_names_what_verl_takes() -> None:
     from verl.utils.tracking import Tracking
 
@@ -170,7 +164,7 @@ def test_the_table_names_what_verl_takes() -> None:
 )
 def test_trackers_that_can_not_work_are_refused_at_the_start(names: tuple[str, ...], found: str) -> None:
     with pytest.raises(ConfigError, match=found):
-        logger_names(config(*names))
+        logger_names(OmegaConf.create({"trainer": {"logger": list(names)}}))
 
 
 def test_the_users_own_settings_stay(tmp_path: Path) -> None:

@@ -27,7 +27,19 @@ RECIPES = {
     "8B": ("medix_8b", [], 8, 80.0),
     "8B with the released GRPO's reference model": ("medix_8b", ["algorithm=grpo_kl"], 8, 80.0),
     "30B": ("medix_30b", [], 8, 80.0),
+    "30B, eight train": ("medix_30b", ["hardware=gpu_8", "judge=external"], 8, 80.0),
 }
+TOO_SMALL = {
+    # Rollout engines of one GPU: the weights alone are more than vLLM's share.
+    "30B, seven and one": ("medix_30b", ["hardware=gpu_7_judge_1"], 80.0),
+    "7B on cards of 40 GB": ("medix_7b", [], 40.0),
+}
+
+
+@pytest.mark.parametrize(("name", "overrides", "card"), TOO_SMALL.values(), ids=TOO_SMALL.keys())
+def test_cards_that_are_too_small_are_told(name: str, overrides: list[str], card: float) -> None:
+    config: Any = compose_config(name, ["medix.run_dir=/tmp/run", *overrides])
+    assert memory.check_memory(config, card).status == "fail"
 
 
 @pytest.mark.parametrize(("name", "overrides", "gpus", "card"), RECIPES.values(), ids=RECIPES.keys())

@@ -146,7 +146,7 @@ def test_evaluations_and_links_are_those_of_the_folder(synthetic_run: Path) -> N
     (bad / "scores.json").write_text("{")
     run = load_run(synthetic_run)
     (row,) = evaluations(run)
-    assert (row["task"], row["score"], row["interval"]) == ("sample", "50.0 %", "25.0 % to 75.0 %")
+    assert (row["task"], row["score"], row["interval"]) == ("sample", "50.0%", "25.0% to 75.0%")
     assert row["page"] == "eval/trained/evaluation.html"
     assert run.notes == ["eval/damaged/scores.json: unreadable, left out"]
     assert [path for path, _ in links(run)] == ["rollouts/scored.jsonl"]

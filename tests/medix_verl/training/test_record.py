@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from medix.errors import ConfigError
 from medix.files import hold_folder
 from medix_verl.cli import app
+from medix_verl.recipe.knobs import quoted
 from medix_verl.training import record, supervisor
-from medix_verl.training.command import quoted
 from medix_verl.training.record import check_run_folder, git_state, installed_versions, write_record
 
 REWARD = '"""Pay short answers."""\n\n\ndef brevity(item):\n    return 1.0\n'
@@ -59,7 +59,7 @@ def test_the_run_is_recorded_and_verl_is_started(tmp_path: Path, monkeypatch: py
     (command,) = FakeSupervisor.seen
     assert command[:4] == [sys.executable, "-P", "-m", "verl.trainer.main_ppo"]
     assert command[command.index("--config-name") + 1] == "medix_cpu"
-    assert command[-6:] == [*overrides, f"hydra.run.dir='{run}/hydra'"]
+    assert command[-6:] == [*overrides, f"hydra.run.dir={quoted(f'{run}/hydra')}"]
     recorded = (run / "config.yaml").read_text()
     assert "loss_mode: gspo" in recorded
     assert "squeamish" not in recorded
@@ -189,7 +189,7 @@ def test_code_that_git_does_not_know_makes_the_state_dirty(
     assert git_state([checkout / name])["dirty"] is dirty
 
 
-@pytest.mark.parametrize("folder", ["outputs/lr=1e-6", "a(b),c", "my run (v2)", "it's", "2024"])
+@pytest.mark.parametrize("folder", ["outputs/lr=1e-6", "a(b),c", "my run (v2)", "it's", "back\\", "2024"])
 def test_a_folder_s_name_is_no_override_syntax(folder: str) -> None:
     override = OverridesParser.create().parse_override(f"hydra.run.dir={quoted(folder)}")
     assert override.value() == folder
