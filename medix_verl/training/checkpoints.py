@@ -143,13 +143,15 @@ class CheckpointKeeper:
         Of equals the earliest is best. A value given again, after a resume, replaces the one that was known.
         """
         before = self.best()
-        known = {before.step: before.value} if before and before.metric == self.options.metric else {}
+        # A value that was reckoned in another way can not be compared.
+        metric = self.options.metric + (", sources alike" if self.options.mean == "sources" else "")
+        known = {before.step: before.value} if before and before.metric == metric else {}
         known |= {step: values[step] for step in self.whole() if step in values}
         if not known:
             return before
         sign = 1 if self.options.mode == "max" else -1
         step = max(known, key=lambda step: (sign * known[step], -step))
-        best = Best(step, self.options.metric, known[step])
+        best = Best(step, metric, known[step])
         if best != before:
             write_atomically(self.folder / "best.json", json.dumps(best._asdict()) + "\n")
         return best
