@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from medix.errors import ConfigError
 from medix_verl.preflight import config as settings
 from medix_verl.preflight import data, disk, machine, memory, model, scorers
 from medix_verl.preflight.check import Check, failed, run_check
@@ -28,9 +29,23 @@ def run_checks(config: Any, gpu_memory_gb: float | None = None, config_only: boo
     """
     on_gpus = OmegaConf.select(config, "trainer.device") == "cuda"
     serves_judge = bool(OmegaConf.select(config, "reward.reward_model.enable"))
-    # Asked once, by the first check that needs it: nvidia-smi may take a minute, or fail with a message of its own.
-    gpus = cache(lambda: machine.list_gpus() if on_gpus else [])
-    checks = [_machine(config, on_gpus, gpus), _files(config, config_only), _settings(config)]
+    silent: list[ConfigError] = []
+
+    @cache  # nvidia-smi may take a minute, or hang: it is asked once, and the check of the GPUs says so
+    def gpus() -> list[machine.Gpu]:
+        try:
+            return machine.list_gpus() if on_gpus else []
+        except ConfigError as error:
+            silent.append(error)
+            return []
+
+    def check_gpus() -> str | Check:
+        found = gpus()
+        if silent:
+            raise silent[0]
+        return machine.check_gpus(config, found)
+
+    checks = [_machine(config, on_gpus, gpus, check_gpus), _files(config, config_only), _settings(config)]
     if on_gpus:
 
         def card() -> float | None:
@@ -60,7 +75,9 @@ def _estimate(config: Any, gpus: list[machine.Gpu]) -> str | Check:
     return figures.describe() if figures else Check("warn", "size of the model not known here", memory.UNKNOWN)
 
 
-def _machine(config: Any, on_gpus: bool, gpus: Callable[[], list[machine.Gpu]]) -> dict[str, CheckFunction]:
+def _machine(
+    config: Any, on_gpus: bool, gpus: Callable[[], list[machine.Gpu]], check_gpus: CheckFunction
+) -> dict[str, CheckFunction]:
     def with_gpus(check: CheckFunction) -> str | Check:
         if on_gpus and not gpus():
             return Check("warn", "not tried: no GPU here", "Mend the check of the GPUs first.")
@@ -68,7 +85,7 @@ def _machine(config: Any, on_gpus: bool, gpus: Callable[[], list[machine.Gpu]]) 
 
     return {
         "versions": machine.check_versions,
-        "GPUs": lambda: machine.check_gpus(config, gpus()),
+        "GPUs": check_gpus,
         "imports": lambda: with_gpus(lambda: machine.check_imports(config)),
         "platform": lambda: with_gpus(lambda: machine.check_driver(config, gpus())),
         "CPUs": partial(machine.check_cpus, config),

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from medix.errors import ConfigError
 from medix_verl.preflight import machine
 from medix_verl.preflight.check import Check, run_check
+from medix_verl.preflight.checks import run_checks
 from medix_verl.preflight.disk import check_hub_models, models_of
 from medix_verl.preflight.machine import Gpu, check_cpus, check_gpus, list_gpus
 
@@ -70,6 +71,16 @@ def test_an_nvidia_smi_that_takes_too_long_is_not_taken_for_no_gpu(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"no answer within 0\.2 s.*nvidia-smi -pm 1"):
         list_gpus(timeout_s=0.2)
     assert inspect.signature(list_gpus).parameters["timeout_s"].default == 60
+
+
+def test_an_nvidia_smi_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = Mock(side_effect=ConfigError("nvidia-smi gave no answer within 60 s.", "Switch on persistence mode."))
+    monkeypatch.setattr(machine, "list_gpus", hangs)
+    config = OmegaConf.create({"trainer": {"device": "cuda"}})  # every other check fails for want of its settings
+    checks = {check.name: check for check in run_checks(config, config_only=True)}
+    assert hangs.call_count == 1
+    assert checks["GPUs"].found == "nvidia-smi gave no answer within 60 s."
+    assert (checks["platform"].status, checks["estimate"].status) == ("warn", "warn")
 
 
 def make_config(trainer: int, judge: int = 0, nodes: int = 1, cpus: int | None = None, device: str = "cuda") -> Any:
