@@ -178,7 +178,8 @@ def evaluated(path: Path, notes: list[str]) -> Iterator[tuple[str, str, tuple[st
             figures = [lookup(result, f"estimate.{key}") for key in ("mean", "low", "high")]
             if all(_is_finite(figure) for figure in figures):
                 mean, low, high = (f"{figure:.1%}" for figure in figures)
-                yield name, str(task), (str(lookup(result, "items")), mean, f"{low} to {high}"), scores
+                items = lookup(result, "items")
+                yield name, str(task), ("" if items is None else str(items), mean, f"{low} to {high}"), scores
 
 
 def divide_by_std(config: Mapping[str, Any]) -> bool:
