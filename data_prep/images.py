@@ -43,6 +43,8 @@ _FAULTS: Final = (
 """What Pillow's plug-ins raise for damaged files; they document no narrower set."""
 THUMBNAIL_PX: Final = 112
 _ORIENTATION: Final = 0x0112
+_MAX_SCANS: Final = 100
+"""Of a JPEG; a progressive one has about ten."""
 _GREYS: Final = ((127, 127), (128, 128), (129, 129))
 """Extremes of a pixel that a JPEG's decoder may have filled."""
 
@@ -148,6 +150,9 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise Unfit("damaged_image", f"header: {type(error).__name__}") from error
     _check_extension(str(image.format), name)
     _check_size(image.size)
+    if image.format == "JPEG" and data.count(b"\xff\xda") > _MAX_SCANS:
+        # The decoder goes through all of them in one call, which no time limit ends.
+        raise Unfit("image_too_costly", f"over {_MAX_SCANS} scans in a JPEG")
     return image
 
 

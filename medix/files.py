@@ -59,6 +59,16 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]
         raise
 
 
+def open_to_append(path: Path) -> IO[bytes]:
+    """Open a file to add to it, created if it is missing. A link is refused: it may lead out of a foreign folder.
+
+    Raises:
+        OSError: the file is a link, or can not be written.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    return os.fdopen(handle, "ab", buffering=0)
+
+
 @contextlib.contextmanager
 def hold_folder(folder: Path, what: str = "run") -> Iterator[None]:
     """Be the only process at work in a folder. The lock ends with the process, also when it is killed.

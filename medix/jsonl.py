@@ -129,7 +129,7 @@ class JsonlWriter:
                 raise ConfigError(
                     f"Another process is writing {path}.", "Wait for it to end, or write to another place."
                 ) from None
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         size = os.fstat(self._fd).st_size
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
             self._write(b"\n")

@@ -46,6 +46,7 @@ REMEDIES: Final = {
     errno.ENOENT: "Correct the path.",
     errno.ENOTDIR: "Correct the path: a part of it is a file.",
     errno.EISDIR: "Name a file, not a folder.",
+    errno.ELOOP: "Replace the link by a file or a folder of its own.",
     errno.EMFILE: "Raise the limit of open files: ulimit -n 65536.",
 }
 HUB_ERRORS: Final = {
@@ -108,9 +109,9 @@ def explain(error: Exception) -> MedixError | None:
     for kind in type(error).__mro__:
         if kind.__name__ in HUB_ERRORS and kind.__module__ != "builtins":
             return MedixError(_first_line(error), HUB_ERRORS[kind.__name__])
-    if isinstance(error, OSError) and error.errno in REMEDIES:
+    if isinstance(error, OSError) and error.errno and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return MedixError(f"{where}{error.strerror}.", REMEDIES[error.errno])
+        return MedixError(f"{where}{error.strerror}.", REMEDIES.get(error.errno, "Check the path and its disk."))
     return None
 
 

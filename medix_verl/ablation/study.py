@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medix.errors import ConfigError
-from medix.files import last_lines, read_mapping, write_atomically
+from medix.files import last_lines, open_to_append, read_mapping, write_atomically
 from medix.options import Count, Texts, read_options
 from medix_verl.training.metrics_file import read_metrics
 
@@ -205,7 +205,7 @@ def execute(study: Study, out: Path, say: Callable[[str], None]) -> dict[str, st
 
 def _call(command: list[str] | tuple[str, ...], extra: dict[str, str], log: Path) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
+    with open_to_append(log) as file:
         return subprocess.run(
             command, env={**os.environ, **extra}, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
         ).returncode

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from medix.errors import TrainingGuardError
-from medix.files import hold_folder, last_lines
+from medix.files import hold_folder, last_lines, open_to_append
 from medix.jsonl import GrowingFile, JsonlWriter
 from medix.processes import RUN_MARK, die_with_parent, end_processes, mark_of
 from medix_verl.training.checkpoints import CheckpointKeeper, validation_values
@@ -99,7 +99,7 @@ class Supervisor:
         handlers = {signal.SIGINT: _interrupt, signal.SIGTERM: self._terminate}
         previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
-            with log_file.open("ab") as log:
+            with open_to_append(log_file) as log:
                 self._log_start = log.tell()
                 process = subprocess.Popen(
                     list(command),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medix.errors import TrainingGuardError
-from medix.files import write_atomically
+from medix.files import open_to_append, write_atomically
 from medix.jsonl import JsonlWriter
 from medix.options import CountOrZero, NotNegative, Positive, read_options
 
@@ -293,5 +293,5 @@ def record_stop(run_dir: Path, error: TrainingGuardError, step: int | None, chec
     reason = {"reason": error.problem, "fix": error.fix, "step": step, "checkpoint": resume}
     write_atomically(run_dir / REASON, json.dumps(reason, indent=2) + "\n")
     line = " ".join(f"STOPPED: {error.problem} Checkpoint: {resume or 'none yet'}. Fix: {error.fix}".split())
-    with (run_dir / "train.log").open("ab") as log:
+    with open_to_append(run_dir / "train.log") as log:
         log.write(line.encode("utf-8", "backslashreplace") + b"\n")

@@ -219,6 +219,14 @@ def test_a_volume_is_refused_by_name() -> None:
         prepare_image(bytes(344) + b"n+1\x00" + bytes(100), "a.nii", ANY)
 
 
+def test_a_jpeg_of_thousands_of_scans_is_not_decoded() -> None:
+    """Its scans are small, and the decoder reads all of them in one call: the time limit came after two minutes."""
+    data = encoded(Image.new("RGB", (2000, 2000)), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(Unfit, match="image_too_costly"):
+        prepare_image(data[:-2] + last * 3000 + b"\xff\xd9", "a.jpg", ANY)
+
+
 @pytest.mark.slow
 def test_a_picture_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_prep.images.MAX_SECONDS", 1.0)

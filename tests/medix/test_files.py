@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from medix.errors import DataError
-from medix.files import read_mapping
+from medix.files import hold_folder, open_to_append, read_mapping, write_atomically
+from medix.jsonl import JsonlWriter
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: write_atomically(path, "x"),
+    open_to_append,
+    JsonlWriter,
+    lambda path: hold_folder(path.parent, "x").__enter__(),
+])  # fmt: skip
+def test_nothing_is_written_through_a_link(write: Callable[[Path], object], tmp_path: Path) -> None:
+    """A foreign folder may bring a link in the place of each file that a command writes, locks included."""
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "x.lock").symlink_to("precious")
+    with contextlib.suppress(OSError):
+        write(tmp_path / "x.lock")
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def hub_error(name: str, module: str = "huggingface_hub.errors") -> Exception:
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x: Permission", "permissions"),
         (OSError(errno.EADDRINUSE, "Address already in use"), "Address already in use.", "another port"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.csv"), "x.csv: No such file", "path"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "x"), "x: Too many levels", "Replace the link"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: File name too long.", "Check the path"),
         (hub_error("GatedRepoError"), "401 Client Error.", "hf auth login"),
         (hub_error("OfflineModeIsEnabled"), "401 Client Error.", "HF_HUB_OFFLINE"),
         (hub_error("ConnectError", "httpx"), "401 Client Error.", "HTTPS_PROXY"),
