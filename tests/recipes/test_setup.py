@@ -61,26 +61,28 @@ def test_it_compiles_for_this_machines_cards_only_and_says_how_long(machine: Che
     assert code == 0
     assert "compiling flash-attn for 90 with" in said
     assert "15 to 60 minutes" in said
-    pip = [call.split("pip install ")[1] for call in machine.calls() if "pip install" in call]
+    pip = installed(machine)
     assert [call for call in pip if call.startswith("torch==")] == ["torch==2.11.0"]
     assert "--verbose --no-build-isolation flash-attn==2.8.3" in pip
     assert pip[-1] == "--editable .[gpu,eval,dicom,loggers,dev]"
 
 
+def installed(machine: Checkout) -> list[str]:
+    return [call.split("pip install ")[1] for call in machine.calls() if "pip install" in call]
+
+
 def test_a_ready_wheel_needs_no_compiler_and_the_lock_file_holds_the_rest(machine: Checkout) -> None:
     code, said, _ = set_up(machine, FLASH_ATTN_WHEEL="/wheels/flash_attn.whl", LOCKED="1")
     assert (code, "compiling" in said) == (0, False)
-    pip = [call.split("pip install ")[1] for call in machine.calls() if "pip install" in call]
-    assert "--no-deps /wheels/flash_attn.whl" in pip
-    assert pip[-1] == "--constraint recipes/medix/gpu.lock --editable .[gpu,eval,dicom,loggers]"
+    assert "--no-deps /wheels/flash_attn.whl" in installed(machine)
+    assert installed(machine)[-1] == "--constraint recipes/medix/gpu.lock --editable .[gpu,eval,dicom,loggers]"
 
 
 def test_without_flash_attn_everything_else_is_installed(machine: Checkout) -> None:
     code, _, _ = set_up(machine, FLASH_ATTN="0")
-    pip = [call.split("pip install ")[1] for call in machine.calls() if "pip install" in call]
-    assert (code, "flash-attn" in " ".join(pip)) == (0, False)
+    assert (code, "flash-attn" in " ".join(installed(machine))) == (0, False)
     for pin in ("vllm==0.24.0", "verl==0.9.1", "TransferQueue==0.1.11", "torchao==0.17.0"):
-        assert pin in pip[-1]
+        assert pin in installed(machine)[-1]
 
 
 def test_a_long_installation_says_that_it_goes_on(machine: Checkout) -> None:

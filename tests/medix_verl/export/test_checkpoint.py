@@ -48,11 +48,8 @@ def test_every_level_of_a_run_names_its_checkpoint(asked: str, run: Path) -> Non
     assert found.shown == "run/checkpoints/global_step_10/actor"
 
 
-def test_best_and_last(run: Path) -> None:
+def test_best_and_last_and_an_actor_folder_that_stands_alone(run: Path, tmp_path: Path) -> None:
     assert (locate(run, best=True).step, locate(run).step) == (5, 10)
-
-
-def test_an_actor_folder_that_stands_alone(run: Path, tmp_path: Path) -> None:
     (run / "checkpoints/global_step_5/actor").rename(tmp_path / "weights")
     found = locate(tmp_path / "weights")
     assert (found.step, found.run_dir, found.shown) == (None, None, "weights")

@@ -73,14 +73,8 @@ def make_buffer(
         "max_filtered_batches": max_filtered_batches,
         "mean_band": {"low": band[0], "high": band[1]},
     }
-    return MedixReplayBuffer(
-        trainer_mode="sync",
-        trainer_config={},
-        max_off_policy_threshold=1,
-        max_off_policy_strategy="drop",
-        sampler_kwargs=OmegaConf.create(settings),
-        refill_fn=refill,
-    )
+    policy = {"trainer_mode": "sync", "max_off_policy_threshold": 1, "max_off_policy_strategy": "drop"}
+    return MedixReplayBuffer(trainer_config={}, **policy, sampler_kwargs=OmegaConf.create(settings), refill_fn=refill)
 
 
 def test_a_batch_comes_with_the_metrics_of_its_own_rewards(queue: FakeTransferQueue) -> None:

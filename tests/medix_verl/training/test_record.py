@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,26 +24,9 @@ from medix_verl.training.record import check_run_folder, git_state, installed_ve
 REWARD = '"""Pay short answers."""\n\n\ndef brevity(item):\n    return 1.0\n'
 
 
-class FakeSupervisor(supervisor.Supervisor):
-    """Remembers the command instead of running it."""
-
-    seen: list[Sequence[str]]
-
-    def run(self, command: Sequence[str], begin: Callable[[], None] = lambda: None) -> None:
-        begin()
-        type(self).seen.append(command)
-
-
-class FakeInterruptedSupervisor(supervisor.Supervisor):
-    """A user presses Ctrl-C at once."""
-
-    def run(self, command: Sequence[str], begin: Callable[[], None] = lambda: None) -> None:
-        raise supervisor.Interrupted("SIGINT")
-
-
 def test_the_run_is_recorded_and_verl_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeSupervisor.seen = []
-    monkeypatch.setattr(supervisor, "Supervisor", FakeSupervisor)
+    started = Mock(side_effect=lambda command, begin: begin())
+    monkeypatch.setattr(supervisor.Supervisor, "run", started)
     monkeypatch.setenv("LAB_KEY", "squeamish-ossifrage")
     run, component = tmp_path / "run", tmp_path / "mine.py"
     component.write_text(REWARD)
@@ -56,7 +39,7 @@ def test_the_run_is_recorded_and_verl_is_started(tmp_path: Path, monkeypatch: py
     ]
     result = CliRunner().invoke(app, ["train", "--", *overrides])
     assert result.exit_code == 0, result.output
-    (command,) = FakeSupervisor.seen
+    command = started.call_args.args[0]
     assert command[:4] == [sys.executable, "-P", "-m", "verl.trainer.main_ppo"]
     assert command[command.index("--config-name") + 1] == "medix_cpu"
     assert command[-6:] == [*overrides, f"hydra.run.dir={quoted(f'{run}/hydra')}"]
@@ -160,7 +143,7 @@ def test_a_refused_second_run_leaves_the_records_of_the_first_alone(tmp_path: Pa
 
 
 def test_an_interrupted_run_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "Supervisor", FakeInterruptedSupervisor)
+    monkeypatch.setattr(supervisor.Supervisor, "run", Mock(side_effect=supervisor.Interrupted("SIGINT")))
     result = CliRunner().invoke(app, ["train", "--", f"medix.run_dir={tmp_path}"])
     assert result.exit_code == 130
     assert "stopped by SIGINT" in result.stderr
