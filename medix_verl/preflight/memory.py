@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from medix.errors import ConfigError
+from medix.files import lookup, mapping_inside
 from medix_verl.preflight import memory_estimate as estimate
 from medix_verl.preflight.check import Check
 from medix_verl.preflight.machine import has_local_judge
@@ -98,18 +98,16 @@ def mean_pixels(config: Any) -> tuple[float, str]:
     """Return the pixels of an average prompt, and where the figure is from: the data's manifest, or a guess."""
     from omegaconf import OmegaConf
 
-    files = OmegaConf.select(config, "data.train_files")
-    manifest = Path(str(files)).parent / "manifest.json"
+    folder = Path(str(OmegaConf.select(config, "data.train_files"))).parent
     prepare = OmegaConf.select(config, "medix.prepare") or {}
     least, most = float(prepare.get("min_pixels") or 0), float(prepare.get("max_pixels") or math.inf)
-    if manifest.is_file():
-        train = json.loads(manifest.read_text(encoding="utf-8")).get("splits", {}).get("train", {})
-        counts = {key: n for key, n in train.get("pixels", {}).get("histogram", {}).items() if key.startswith("<= ")}
-        # A bin of the histogram spans a factor of four: its middle is half its edge. The image processor enlarges the
-        # small ones and reduces the large ones.
-        total = sum(n * min(max(int(key[3:]) / 2, least), most) for key, n in counts.items())
-        if total and train.get("rows"):
-            return total / train["rows"], "from manifest.json"
+    train = lookup(mapping_inside(folder, "manifest.json"), "splits.train")
+    bins, rows = lookup(train, "pixels.histogram") or {}, lookup(train, "rows")
+    # A bin of the histogram spans a factor of four: its middle is half its edge. The image processor enlarges the small
+    # ones and reduces the large ones.
+    total = sum(n * min(max(int(key[3:]) / 2, least), most) for key, n in bins.items() if key.startswith("<= "))
+    if total and rows:
+        return total / rows, "from manifest.json"
     return (least * most) ** 0.5 if most < math.inf else least, "assumed: between min_pixels and max_pixels"
 
 

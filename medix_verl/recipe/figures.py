@@ -13,11 +13,11 @@ Nothing of it was measured on a GPU. A 7B on six H100 comes to 4 to 5 minutes a 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medix.files import lookup, mapping_inside
 from medix_verl.preflight.disk import checkpoint_bytes
 from medix_verl.preflight.memory import read_plan
 
@@ -90,12 +90,11 @@ def run_figures(config: Any, card: str = "H100") -> Figures | None:
 
 def _data(config: Any) -> tuple[int, float, int]:
     """Return rows, tokens of a prompt and held-out rows: from the data's manifest, else the released set's."""
-    manifest = Path(str(config.data.train_files)).parent / "manifest.json"
-    if not manifest.is_file():
+    manifest = mapping_inside(Path(str(config.data.train_files)).parent, "manifest.json")
+    if not manifest:
         return RELEASED_ROWS, PROMPT_TOKENS, RELEASED_HELD_OUT
-    splits = json.loads(manifest.read_text(encoding="utf-8")).get("splits", {})
-    train, val = splits.get("train", {}), splits.get("val", {})
-    counts = train.get("n_tokens", {}).get("histogram", {})
+    train, val = (lookup(manifest, f"splits.{name}") or {} for name in ("train", "val"))
+    counts = lookup(train, "n_tokens.histogram") or {}
     edges = [(int(key.split()[1]), number) for key, number in counts.items()]
     total = sum(number for _, number in edges)
     prompt = sum(edge * 0.75 * number for edge, number in edges) / total if total else PROMPT_TOKENS
