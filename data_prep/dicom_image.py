@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -34,14 +33,6 @@ _FAULTS: Final = (
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclass(frozen=True)
-class DecodedDicom:
-    """Pixels and notes; no header value."""
-
-    image: Image.Image
-    notes: tuple[str, ...]
-
-
 def is_dicom(data: bytes) -> bool:
     """Return whether the bytes carry DICOM's preamble."""
     return data[128:132] == b"DICM"
@@ -66,8 +57,8 @@ def read_header(data: bytes) -> Any:
         raise Unfit("bad_dicom", f"header: {type(error).__name__}") from error
 
 
-def decode_dicom(data: bytes, max_pixels: int, view: DicomView) -> DecodedDicom:
-    """Return one frame as an 8-bit RGB image.
+def decode_dicom(data: bytes, max_pixels: int, view: DicomView) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return one frame as an 8-bit RGB image, and what was found beside the pixels, never a value of it.
 
     Raises:
         Unfit: damaged, too large, or declared to show identifying text.
@@ -87,15 +78,14 @@ def decode_dicom(data: bytes, max_pixels: int, view: DicomView) -> DecodedDicom:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return DecodedDicom(_decode(data, _frame(view, frames), view), notes(header))
+            return _decode(data, _frame(view, frames), view), _notes(header)
     except _FAULTS as error:
         if isinstance(error, Unfit | TimeoutError):
             raise
         raise Unfit("bad_dicom", f"pixels: {type(error).__name__}") from error
 
 
-def notes(header: Any) -> tuple[str, ...]:
-    """Return what was found beside the pixels, never a value of it."""
+def _notes(header: Any) -> tuple[str, ...]:
     found = []
     if any(str(header.get(name, "") or "").strip() for name in IDENTIFIERS):
         found.append(IDENTIFIERS_DROPPED)
@@ -124,7 +114,7 @@ def _decode(data: bytes, frame: int, view: DicomView) -> Image.Image:
     if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
     if pixels.ndim == 3:
-        return Image.fromarray(_eight_bits(pixels))
+        return Image.fromarray((pixels >> 8 * (pixels.dtype.itemsize - 1)).astype(np.uint8))  # 16 bits a sample to 8
     values = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
     if not np.isfinite(values).all() or float(dataset.get("RescaleSlope", 1)) == 0:
         raise Unfit("bad_dicom", "the rescale is not finite, or makes all values one")
@@ -145,11 +135,6 @@ def _raise_groups(dataset: Any, frame: int) -> None:
                 for name in _TRANSFORMS:
                     if name in item:
                         setattr(dataset, name, item[name].value)
-
-
-def _eight_bits(pixels: Pixels) -> Pixels:
-    """Return [H, W, 3] of 8 or 16 bits a sample in 8 bits."""
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8 * (pixels.dtype.itemsize - 1)).astype(np.uint8)
 
 
 def _windowed(values: Pixels, dataset: Any, view: DicomView) -> Pixels:

@@ -96,9 +96,9 @@ def prepare_image(data: bytes, name: str, policy: ImagePolicy, view: DicomView =
 def _prepared(data: bytes, name: str, policy: ImagePolicy, view: DicomView) -> PreparedImage:
     if is_dicom(data):
         _check_extension("DICOM", name)
-        decoded = decode_dicom(data, MAX_SOURCE_PIXELS, view)
-        _check_size(decoded.image.size)
-        return _finish(decoded.image, None, policy, ["converted"], decoded.notes)
+        image, notes = decode_dicom(data, MAX_SOURCE_PIXELS, view)
+        _check_size(image.size)
+        return _finish(image, None, policy, ["converted"], notes)
     if data[344:348] in (b"n+1\x00", b"ni1\x00") or name.lower().endswith((".nii", ".nii.gz")):
         raise Unfit("volume", "a NIfTI volume, not an image: write the slices that you ask about as PNG")
     image = _open(data, name)

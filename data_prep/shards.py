@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.records import Refusal
+from data_prep.row_schema import ROW_SCHEMA
 from data_prep.rows import PreparedRow, RowFacts, prepare_row
 from data_prep.settings import Settings
 from data_prep.sources.reader import Chunk, Source
@@ -32,7 +33,6 @@ from data_prep.tokens import TokenCounter
 from medix.errors import DataError
 from medix.files import write_atomically
 from medix.prompts import load_prompt
-from medix.row_schema import ROW_SCHEMA
 
 ROWS_PER_GROUP: Final = 32
 """Rows in a parquet row group: what a reader holds in memory at once."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class MedixError(Exception):
     """Base of all errors of this project.
@@ -23,11 +25,7 @@ class MedixError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Ray and process pools pickle exceptions by their args, which hold the joined message only.
-        return _restore, (type(self), self.problem, self.fix, self.expected, self.found)
-
-
-def _restore(kind: type[MedixError], problem: str, fix: str, expected: str, found: str) -> MedixError:
-    return kind(problem, fix, expected=expected, found=found)
+        return partial(type(self), expected=self.expected, found=self.found), (self.problem, self.fix)
 
 
 class ConfigError(MedixError, ValueError):

@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 
 from medix.errors import ConfigError, DataError, MedixError
 
+MAX_NODES = 1_000_000
+"""Values of a YAML file, aliases written out; a few lines of aliases of aliases would make billions."""
+
 
 def shipped(name: str) -> Path:
     """Return a folder that comes with the project: `recipes/medix` or `examples/sample_data`.
@@ -24,10 +27,6 @@ def shipped(name: str) -> Path:
     """
     here = Path(__file__).resolve().parent
     return here.parent / name if (here.parent / "setup.py").is_file() else here / "shipped" / name
-
-
-MAX_NODES = 1_000_000
-"""Values of a YAML file, aliases written out; a few lines of aliases of aliases would make billions."""
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -80,18 +79,26 @@ def hold_folder(folder: Path, what: str = "run") -> Iterator[None]:
     Raises:
         ConfigError: another process holds the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{what}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigError(
-            f"Another {what} is at work in {folder}.", "Wait for it or stop it, or name another folder."
-        ) from None
+    lock = take_lock(folder / f"{what}.lock", f"Another {what} is at work in {folder}.")
     try:
         yield
     finally:
         lock.release()
+
+
+def take_lock(path: Path, problem: str) -> FileLock:
+    """Return a lock file that is held until its `release`, or until the process ends.
+
+    Raises:
+        ConfigError: another process holds it; the message is `problem`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigError(problem, "Wait for it or stop it, or name another place.") from None
+    return lock
 
 
 def open_inside(folder: Path, name: str | Path) -> IO[bytes]:
@@ -134,10 +141,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path} can not be read: {reason}", "Restore the file, or make it again.") from error
-    if not isinstance(content, dict):
-        kind = type(content).__name__
-        raise DataError(f"{path} holds a {kind}, not a mapping.", "Restore the file, or make it again.")
-    return content
+    if isinstance(content, dict):
+        return content
+    raise DataError(f"{path} holds a {type(content).__name__}, not a mapping.", "Restore the file, or make it again.")
 
 
 def read_inside(folder: Path, name: str | Path) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from medix.errors import ConfigError, MedixError
+from medix.errors import MedixError
+from medix.files import take_lock
 
 
 class JsonLines:
@@ -121,14 +120,7 @@ class JsonlWriter:
     def __init__(self, path: Path, exclusive: bool = False) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(f"{path}.lock") if exclusive else None
-        if self._lock is not None:
-            try:
-                self._lock.acquire(blocking=False)
-            except Timeout:
-                raise ConfigError(
-                    f"Another process is writing {path}.", "Wait for it to end, or write to another place."
-                ) from None
+        self._lock = take_lock(Path(f"{path}.lock"), f"Another process is writing {path}.") if exclusive else None
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         size = os.fstat(self._fd).st_size
         if size and os.pread(self._fd, 1, size - 1) != b"\n":

@@ -24,9 +24,8 @@ def environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals["style"] = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
+    made.globals |= {"style": Markup(Path(__file__).with_name("page.css").read_text("utf-8")), "policy": policy}
     made.filters["json_block"] = json_block
-    made.globals["policy"] = policy
     return made
 
 

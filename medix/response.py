@@ -72,7 +72,7 @@ def _read_modality(text: str, problems: list[str]) -> tuple[str | None, str]:
 
 
 def _read_thinking(text: str, problems: list[str]) -> tuple[str | None, str | None]:
-    """Thinking, and the text after it; the latter is None where the thinking never closes."""
+    """Return the thinking, and the text after it; the latter is None where the thinking never closes."""
     start = text.find(THINKING_OPEN)
     if start < 0:
         problems.append("missing_thinking")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,14 +27,9 @@ TAGS: Final[dict[str, str]] = {
     "ES": "ENDOSCOPY", "SM": "MICROSCOPY", "GM": "MICROSCOPY", "XC": "CLINICAL_PHOTOGRAPHY", "ECG": "GRAPHICS",
 }  # fmt: skip
 """DICOM modality -> tag; any other is OTHER."""
+_KINDS: Final = ("modality", "body_part", "view", "side")
 _SIDES: Final = {"L": "left", "R": "right", "B": "both"}
-_VIEWS: Final = {
-    "AP": "anteroposterior",
-    "PA": "posteroanterior",
-    "LL": "lateral",
-    "RL": "lateral",
-    "LATERAL": "lateral",
-}
+_VIEWS: Final = {"AP": "anteroposterior", "PA": "posteroanterior"} | dict.fromkeys(("LL", "RL", "LATERAL"), "lateral")
 _DICOM_SUFFIXES: Final = frozenset({"", ".dcm", ".dicom", ".ima"})
 
 
@@ -46,31 +41,19 @@ def modality_tag(header: Any) -> str:
     return TAGS.get(stated, "OTHER")
 
 
-def _modality(header: Any) -> str:
-    tag = modality_tag(header)
-    return "" if tag == "OTHER" else MODALITIES[tag]
-
-
-def _body_part(header: Any) -> str:
-    return str(header.get("BodyPartExamined") or "").replace("_", " ").strip().lower()
-
-
-def _view(header: Any) -> str:
-    stated = str(header.get("ViewPosition") or "").upper().strip()
-    return _VIEWS.get(stated, stated)
-
-
-def _side(header: Any) -> str:
-    return _SIDES.get(str(header.get("ImageLaterality") or header.get("Laterality") or "").upper(), "")
-
-
-QUESTIONS: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
-    "modality": ("What imaging modality is shown?", _modality),
-    "body_part": ("Which body part is examined?", _body_part),
-    "view": ("In which projection was this image taken?", _view),
-    "side": ("Which side of the body is shown?", _side),
-}
-"""Kind -> question and the header's answer, empty where it states none."""
+def _asked(kind: str, header: Any) -> tuple[str, str]:
+    """Return a question and the header's answer, empty where it states none."""
+    if kind == "modality":
+        tag = modality_tag(header)
+        return "What imaging modality is shown?", "" if tag == "OTHER" else MODALITIES[tag]
+    if kind == "body_part":
+        part = str(header.get("BodyPartExamined") or "")
+        return "Which body part is examined?", part.replace("_", " ").strip().lower()
+    if kind == "view":
+        view = str(header.get("ViewPosition") or "").upper().strip()
+        return "In which projection was this image taken?", _VIEWS.get(view, view)
+    side = str(header.get("ImageLaterality") or header.get("Laterality") or "").upper()
+    return "Which side of the body is shown?", _SIDES.get(side, "")
 
 
 def has_metadata(root: Path) -> bool:
@@ -101,7 +84,7 @@ def class_rows(root: Path, question: str) -> Iterator[Mapping[str, Any]]:
 def dicom_rows(root: Path) -> Iterator[Mapping[str, Any]]:
     """Yield up to four rows for each DICOM file, to be asked by `ask_header` where the file is read."""
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _DICOM_SUFFIXES and p.is_file()):
-        for kind in QUESTIONS:
+        for kind in _KINDS:
             yield {"image": str(path.relative_to(root)), "kind": kind}
 
 
@@ -120,8 +103,8 @@ def ask_header(row: Mapping[str, Any], root: Path, number: int, options: Mapping
             raise Unfit("bad_dicom", f"{image.name!r}: no DICM preamble")
         return None
     header = read_header(data)
-    question, answer_of = QUESTIONS[kind]
-    if not (answer := answer_of(header)):
+    question, answer = _asked(kind, header)
+    if not answer:
         return None
     patient = str(header.get("PatientID") or "").strip()
     return {

@@ -40,9 +40,7 @@ class ImagePlace:
         Raises:
             Unfit: the field holds something else.
         """
-        if isinstance(value, str) and "|" in value:
-            value = value.split("|")
-        return tuple(self._ref(item) for item in (value if isinstance(value, list) else [value]))
+        return tuple(map(self._ref, _several(value)))
 
     def _ref(self, item: Any) -> ImageRef:
         if isinstance(item, dict):
@@ -104,16 +102,15 @@ def find_place(
 
 
 def _names(values: Iterable[Any]) -> list[str]:
-    found: dict[str, None] = {}
-    for value in values:
-        for item in value if isinstance(value, list) else str(value).split("|") if isinstance(value, str) else [value]:
-            if isinstance(item, dict) and not item.get("bytes"):
-                item = item.get("path")
-            if isinstance(item, str) and item.strip() and len(item) < 256:
-                found[item.strip()] = None
-        if len(found) >= _TRIED:
-            break
-    return list(found)
+    items = [item for value in values for item in _several(value)]
+    items = [item.get("path") if isinstance(item, dict) and not item.get("bytes") else item for item in items]
+    names = [item.strip() for item in items if isinstance(item, str) and len(item) < 256]
+    return list(dict.fromkeys(filter(None, names)))[:_TRIED]
+
+
+def _several(value: Any) -> list[Any]:
+    """Return the images of a field: a list, or a text with `|` between them."""
+    return value if isinstance(value, list) else value.split("|") if isinstance(value, str) else [value]
 
 
 def _candidates(folder: Path, top: Path, named: Sequence[str]) -> Iterator[ImagePlace]:
@@ -159,10 +156,10 @@ def _best(names: Sequence[str], places: Sequence[ImagePlace]) -> tuple[ImagePlac
     for place in places:
         for suffix in _GUESSED:
             tried = replace(place, suffix=suffix)
-            hits = sum(_holds(tried, name) for name in names[:_TRIED])
+            hits = sum(_holds(tried, name) for name in names)
             if hits > most:
                 best, most = tried, hits
-            if names and most == len(names[:_TRIED]):
+            if names and most == len(names):
                 return best, most
     return best, most
 

@@ -85,12 +85,12 @@ class Source:
 
     def prepared_split(self, split: str, evaluation: bool) -> str | None:
         """Return `train` or `val` for a record's split, None where it is left out. `?splits=` names the wanted ones."""
+        wanted = self.set.evaluation if evaluation else tuple(self.set.prepared)
         if "splits" in self.options:
-            wanted = {split_of_word(word, self.words()) for word in self.options["splits"].split(",")}
-            return (self.set.prepared.get(split, VAL) if not evaluation else VAL) if split in wanted else None
-        if evaluation:
-            return VAL if split in self.set.evaluation else None
-        return self.set.prepared.get(split)
+            wanted = tuple(split_of_word(word, self.words()) or "" for word in self.options["splits"].split(","))
+        if split not in wanted:
+            return None
+        return VAL if evaluation else self.set.prepared.get(split, VAL)
 
     def chunks(self, rows: int, limit: int | None) -> Iterator[Chunk]:
         """Plan the reading in stretches of about `rows` rows; with a limit, that many rows of each prepared split."""
@@ -118,7 +118,7 @@ class Source:
     def _limited(self, chunk: Chunk, left: dict[str, int | None]) -> Chunk:
         """Keep the rows of a stretch that are still wanted; rows that are refused stay, and are not counted."""
         kept = set()
-        for number, item in self.numbered(chunk):
+        for number, item in self._numbered(chunk):
             split = self.prepared_split(item.split, False) if isinstance(item, Record) else None
             if isinstance(item, Refusal):
                 kept.add(number)
@@ -129,10 +129,9 @@ class Source:
 
     def read(self, chunk: Chunk) -> Iterator[Record | Refusal]:
         """Yield the records of one stretch."""
-        for _, item in self.numbered(chunk):
-            yield item
+        return (item for _, item in self._numbered(chunk))
 
-    def numbered(self, chunk: Chunk) -> Iterator[tuple[int, Record | Refusal]]:
+    def _numbered(self, chunk: Chunk) -> Iterator[tuple[int, Record | Refusal]]:
         """Yield (row number, record); rows in another language, or that a set leaves out, are not there."""
         table, stretch = chunk.table, chunk.stretch
         number = stretch.first - 1
@@ -179,11 +178,10 @@ class Source:
             facts = table.columns.as_json()
             if table.columns.roles.get("image") and (table.place.archive or table.place.folder != self.root):
                 facts["images_in"] = (table.place.archive or table.place.folder).name
-            same = next((one for one in found if {k: one[k] for k in facts} == facts), None)
+            same = next((one for one in found if one == {"tables": one["tables"]} | facts), None)
             if same is None:
-                found.append({"tables": [table.path.name]} | facts)
-            else:
-                same["tables"].append(table.path.name)
+                found.append(same := {"tables": []} | facts)
+            same["tables"].append(table.path.name)
         return found
 
 

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from data_prep import manifest
+from data_prep.row_schema import open_prepared
 from medix.errors import DataError
-from medix.row_schema import open_prepared
 
 
 class MedixDataset(RLHFDataset):  # type: ignore[misc]  # veRL carries no types

@@ -7,8 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from data_prep.row_schema import open_prepared
 from medix.errors import ConfigError, DataError
-from medix.row_schema import open_prepared
 from medix.sample import count_image_slots
 from medix_verl.preflight.check import Check
 from medix_verl.preflight.config import read_sizes

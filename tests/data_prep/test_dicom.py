@@ -53,7 +53,7 @@ def make(pixels: np.ndarray, **header: Any) -> bytes:
 
 
 def grey(data: bytes, view: DicomView = VIEW) -> list[int]:
-    return list(np.asarray(decode_dicom(data, 10**6, view).image)[0, :, 0].tolist())
+    return list(np.asarray(decode_dicom(data, 10**6, view)[0])[0, :, 0].tolist())
 
 
 HOUNSFIELD = np.array([[0, 924, 1064, 1204, 3000]], dtype=np.int16)
@@ -96,7 +96,7 @@ def test_no_such_frame() -> None:
 def test_colour_stays_colour() -> None:
     pixels = np.zeros((2, 2, 3), np.uint8)
     pixels[..., 0] = 200
-    image = decode_dicom(make(pixels, Modality="US", BurnedInAnnotation="NO"), 100, VIEW).image
+    image, _ = decode_dicom(make(pixels, Modality="US", BurnedInAnnotation="NO"), 100, VIEW)
     assert np.asarray(image)[1, 1].tolist() == [200, 0, 0]
 
 

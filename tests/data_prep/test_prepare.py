@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from data_prep import manifest
 from data_prep.prepare import count, prepare
+from data_prep.row_schema import ROW_SCHEMA
 from medix.errors import ConfigError, DataError
-from medix.row_schema import ROW_SCHEMA
 from medix.sample import count_image_slots
 from medix_verl.cli import app
 

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medix.errors import ConfigError
+from medix.files import hold_folder
 from medix.jsonl import GrowingFile, JsonLines, JsonlWriter
 
 
@@ -61,8 +62,11 @@ def test_a_writer_appends_whole_lines(content: str, lines: list[str], tmp_path: 
 
 
 def test_an_exclusive_writer_is_alone(tmp_path: Path) -> None:
-    with JsonlWriter(tmp_path / "rows.jsonl", exclusive=True), pytest.raises(ConfigError, match="Another process"):
-        JsonlWriter(tmp_path / "rows.jsonl", exclusive=True)
+    for _ in range(2):  # free again once the writer is closed
+        with JsonlWriter(tmp_path / "rows.jsonl", exclusive=True), pytest.raises(ConfigError, match="Another process"):
+            JsonlWriter(tmp_path / "rows.jsonl", exclusive=True)
+        with hold_folder(tmp_path), pytest.raises(ConfigError, match="Another run"), hold_folder(tmp_path):
+            pass
 
 
 @example("\ud83d")

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_prep.row_schema import ROW_SCHEMA
 from medix.errors import DataError
 from medix.prompts import load_prompt
-from medix.row_schema import ROW_SCHEMA
 from medix.sample import Sample
 from medix_verl.preflight import data
 from medix_verl.preflight.check import run_check

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from medix.row_schema import ROW_SCHEMA, wrong_columns
+from data_prep.row_schema import ROW_SCHEMA, wrong_columns
 
 LARGE_IMAGES = pa.large_list(pa.struct([("bytes", pa.large_binary()), ("path", pa.null())]))
 INFO = [(field.name, field.type) for field in ROW_SCHEMA.field("extra_info").type]

@@ -9,34 +9,21 @@ import pyarrow as pa
 
 from medix.errors import DataError
 
+_TEXT: Final = pa.string()
+_INFO: Final = {
+    "index": pa.int64(), "sample_id": _TEXT, "question": _TEXT, "modality": _TEXT, "answer_kind": _TEXT,
+    "aliases": pa.list_(_TEXT), "split": _TEXT, "n_tokens": pa.int64(), "group": _TEXT, "extra": _TEXT,
+}  # fmt: skip
 ROW_SCHEMA: Final = pa.schema(
-    [
-        ("data_source", pa.string()),
-        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
-        ("ability", pa.string()),
-        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
-        (
-            "extra_info",
-            pa.struct(
-                [
-                    ("index", pa.int64()),
-                    ("sample_id", pa.string()),
-                    ("question", pa.string()),
-                    ("modality", pa.string()),
-                    ("answer_kind", pa.string()),
-                    ("aliases", pa.list_(pa.string())),
-                    ("split", pa.string()),
-                    ("n_tokens", pa.int64()),
-                    ("group", pa.string()),
-                    ("extra", pa.string()),
-                ]
-            ),
-        ),
-    ]
+    {
+        "data_source": _TEXT,
+        "prompt": pa.list_(pa.struct({"role": _TEXT, "content": _TEXT})),
+        "images": pa.list_(pa.struct({"bytes": pa.binary(), "path": _TEXT})),
+        "ability": _TEXT,
+        "reward_model": pa.struct({"style": _TEXT, "ground_truth": _TEXT}),
+        "extra_info": pa.struct(_INFO),
+    }
 )
-
-
 MAY_BE_ABSENT: Final = frozenset({"path", "modality", "aliases"})
 """Fields that are None in every row of some files: a library that rewrites such a file gives them the type null."""
 
@@ -76,17 +63,12 @@ def open_prepared(path: Path) -> Any:
 
 
 def _holds(found: pa.Field, wanted: pa.Field) -> bool:
-    of, kind = pa.types, found.type
-    if of.is_struct(wanted.type):
-        have = {kind.field(i).name: kind.field(i) for i in range(kind.num_fields)} if of.is_struct(kind) else {}
-        parts = [wanted.type.field(i) for i in range(wanted.type.num_fields)]
-        return all(part.name in have and _holds(have[part.name], part) for part in parts)
+    of, kind, parts = pa.types, found.type, list(wanted.type) if pa.types.is_struct(wanted.type) else []
     if of.is_null(kind):
         return wanted.name in MAY_BE_ABSENT
+    if parts:
+        have = {part.name: part for part in kind} if of.is_struct(kind) else {}
+        return all(part.name in have and _holds(have[part.name], part) for part in parts)
     if of.is_list(wanted.type):
         return bool(of.is_list(kind) or of.is_large_list(kind)) and _holds(kind.value_field, wanted.type.value_field)
-    if of.is_string(wanted.type):
-        return bool(of.is_string(kind) or of.is_large_string(kind))
-    if of.is_binary(wanted.type):
-        return bool(of.is_binary(kind) or of.is_large_binary(kind))
-    return bool(kind == wanted.type)
+    return str(kind).removeprefix("large_") == str(wanted.type)
