@@ -20,9 +20,9 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from data_prep.row_schema import open_prepared
 from medix.files import write_atomically
 from medix.options import CountOrZero, read_options
-from medix.row_schema import open_prepared
 
 TRACKER = "latest_checkpointed_iteration.txt"  # veRL writes the step there when all of its checkpoint is on disk
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})

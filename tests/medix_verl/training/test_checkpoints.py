@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.row_schema import ROW_SCHEMA
 from medix.errors import ConfigError
 from medix.prompts import load_prompt
-from medix.row_schema import ROW_SCHEMA
 from medix.sample import Sample
 from medix_verl.training.checkpoints import (
     CheckpointKeeper,
