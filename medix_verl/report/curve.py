@@ -46,12 +46,15 @@ def _csv(chart: Chart) -> str:
 
 def _png(chart: Chart, name: str) -> bytes:
     try:
+        import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ConfigError("curve.png needs matplotlib.", "pip install 'matplotlib>=3.9'") from error
 
+    # matplotlib has read a `matplotlibrc` of the working directory, which may be the folder of somebody's run.
+    matplotlib.rcdefaults()
     figure = Figure(figsize=(9.0, 4.6), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from medix.errors import DataError
+from medix.processes import child_environment
 from medix_verl.report.curve import write_curve
 
 ROWS = (
@@ -54,3 +57,13 @@ def test_a_run_still_being_written_has_a_curve(tmp_path: Path, tail: str) -> Non
 def test_a_run_without_steps_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no logged step"):
         write_curve(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_matplotlibrc_of_the_working_directory_is_not_followed(tmp_path: Path) -> None:
+    """`cd RUN; medix report .` in a foreign run: its settings would have run LaTeX on the texts of the picture."""
+    write_rows(tmp_path)
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfigure.dpi: 9000\n")
+    code = "from pathlib import Path; from medix_verl.report.curve import write_curve; write_curve(Path())"
+    subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True, env=child_environment(PATH=""))
+    assert (tmp_path / "curve.png").stat().st_size > 1000
