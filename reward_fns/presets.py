@@ -80,10 +80,10 @@ def build_composite(config: Mapping[str, Any], scorers: Scorers, at_once: int = 
     total = sum(weights.values())
     if total <= 0:
         raise ConfigError("No component has a weight above 0.", f"Set {_WHERE}.NAME.weight.")
-    parts = [
-        Weighted(name, _build(name, options), weights[name], weights[name] / total, _without(options, "weight"))
-        for name, options in merged.items()
-    ]
+    parts = []
+    for name, options in merged.items():
+        rest = {key: value for key, value in options.items() if key != "weight"}
+        parts.append(Weighted(name, _build(name, rest), weights[name], weights[name] / total, rest))
     return Composite(preset, parts, scorers, at_once)
 
 
@@ -123,7 +123,7 @@ def _weight(name: str, options: Mapping[str, Any]) -> float:
 
 
 def _build(name: str, options: Mapping[str, Any]) -> Component:
-    rest, where = _without(options, "weight", "path"), f"{_WHERE}.{name}"
+    rest, where = {key: value for key, value in options.items() if key != "path"}, f"{_WHERE}.{name}"
     if options.get("path"):
         return CustomComponent(name, str(options["path"]), rest)
     if name not in COMPONENTS:
@@ -131,7 +131,3 @@ def _build(name: str, options: Mapping[str, Any]) -> Component:
         raise ConfigError(f"There is no component {name!r}.", hint)
     component: Component = read_options(COMPONENTS[name], rest, where, also=("weight", "path"))
     return component
-
-
-def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key not in names}

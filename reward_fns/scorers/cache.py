@@ -41,12 +41,12 @@ class VerdictCache:
     """
 
     REST_S = 30.0
-    """How long a file that failed is left alone."""
+    """How long a file that could not be written is left alone."""
 
     def __init__(self, options: CacheOptions) -> None:
         self._max_entries = options.max_entries
         self._unsaved: dict[bytes, tuple[int, str, float]] = {}
-        self._rest_until = {"read": 0.0, "write": 0.0}
+        self._rest_until = 0.0
         self._has_said = False
         path = options.path or ":memory:"
         try:
@@ -60,9 +60,10 @@ class VerdictCache:
             self._file.execute(_FIND, (b"",))  # fails on a table of another form
             self._stored = int(self._file.execute("SELECT count(*) FROM verdict").fetchone()[0])
         except (sqlite3.Error, OSError) as error:
-            fix = "Delete the file or name another in medix.scorer.cache.path."
+            first = "Delete the file"
             if "locked" in str(error):
-                fix = "Another process is using it: wait for its end, or name another file in medix.scorer.cache.path."
+                first = "Another process is using it: wait for its end"
+            fix = f"{first}, or name another in medix.scorer.cache.path."
             raise ConfigError(f"There can be no verdict cache at {path}: {error}.", fix) from error
 
     def __len__(self) -> int:
@@ -71,11 +72,11 @@ class VerdictCache:
     def get(self, key: bytes) -> Verdict | None:
         """Return the verdict stored under `key`, marked as cached."""
         row = self._unsaved.get(key)
-        if row is None and time.monotonic() >= self._rest_until["read"]:
+        if row is None:
             try:
                 row = self._file.execute(_FIND, (key,)).fetchone()
             except sqlite3.Error as error:
-                self._rest("read", error)
+                self._say_once(error)
         return None if row is None else Verdict(bool(row[0]), row[1], row[2], cached=True, attempts=0)
 
     def put(self, key: bytes, verdict: Verdict) -> None:
@@ -84,7 +85,7 @@ class VerdictCache:
             return
         raw = verdict.raw.encode(errors="replace").decode()  # a lone surrogate is no text to SQLite
         self._unsaved[key] = (int(verdict.correct), raw, verdict.yes_probability)
-        if time.monotonic() >= self._rest_until["write"]:
+        if time.monotonic() >= self._rest_until:
             self._save()
 
     def _save(self) -> None:
@@ -93,10 +94,10 @@ class VerdictCache:
                 self._stored += self._file.execute(_KEEP, (key, *row)).rowcount
                 del self._unsaved[key]
         except sqlite3.Error as error:
-            self._rest("write", error)
+            self._rest_until = time.monotonic() + self.REST_S
+            self._say_once(error)
 
-    def _rest(self, what: str, error: sqlite3.Error) -> None:
-        self._rest_until[what] = time.monotonic() + self.REST_S
+    def _say_once(self, error: sqlite3.Error) -> None:
         if not self._has_said:
             self._has_said = True
             logger.warning(

@@ -56,9 +56,7 @@ class Refusals:
             return ScorerError(f"One sample was refused: {fault.problem}", fix, found=fault.found)
         if self.count > self._max_share * max(calls, 100):
             problem = f"{self.count} of {calls} samples were refused, the last so: {fault.problem}"
-            fix = (
-                f"Use another judge, or raise medix.scorer.max_refused_share, which is {self._max_share:g}. {fault.fix}"
-            )
+            fix = f"Use another judge, or raise medix.scorer.max_refused_share ({self._max_share:g}). {fault.fix}"
             return ScorerError(problem, fix, found=fault.found)
         return RefusedSample(f"One sample was refused: {fault.problem}", fault.fix, found=fault.found)
 
@@ -75,6 +73,7 @@ class Judge:
     ) -> None:
         self.options, self.cache, self.refusals = options, cache, refusals or Refusals()
         self.client = ChatClient(options, options.model, hold_limit_s=hold_limit_s)
+        self.retry = self.client.retry
         self.prompt = load_judge_prompt(Path(options.prompt), options.max_field_chars)
         sampling = [options.temperature, options.max_tokens, options.extra]
         self._settings_key = _encode([self.prompt.version, options.model, *sampling]).encode()
@@ -84,13 +83,7 @@ class Judge:
 
     def key(self, request: JudgeRequest) -> bytes:
         """Return the content address: prompt version, model, sampling, and all of the request."""
-        asked: list[object] = [
-            request.question,
-            request.reference,
-            list(request.aliases),
-            request.candidate,
-            request.parse,
-        ]
+        asked: list[object] = [request.question, request.reference, request.aliases, request.candidate, request.parse]
         asked += [own for own in (request.seed, request.template) if own is not None]
         return hashlib.sha256(self._settings_key + _encode(asked).encode()).digest()
 

@@ -91,6 +91,14 @@ def _misplaced(template: str) -> list[str]:
     ]
 
 
+def _wrong_prompt(what: str, field: str) -> ConfigError:
+    name = FIELDS[field]
+    return ConfigError(
+        f"{what} does not show {{{field}}} exactly once between its delimiters.",
+        f"Write [[{name}]], {{{field}}} and [[/{name}]] on three lines of it.",
+    )
+
+
 def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) -> JudgePrompt:
     """Read a prompt file, at `path` or of that name among the shipped ones.
 
@@ -104,17 +112,11 @@ def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) ->
     if not path.is_file():
         raise ConfigError(f"There is no judge prompt at {path}.", f"Name an existing file, e.g. {JUDGE_PROMPT}.")
     template = path.read_text(encoding="utf-8").strip()
-    wrong = _misplaced(template)
-    needed = {"reference", "candidate"}
+    wrong, needed = _misplaced(template), {"reference", "candidate"}
     shown = {field for field in FIELDS if f"{{{field}}}" in template}
-    is_plain = "[[" not in template and needed <= shown
-    is_partial = needed <= shown - set(wrong) == shown
+    is_plain, is_partial = "[[" not in template and needed <= shown, needed <= shown - set(wrong) == shown
     if wrong and not is_plain and not is_partial:
-        name = FIELDS[wrong[0]]
-        raise ConfigError(
-            f"The judge prompt {path} does not show {{{wrong[0]}}} exactly once between its delimiters.",
-            f"Write [[{name}]], {{{wrong[0]}}} and [[/{name}]] on three lines of it.",
-        )
+        raise _wrong_prompt(f"The judge prompt {path}", wrong[0])
     return JudgePrompt(template, max_field_chars, not wrong)
 
 
@@ -127,11 +129,7 @@ def own_prompt(template: str, max_field_chars: int) -> JudgePrompt:
     """
     wrong = [name for name in _misplaced(template) if f"{{{name}}}" in template or name == "candidate"]
     if wrong:
-        name = FIELDS[wrong[0]]
-        raise ConfigError(
-            f"A component's own judge prompt does not show {{{wrong[0]}}} once between its delimiters.",
-            f"Write [[{name}]], {{{wrong[0]}}} and [[/{name}]] on three lines of the template.",
-        )
+        raise _wrong_prompt("A component's own judge prompt", wrong[0])
     return JudgePrompt(template, max_field_chars)
 
 

@@ -19,8 +19,11 @@ from medix.options import NotNegative, Share, read_options
 from reward_fns.scorers.cache import CacheOptions, VerdictCache
 from reward_fns.scorers.embedder import Embedder, EmbedderOptions, Encoder
 from reward_fns.scorers.judge import Judge, JudgeOptions, Refusals
-from reward_fns.scorers.retry import RetryPolicy
 from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict, VerdictParse
+
+JUDGE_COUNTS = ("requests", "calls", "cache_hits", "coalesced", "unparsed", "prompt_tokens", "completion_tokens")
+EMBED_COUNTS = ("texts", "encoded", "batches", "seconds")
+RETRY_COUNTS = ("failures", "outages", "held_s", "is_down")
 
 
 @dataclass(frozen=True)
@@ -103,22 +106,17 @@ class ScorerService:
     @property
     def judge_faults(self) -> int:
         """Requests to the judge that failed, or whose reply was no verdict, since the start."""
-        return self._judge.client.retry.failures if self._judge else 0
+        return self._judge.retry.failures if self._judge else 0
 
     def stats(self) -> dict[str, float]:
         """Return counts and seconds since the start, of the parts that are open."""
         found: dict[str, float] = {}
-        if self._judge:
-            judge = self._judge
-            names = ("requests", "calls", "cache_hits", "coalesced", "unparsed", "prompt_tokens", "completion_tokens")
-            found |= {f"judge_{name}": getattr(judge, name) for name in names}
-            found |= {"judge_refused": judge.refusals.count, "cache_entries": len(judge.cache)}
-            found |= {"judge_peak_in_flight": judge.client.retry.slots.peak, **_outages("judge", judge.client.retry)}
-        if self._embedder:
-            embedder = self._embedder
-            found |= {f"embed_{name}": getattr(embedder, name) for name in ("texts", "encoded", "batches", "seconds")}
-            found |= {"embed_refused": embedder.refusals.count, **_outages("embed", embedder.retry)}
-        return found
+        for part, name, counts in ((self._judge, "judge", JUDGE_COUNTS), (self._embedder, "embed", EMBED_COUNTS)):
+            if part is not None:
+                found |= {f"{name}_{count}": getattr(part, count) for count in counts}
+                found |= {f"{name}_{count}": float(getattr(part.retry, count)) for count in RETRY_COUNTS}
+                found |= {f"{name}_refused": part.refusals.count, f"{name}_peak_in_flight": part.retry.slots.peak}
+        return found | ({"cache_entries": len(self._cache)} if self._cache is not None else {})
 
     async def aclose(self) -> None:
         """Close sessions, threads and the cache file. Calls in flight are cancelled."""
@@ -139,12 +137,3 @@ def relax_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
-
-
-def _outages(name: str, policy: RetryPolicy) -> dict[str, float]:
-    return {
-        f"{name}_failures": policy.failures,
-        f"{name}_outages": policy.outages,
-        f"{name}_held_s": policy.held_s,
-        f"{name}_is_down": float(policy.is_down),
-    }

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from medix.errors import ScorerError
-
-NOT_OFFERED = -1.0
-"""Stands for a probability that the server does not offer, so that records stay plain floats."""
+from medix.sample import NOT_APPLICABLE
 
 VerdictParse = Literal["strict", "substring"]
 
@@ -42,7 +40,7 @@ class Verdict:
     correct: bool
     raw: str = ""
     """The reply as it came."""
-    yes_probability: float = NOT_OFFERED
+    yes_probability: float = NOT_APPLICABLE
     """P(YES) / (P(YES) + P(NO)) at the first token, or -1 where the server offers no log-probabilities."""
     latency_s: float = 0.0
     """Seconds of the call that found it; 0 for a cache hit."""

@@ -17,6 +17,7 @@ from aiohttp import web
 from medix.errors import ScorerError
 from reward_fns.scorers.embedder import Vectors
 from reward_fns.scorers.judge_prompt import read_fields
+from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest
 
 Behaviour = Callable[["FakeJudge", web.Request], Awaitable[web.StreamResponse | None]]
@@ -168,6 +169,22 @@ async def fake_embedder() -> AsyncIterator[FakeEmbedder]:
 @pytest.fixture
 def fake_encoder() -> FakeEncoder:
     return FakeEncoder()
+
+
+@pytest.fixture(autouse=True)
+async def close_services(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Close every service that a test made, at its end."""
+    made: list[ScorerService] = []
+    make = ScorerService.__init__
+
+    def remember(self: ScorerService, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+        made.append(self)
+
+    monkeypatch.setattr(ScorerService, "__init__", remember)
+    yield
+    for service in made:
+        await service.aclose()
 
 
 @pytest.fixture

@@ -56,21 +56,6 @@ async def test_texts_are_encoded_once_in_few_batches(fake_encoder: Any) -> None:
     assert found[7].cosine == pytest.approx(float(np.dot(left, right)), abs=1e-6)
     await asyncio.gather(*(service.similarity("reference", f"more {n}") for n in range(200)))
     assert len(service._embedder._cache) <= 30  # type: ignore[union-attr]
-    await service.aclose()
-
-
-async def test_a_dying_embedder_holds_and_a_dead_one_stops(fake_encoder: Any) -> None:
-    service = ScorerService({"embedder": FAST, **HOLD}, encoder=fake_encoder)
-    fake_encoder.broken = True
-    work = asyncio.create_task(similarities(service, 6))
-    await asyncio.sleep(0.2)
-    assert not work.done()
-    fake_encoder.broken = False
-    assert check_no_fault_is_a_similarity(await asyncio.wait_for(work, 5)) == 6
-    fake_encoder.broken = True
-    with pytest.raises(ScorerError, match="bring the embedder up"):
-        await service.similarity("unseen reference", "new")
-    await service.aclose()
 
 
 class OddEncoder(FakeEncoder):
@@ -108,7 +93,6 @@ async def test_what_a_model_gives_or_raises_reaches_every_caller_as_a_scorers_fa
     await asyncio.sleep(0.01)
     late = asyncio.create_task(service.similarity("reference 2", "answer 2"))  # waits for the batch after
     found = await asyncio.wait_for(asyncio.gather(early, late, return_exceptions=True), 5)
-    await service.aclose()
     for error in found:
         assert isinstance(error, ScorerError)
         assert says in str(error)
@@ -139,7 +123,6 @@ async def test_one_text_without_a_finite_vector_fails_alone(spoils: bool, others
     odd = asyncio.gather(service.similarity("reference", "odd"), return_exceptions=True)
     found, (fault,) = await asyncio.wait_for(asyncio.gather(similarities(service, others, first=1), odd), 5)
     stats = service.stats()
-    await service.aclose()
     assert check_no_fault_is_a_similarity(found, first=1) == others
     assert "not finite, for one of 'odd'" in str(fault)
     assert stats["embed_outages"] == 0
@@ -193,20 +176,10 @@ async def test_an_endpoint_that_never_answers_usably_stops_the_run(fault: str, f
     fake_embedder.behaviour, says = FAULTS[fault]
     service = served(fake_embedder.url)
     found = await similarities(service, 6)
-    await service.aclose()
     assert check_no_fault_is_a_similarity(found) == 0
     for error in found:
         assert says in str(error)
         assert "bring the embedder up" in str(error)
-
-
-async def test_an_endpoint_that_is_down_from_the_start_stops_the_run(fake_embedder: Any) -> None:
-    await fake_embedder.stop()
-    service = served(fake_embedder.url)
-    found = await similarities(service, 3)
-    await service.aclose()
-    assert check_no_fault_is_a_similarity(found) == 0
-    assert "bring the embedder up" in str(found[0])
 
 
 async def test_an_endpoint_that_dies_at_half_and_comes_back_loses_nothing(fake_embedder: Any) -> None:
@@ -219,7 +192,6 @@ async def test_an_endpoint_that_dies_at_half_and_comes_back_loses_nothing(fake_e
     await fake_embedder.start()
     assert check_no_fault_is_a_similarity(await asyncio.wait_for(work, 5), first=20) == 20
     assert service.stats()["embed_outages"] == 1
-    await service.aclose()
     encoded = [text for batch in fake_embedder.batches for text in batch]
     assert sorted(encoded) == sorted({"reference", *(f"answer {n}" for n in range(40))})
 
@@ -234,7 +206,6 @@ async def test_vectors_are_matched_by_their_index_in_any_order_and_form(fake_emb
     fake_embedder.behaviour = shuffle
     service = served(fake_embedder.url)
     assert check_no_fault_is_a_similarity(await similarities(service, 12)) == 12
-    await service.aclose()
 
 
 async def test_an_embedder_that_comes_back_with_another_dimension_stops_the_run(fake_embedder: Any) -> None:
@@ -247,7 +218,6 @@ async def test_an_embedder_that_comes_back_with_another_dimension_stops_the_run(
 
     fake_embedder.behaviour = shorter
     (fault,) = await asyncio.wait_for(similarities(service, 1, first=1), 5)
-    await service.aclose()
     assert "2 values and of 8 before" in str(fault)
 
 
@@ -274,7 +244,6 @@ async def test_one_text_that_is_too_long_for_the_endpoint_fails_alone(fake_embed
     found, long = await asyncio.gather(
         similarities(service, 20), asyncio.gather(service.similarity("reference", "x" * 3500), return_exceptions=True)
     )
-    await service.aclose()
     assert check_no_fault_is_a_similarity(found) == 20
     assert "longer than 512 tokens" in str(long[0])
     assert len(fake_embedder.batches) <= 25  # 22 texts: one batch or two, a plain text, then one by one

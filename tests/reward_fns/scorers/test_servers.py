@@ -242,7 +242,6 @@ async def test_a_server_that_ignores_every_constraint_and_thinks_gets_room_and_i
     verdicts = await asyncio.gather(*(service.judge(ask(n)) for n in range(20)))
     calls_at_the_start = len(fake_judge.bodies)
     await asyncio.gather(*(service.judge(ask(n)) for n in range(20, 40)))
-    await service.aclose()
     assert all(verdict.correct for verdict in verdicts)
     assert calls_at_the_start == 40  # each of the first twenty once in vain
     assert len(fake_judge.bodies) == 60
@@ -256,7 +255,6 @@ async def test_a_form_that_was_asked_for_by_hand_is_kept(fake_judge: Any, fast: 
     service = ScorerService(fast(fake_judge.url, constrain="choice", free_tokens=2048))
     with pytest.raises(ScorerError, match="not with YES or NO"):
         await service.judge(ask(0))
-    await service.aclose()
     assert [("structured_outputs" in body, body["max_tokens"]) for body in fake_judge.bodies] == [(True, 8)] * 2
 
 
@@ -268,7 +266,6 @@ async def test_a_refusal_that_names_nothing_is_found_out_by_leaving_fields_out(f
     service = ScorerService(fast(fake_judge.url))
     assert (await service.judge(ask(0))).correct
     assert (await service.judge(ask(1))).correct
-    await service.aclose()
     assert len(fake_judge.bodies) == 1 + 3 + 1  # as it is, without 1, 2, 3 of the optional fields, then at once
 
 
@@ -276,7 +273,6 @@ async def test_what_is_set_by_hand_is_sent_as_it_is(fake_judge: Any, fast: Any) 
     extra = {"max_tokens": None, "max_completion_tokens": 64, "chat_template_kwargs": {"enable_thinking": False}}
     service = ScorerService(fast(fake_judge.url, extra=extra, temperature=None))
     await service.judge(ask(0))
-    await service.aclose()
     body = fake_judge.bodies[0]
     assert body["max_completion_tokens"] == 64
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
@@ -306,7 +302,6 @@ async def test_a_refused_sample_is_set_aside_up_to_a_share_and_is_no_failure_of_
     requests = [ask(n, question="violence" if n < refused else "q?") for n in range(48)]
     found = await asyncio.gather(*(service.judge(request) for request in requests), return_exceptions=True)
     stats = service.stats()
-    await service.aclose()
     faults = [error for error in found if isinstance(error, ScorerError)]
     assert (len(faults), stats["judge_refused"], stats["judge_outages"]) == (refused, refused, 0)
     assert (stats["judge_failures"], service.judge_faults) == (0, 0)  # they would count in `judge_failure_rate`
@@ -320,7 +315,6 @@ async def test_a_candidate_without_a_letter_or_digit_is_not_asked_about(
 ) -> None:
     service = ScorerService(fast(fake_judge.url))
     verdict = await service.judge(ask(0, candidate=candidate))
-    await service.aclose()
     assert (verdict.correct, fake_judge.bodies) == (False, [])
 
 
@@ -336,6 +330,5 @@ async def test_the_released_reward_asks_for_a_free_reply_of_four_tokens(
     assert (await service.judge(ask(0, parse="substring", seed=1))).correct
     with pytest.raises(ConfigError, match="has no delimited fields"):
         await service.judge(ask(0))
-    await service.aclose()
     body = fake_judge.bodies[0]
     assert (body["max_tokens"], body["seed"], "structured_outputs" in body) == (4, 1, False)

@@ -27,7 +27,6 @@ async def test_equal_questions_in_flight_share_one_call_and_later_ones_the_cache
     verdicts = await asyncio.gather(*(service.judge(ask(n % 3)) for n in range(30)))
     again = await service.judge(ask(0))
     stats = service.stats()
-    await service.aclose()
     assert sum(fake_judge.asked.values()) == 3
     assert all(verdict.correct for verdict in verdicts)
     assert again.cached
@@ -47,7 +46,6 @@ async def test_calls_in_flight_are_bounded(fake_judge: Any, fast: Any) -> None:
     fake_judge.behaviour = count
     service = ScorerService(fast(fake_judge.url, max_in_flight=7))
     await asyncio.gather(*(service.judge(ask(n)) for n in range(40)))
-    await service.aclose()
     assert peak == 7
 
 
@@ -61,48 +59,8 @@ async def test_two_endpoints_share_the_load_and_a_dead_one_is_passed_over(fake_j
     shares = (sum(fake_judge.asked.values()), sum(other.asked.values()))
     await other.stop()
     await asyncio.gather(*(service.judge(ask(n)) for n in range(100, 120)))
-    await service.aclose()
     assert min(shares) >= 10
     assert sum(fake_judge.asked.values()) == shares[0] + 20
-
-
-async def test_the_key_comes_from_the_environment_and_is_in_no_message(
-    fake_judge: Any, fast: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAKE_JUDGE_KEY", "s3cret-value")
-    service = ScorerService(fast(fake_judge.url, api_key_env="FAKE_JUDGE_KEY"))
-    await service.judge(ask(0))
-    assert fake_judge.headers[0]["Authorization"] == "Bearer s3cret-value"
-
-    async def refuse(judge: Any, request: web.Request) -> web.Response:
-        return web.Response(status=401)
-
-    fake_judge.behaviour = refuse
-    fresh = ScorerService(fast(fake_judge.url, api_key_env="FAKE_JUDGE_KEY"))
-    with pytest.raises(ScorerError) as fault:
-        await fresh.judge(ask(1))
-    assert "s3cret" not in str(fault.value)
-    assert "FAKE_JUDGE_KEY" in str(fault.value)
-    await service.aclose()
-    await fresh.aclose()
-
-
-async def test_constrained_decoding_steps_down_where_the_server_refuses_it(fake_judge: Any, fast: Any) -> None:
-    async def refuse_choice(judge: Any, request: web.Request) -> web.Response | None:
-        body = judge.bodies[-1]
-        if "structured_outputs" in body:
-            return web.Response(status=400, text="unknown field structured_outputs")
-        if "response_format" in body:
-            return web.json_response({"choices": [{"message": {"content": '{"verdict": "YES"}'}}]})
-        return None
-
-    fake_judge.behaviour = refuse_choice
-    service = ScorerService(fast(fake_judge.url))
-    verdict = await service.judge(ask(0))
-    await service.judge(ask(1))
-    await service.aclose()
-    assert verdict.correct
-    assert ["structured_outputs" in body for body in fake_judge.bodies] == [True, False, False]
 
 
 async def test_one_prompt_that_is_too_long_leaves_the_constraint_to_the_others(fake_judge: Any, fast: Any) -> None:
@@ -116,7 +74,6 @@ async def test_one_prompt_that_is_too_long_leaves_the_constraint_to_the_others(f
     service = ScorerService(fast(fake_judge.url))
     requests = [ask(0, question="LONG"), *(ask(n) for n in range(1, 6))]
     results = await asyncio.gather(*(service.judge(request) for request in requests), return_exceptions=True)
-    await service.aclose()
     assert isinstance(results[0], ScorerError)
     assert "maximum context length" in str(results[0])
     assert all(isinstance(result, Verdict) for result in results[1:])
@@ -140,7 +97,6 @@ async def test_an_odd_field_beside_the_verdict_was_not_offered(beside: Any, fake
     fake_judge.behaviour = reply
     service = ScorerService(fast(fake_judge.url))
     verdict = await service.judge(ask(0))
-    await service.aclose()
     assert (verdict.correct, verdict.yes_probability) == (True, NOT_APPLICABLE)
 
 
@@ -203,7 +159,6 @@ async def test_a_cancelled_caller_does_not_take_the_verdict_from_the_others(fake
     await asyncio.sleep(0.02)
     first.cancel()
     assert (await second).correct
-    await service.aclose()
 
 
 async def test_closing_does_not_wait_for_a_hanging_judge(fake_judge: Any, fast: Any) -> None:
@@ -234,11 +189,3 @@ def test_it_works_on_uvloop_which_ray_uses_for_its_actors() -> None:
         loop = uvloop.new_event_loop()
         assert len(loop.run_until_complete(judge_ten())) == 10
         loop.close()
-
-
-async def test_the_rule_judge_is_an_address_that_needs_no_server() -> None:
-    service = ScorerService({"judge": {"urls": ["rule-judge"]}, "embedder": {"kind": "none"}})
-    yes = await service.judge(JudgeRequest("myocardial infarction", "heart attack", "Diagnosis?"))
-    no = await service.judge(JudgeRequest("left effusion", "right effusion", "Side?"))
-    await service.aclose()
-    assert (yes.correct, no.correct) == (True, False)
