@@ -21,16 +21,10 @@ from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rewards" / "brevity.py"
 RIGHT = ScoringInput(format_response("X_RAY", "t", "lung infection"), "pneumonia", "Diagnosis?", "X_RAY")
 ASSUMED = AssumedScorers(judge_says=True, cosine=0.9)
+COSINE = "return (await scorers.similarity('a', 'b')).cosine"
 TAKEN = (
-    "score",
-    "acc",
-    "reward",
-    "judge_seconds",
-    "embed_similarity",
-    "answer_hash",
-    "judge_faults",
-    "judge_embedder_disagree",
-    "llm_accuracy_ok",
+    *("score", "acc", "reward", "judge_seconds", "embed_similarity", "answer_hash", "judge_faults"),
+    *("judge_embedder_disagree", "llm_accuracy_ok"),
 )
 
 
@@ -235,25 +229,15 @@ async def test_the_example_component_works_by_path() -> None:
     assert {row["component"]: row["effective"] for row in composite.table()}["brevity"] == pytest.approx(0.1 / 1.1)
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "def f(item): return 1 / 0",
-        "def f(item): return 2.0",
-        "def f(item): return float('nan')",
-        "def f(item): return None",
-    ],
-)
-async def test_a_broken_component_is_a_fault_and_never_a_score(code: str, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(code)
-    composite = build_composite(components(mine={"path": f"{tmp_path}/mine.py:f", "weight": 1}), ASSUMED)
-    with pytest.raises(ScorerError, match="mine"):
-        await composite.score(RIGHT)
-
-
 def custom(tmp_path: Path, code: str, **options: Any) -> dict[str, Any]:
     (tmp_path / "mine.py").write_text(code)
     return components(mine={"path": f"{tmp_path}/mine.py:f", "weight": 1, **options})
+
+
+@pytest.mark.parametrize("value", ["1 / 0", "2.0", "float('nan')", "None"])
+async def test_a_broken_component_is_a_fault_and_never_a_score(value: str, tmp_path: Path) -> None:
+    with pytest.raises(ScorerError, match="mine"):
+        await build_composite(custom(tmp_path, f"def f(item): return {value}"), ASSUMED).score(RIGHT)
 
 
 @pytest.mark.parametrize(
@@ -277,34 +261,26 @@ def test_a_component_that_can_not_be_called_fails_at_the_start(code: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("code", "options"),
+    ("code", "options", "expected"),
     [
-        ("async def f(item, words=1, scorers=None): return (await scorers.similarity('a', 'b')).cosine", {"words": 3}),
-        ("async def f(item, words=1, scorers=None): return (await scorers.similarity('a', 'b')).cosine", {}),
-        ("async def f(item, *, scorers): return (await scorers.similarity('a', 'b')).cosine", {}),
-        ("async def f(item, scorers): return (await scorers.similarity('a', 'b')).cosine\nf.needs='similarity'", {}),
-        ("import numpy as np\ndef f(item): return np.float32(0.9)", {}),
-        ("import numpy as np\nfrom reward_fns import *\ndef f(item): return ComponentScore(np.float32(0.9))", {}),
+        (f"async def f(item, words=1, scorers=None): {COSINE}", {"words": 3}, 0.9),
+        (f"async def f(item, words=1, scorers=None): {COSINE}", {}, 0.9),
+        (f"async def f(item, *, scorers): {COSINE}", {}, 0.9),
+        (f"async def f(item, scorers): {COSINE}\nf.needs='similarity'", {}, 0.9),
+        ("import numpy as np\ndef f(item): return np.float32(0.9)", {}, 0.9),
+        ("import numpy as np\nfrom reward_fns import *\ndef f(item): return ComponentScore(np.float32(0.9))", {}, 0.9),
+        ("def f(item): return 1", {}, 1.0), ("def f(item): return True", {}, 1.0),
     ],
-)
+)  # fmt: skip
 async def test_a_component_gets_the_scorers_by_name_and_gives_any_number(
-    code: str, options: dict[str, Any], tmp_path: Path
+    code: str, options: dict[str, Any], expected: float, tmp_path: Path
 ) -> None:
-    composite = build_composite(custom(tmp_path, code, **options), ASSUMED)
-    value = (await composite.score(RIGHT)).flat()["mine"]
-    assert type(value) is float
-    assert value == pytest.approx(0.9)
-
-
-@pytest.mark.parametrize(("code", "value"), [("return 1", 1.0), ("return True", 1.0)])
-async def test_whole_numbers_and_truth_become_floats(code: str, value: float, tmp_path: Path) -> None:
-    found = (await build_composite(custom(tmp_path, f"def f(item): {code}"), ASSUMED).score(RIGHT)).flat()["mine"]
-    assert (found, type(found)) == (value, float)
+    value = (await build_composite(custom(tmp_path, code, **options), ASSUMED).score(RIGHT)).flat()["mine"]
+    assert (type(value), value) == (float, pytest.approx(expected))
 
 
 async def test_a_scorer_that_a_component_misses_is_named_not_the_component(tmp_path: Path) -> None:
-    code = "async def f(item, scorers): return (await scorers.similarity('a', 'b')).cosine\nf.needs = ('similarity',)"
-    config = custom(tmp_path, code)
+    config = custom(tmp_path, f"async def f(item, scorers): {COSINE}\nf.needs = ('similarity',)")
     config["components"]["embed_accuracy"] = None
     with pytest.raises(ConfigError, match="--embedder"):
         await build_composite(config, AssumedScorers(judge_says=True)).score(RIGHT)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ import pytest
 
 from medix.errors import ScorerError
 from reward_fns import AssumedScorers, ScoringInput, build_composite, reading
-from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest, Verdict
 from reward_fns.scorers.verdict import parse_verdict
 
@@ -82,7 +80,7 @@ async def test_case(
     assert score.total == pytest.approx(total, abs=1e-9)
 
 
-async def test_the_judge_is_not_shown_the_question_and_eyes_counts_as_yes() -> None:
+async def test_the_judge_sees_neither_question_nor_other_wordings_and_eyes_counts_as_yes() -> None:
     asked: list[JudgeRequest] = []
 
     class FakeEyes(AssumedScorers):
@@ -90,47 +88,17 @@ async def test_the_judge_is_not_shown_the_question_and_eyes_counts_as_yes() -> N
             asked.append(request)
             return Verdict(bool(parse_verdict("EYES", request.parse)))
 
-    composite = build_composite({"preset": "paper"}, FakeEyes(cosine=0.0))
-    score = await composite.score(ScoringInput(form("lung infection"), "pneumonia", "secret question?", "X_RAY"))
-    assert score.total == pytest.approx(0.6625)
-    assert asked[0].question is None
+    item = ScoringInput(form("lung infection"), "pneumonia", "secret question?", "X_RAY", ("lung infection",))
+    score = await build_composite({"preset": "paper"}, FakeEyes(cosine=0.0)).score(item)
+    assert score.total == pytest.approx(0.6625)  # another wording is no exact match: the judge was asked
+    assert [(request.question, request.aliases) for request in asked] == [(None, ())]
 
 
-async def test_a_judge_that_is_down_is_raised_where_the_released_code_scored_0145() -> None:
-    # The one case in which `paper` is not the released reward: an outage is nobody's wrong answer.
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        judge = {"urls": [f"http://127.0.0.1:{closed.getsockname()[1]}"], "retries": 0}
-        service = ScorerService({"judge": judge, "hold_limit_s": 0.2, "embedder": {"kind": "none"}})
-        config = {"preset": "paper", "components": {"embed_accuracy": None}}
-        with pytest.raises(ScorerError):
-            await build_composite(config, service).score(
-                ScoringInput(form("lung infection"), "pneumonia", "q", "X_RAY")
-            )
-        await service.aclose()
-
-
-async def test_other_wordings_earn_nothing_and_the_judge_does_not_see_them() -> None:
-    asked: list[JudgeRequest] = []
-
-    class FakeJudge(AssumedScorers):
-        async def judge(self, request: JudgeRequest) -> Verdict:
-            asked.append(request)
-            return Verdict(False)
-
-    item = ScoringInput(form("heart attack"), "myocardial infarction", "q", "X_RAY", ("heart attack",))
-    assert (await build_composite({"preset": "paper"}, FakeJudge(cosine=0.0)).score(item)).total == pytest.approx(0.145)
-    assert [request.aliases for request in asked] == [()]
-
-
-async def test_a_reference_without_a_tag_is_warned_of_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_reference_without_a_tag_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     reading._warn_of_reference_without_tag.cache_clear()
     for number in range(3):
-        await build_composite({"preset": "paper"}, NOBODY).score(
-            ScoringInput(form("x y"), "x y", sample_id=f"s{number}")
-        )
+        item = ScoringInput(form("x y"), "x y", sample_id=f"s{number}")
+        await build_composite({"preset": "paper"}, NOBODY).score(item)
     assert [record.getMessage()[:11] for record in caplog.records] == ["A reference"]
 
 
@@ -175,10 +143,8 @@ def generated(count: int) -> Iterator[tuple[str, str, str, float]]:
         if number % 2:
             response = "".join(draw.choices(PIECES, k=draw.randrange(14)))
         else:
-            tag, blank = (
-                draw.choice(("<X_RAY>", "<x_ray>", "<CT_SCAN>", "", "So: <X_RAY>")),
-                draw.choice(("", " ", "\n")),
-            )
+            tag = draw.choice(("<X_RAY>", "<x_ray>", "<CT_SCAN>", "", "So: <X_RAY>"))
+            blank = draw.choice(("", " ", "\n"))
             tail = draw.choice(("", "", "", " tail", "<answer>z</answer>"))
             response = f"{tag}{blank}<thinking>t</thinking>{blank}<answer>{draw.choice(ANSWERS)}</answer>{tail}"
         solution = draw.choice(ODD if draw.random() < 0.1 else SOLUTIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medix.sample import NOT_APPLICABLE
+from medix.sample import NOT_APPLICABLE as NA
 from medix_verl.training.watch import JUDGE_FAILURE_RATE
 from reward_fns.composite import ANSWER_HASH, DISAGREE
 from reward_fns.telemetry import reward_metrics
@@ -16,38 +16,29 @@ def rows(**columns: list[float]) -> list[dict[str, float]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def test_nothing_scored_is_no_metric() -> None:
-    assert reward_metrics([], []) == {}
-
-
-def test_mean_spread_and_the_share_of_groups_without_spread() -> None:
-    found = reward_metrics(GROUPS, rows(score=[1.0, 0.0, 1.0, 1.0]))
-    assert found == {
-        "reward/score/mean": 0.75,  # 3 of 4
-        "reward/score/std": pytest.approx(3**0.5 / 4),  # variance 3/4 x 1/4
-        "reward/score/zero_std_group_fraction": 0.5,  # group b of a, b
-    }
-
-
-def test_responses_without_a_value_are_left_out_of_the_mean() -> None:
-    found = reward_metrics(GROUPS, rows(modality=[1.0, 0.0, NOT_APPLICABLE, NOT_APPLICABLE]))
-    assert found["reward/modality/mean"] == 0.5
-    assert found["reward/modality/zero_std_group_fraction"] == 0.0  # of group a: group b has no modality
-
-
-def test_groups_without_the_component_are_no_groups_without_spread() -> None:
-    found = reward_metrics(["a", "a", "b", "b", "c", "c"], rows(modality=[1.0, 0.0, 1.0, 1.0, *[NOT_APPLICABLE] * 2]))
-    assert found["reward/modality/zero_std_group_fraction"] == 0.5  # b of a and b
-
-
-def test_a_column_that_nobody_has_is_left_out() -> None:
-    assert reward_metrics(GROUPS, rows(judge_yes_probability=[NOT_APPLICABLE] * 4)) == {}
-
-
-def test_latencies_are_percentiles() -> None:
-    found = reward_metrics(GROUPS, rows(judge_seconds=[0.4, 0.1, 0.3, 0.2]))
-    # Nearest rank of 4 values: p50 is the 2nd (4 x 0.5), p95 the 4th (3.8 rounded up).
-    assert found == {"reward/judge_seconds/p50": 0.2, "reward/judge_seconds/p95": 0.4}
+@pytest.mark.parametrize(
+    ("groups", "columns", "expected"),
+    [
+        ([], {}, {}),
+        # 3 of 4; variance 3/4 x 1/4; group b of a, b.
+        (GROUPS, {"score": [1, 0, 1, 1]},
+         {"score/mean": 0.75, "score/std": 3**0.5 / 4, "score/zero_std_group_fraction": 0.5}),
+        # Group b has no modality, so that it is neither in the mean nor a group without spread.
+        (GROUPS, {"modality": [1, 0, NA, NA]},
+         {"modality/mean": 0.5, "modality/std": 0.5, "modality/zero_std_group_fraction": 0.0}),
+        ([*GROUPS, "c", "c"], {"modality": [1, 0, 1, 1, NA, NA]},
+         {"modality/mean": 0.75, "modality/std": 3**0.5 / 4, "modality/zero_std_group_fraction": 0.5}),
+        (GROUPS, {"judge_yes_probability": [NA] * 4}, {}),
+        # Nearest rank of 4 values: p50 is the 2nd (4 x 0.5), p95 the 4th (3.8 rounded up).
+        (GROUPS, {"judge_seconds": [0.4, 0.1, 0.3, 0.2]}, {"judge_seconds/p50": 0.2, "judge_seconds/p95": 0.4}),
+        (GROUPS, {ANSWER_HASH: [7, 7, 7, 8]}, {"duplicate_answer_fraction": 0.25}),  # the second 7 of group a
+        (GROUPS, {DISAGREE: [1, 0, 0, NA]}, {"judge_embedder_disagreement": 1 / 3}),
+        (GROUPS, {DISAGREE: [NA] * 4}, {}),
+    ],
+)  # fmt: skip
+def test_metrics_of_a_column(groups: list[str], columns: dict[str, list[float]], expected: dict[str, float]) -> None:
+    found = reward_metrics(groups, rows(**columns))
+    assert found == pytest.approx({f"reward/{name}": value for name, value in expected.items()})
 
 
 def test_only_responses_that_waited_for_a_scorer_have_a_latency() -> None:
@@ -60,22 +51,11 @@ def test_only_responses_that_waited_for_a_scorer_have_a_latency() -> None:
             judge_cached=[0.0, 1.0, 0.0, 0.0],
             judge_shared=[0.0] * 4,
             embed_seconds=[0.5, 0.3, 0.0, 0.0],
-            embed_similarity=[0.9, 0.1, NOT_APPLICABLE, NOT_APPLICABLE],
+            embed_similarity=[0.9, 0.1, NA, NA],
         ),
     )
     assert found["reward/judge_seconds/p50"] == found["reward/judge_seconds/p95"] == 0.2
     assert (found["reward/embed_seconds/p50"], found["reward/embed_seconds/p95"]) == (0.3, 0.5)
-
-
-def test_a_repeated_answer_counts_within_its_group_only() -> None:
-    found = reward_metrics(GROUPS, rows(**{ANSWER_HASH: [7.0, 7.0, 7.0, 8.0]}))
-    assert found == {"reward/duplicate_answer_fraction": 0.25}  # the second 7 of group a
-
-
-def test_disagreement_is_a_share_of_the_responses_that_both_were_asked_about() -> None:
-    found = reward_metrics(GROUPS, rows(**{DISAGREE: [1.0, 0.0, 0.0, NOT_APPLICABLE]}))
-    assert found == {"reward/judge_embedder_disagreement": pytest.approx(1 / 3)}
-    assert reward_metrics(GROUPS, rows(**{DISAGREE: [NOT_APPLICABLE] * 4})) == {}
 
 
 RESPONSES = {
