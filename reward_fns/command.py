@@ -209,9 +209,8 @@ def _print_json(_: Composite, record: Mapping[str, Any]) -> None:
 
 
 def _print_header(composite: Composite) -> None:
-    weights = (f"{part.name} x {part.effective:.4g}" for part in composite.parts)
-    typer.echo(f"score = {' + '.join(weights)}, of those that apply")
-    typer.echo(f"{'row':20} {'score':>6} " + " ".join(part.name for part in composite.parts) + " why")
+    typer.echo(f"score = {' + '.join(f'{p.name} x {p.effective:.4g}' for p in composite.parts)}, of those that apply")
+    typer.echo(f"{'row':20} {'score':>6} {' '.join(part.name for part in composite.parts)} why")
 
 
 def _print_line(composite: Composite, record: Mapping[str, Any]) -> None:

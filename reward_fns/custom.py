@@ -6,13 +6,13 @@ ComponentScore, async or not. A class is made once, with the options as its argu
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +79,13 @@ def load_attribute(path: str, where: str) -> Any:
 
 
 def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path.resolve()}")
     name = f"medix_custom_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
+    spec.loader.exec_module(module)  # which names a file that is missing
     return module
 
 
@@ -96,15 +94,12 @@ def _bind(target: Any, options: Mapping[str, Any], path: str, where: str) -> Cal
     try:
         if not callable(target):
             raise TypeError(f"{type(target).__name__} is no function and no class")
-        call = target(**options) if inspect.isclass(target) else functools.partial(target, **options)
-        if not callable(call):
-            raise TypeError(f"{type(call).__name__} has no __call__(self, item)")
-        signature = inspect.signature(call)
+        call: Callable[..., Any] = target(**options) if inspect.isclass(target) else partial(target, **options)
+        signature = inspect.signature(call)  # a TypeError for what can not be called
         signature.bind(None, **({"scorers": None} if "scorers" in signature.parameters else {}))
     except Exception as error:  # the user's class may raise anything when it is made
         raise ConfigError(
             f"{path} does not fit {where}: {error}",
             "It takes (item) or (item, scorers) and every option; an option without a default has to be set.",
         ) from error
-    bound: Callable[..., Any] = call
-    return bound
+    return call

@@ -43,16 +43,14 @@ class EmbedAccuracy:
         decided = decide_without_judge(reading, self.guard)
         if decided is not None or reading.candidate is None:
             return decided or ComponentScore(0.0)
-        pair = (reading.reference, reading.candidate)
-        vetoed = False
+        pair, verdict = (reading.reference, reading.candidate), None
         if self.veto == "judge":
             request = judge_request(item, reading, self.question, self.aliases, "strict")
             near, verdict = await asyncio.gather(scorers.similarity(*pair), scorers.judge(request))
-            vetoed = not verdict.correct
         else:
             near = await scorers.similarity(*pair)
         found = {"cosine": near.cosine, "near": near.cosine >= self.threshold}
-        if vetoed:
+        if verdict is not None and not verdict.correct:
             return ComponentScore(0.0, details={"why": "veto", **found})
         if self.synonyms and states_the_same(*pair):
             return ComponentScore(1.0, details={"why": "synonym", **found})

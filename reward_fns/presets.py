@@ -115,9 +115,8 @@ def _components(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _weight(name: str, options: Mapping[str, Any]) -> float:
-    weight = options.get("weight")
+    weight, where = options.get("weight"), f"{_WHERE}.{name}.weight"
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-        where = f"{_WHERE}.{name}.weight"
         raise ConfigError(f"{where} is {weight!r}, not a finite number of at least 0.", f"Set {where}, e.g. to 0.1.")
     return float(weight)
 

@@ -122,14 +122,17 @@ def read_rows(path: Path, defaults: Mapping[str, Any], recorded: frozenset[str] 
 
 def _of_run(data: Mapping[str, Any], recorded: frozenset[str]) -> dict[str, Any]:
     """Return the verdict and the cosine that a run recorded with a response, as assumptions."""
-    scores, detail = data.get("scores"), data.get("detail")
-    verdict = detail.get("judge") if isinstance(detail, dict) else None
-    cosine = scores.get("embed_similarity") if isinstance(scores, dict) else None
+    verdict, cosine = _inside(_inside(data, "detail"), "judge"), _inside(data, "scores").get("embed_similarity")
     found = {
-        "assume_judge": verdict.get("correct") if isinstance(verdict, dict) and "judge" in recorded else None,
+        "assume_judge": verdict.get("correct") if "judge" in recorded else None,
         "assume_similarity": cosine if cosine != NOT_APPLICABLE and "similarity" in recorded else None,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _inside(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def make_row(data: Mapping[str, Any], where: str, folder: Path | None = None) -> Row:
@@ -161,14 +164,12 @@ def make_row(data: Mapping[str, Any], where: str, folder: Path | None = None) ->
     tag = (row.modality or "").strip().removeprefix("<").removesuffix(">").upper()
     if tag and not is_modality(tag):
         raise DataError(f"{where}.modality is {row.modality!r}.", f"Use one of: {', '.join(MODALITIES)}.")
-    names, place = row.images, folder or Path()
     item = ScoringInput(
         *(row.response, row.reference, row.question, tag or None, row.aliases, row.answer_kind, row.sample_id),
         extra=extra,
-        load_images=lambda: [open_inside(place, name).read() for name in names],
+        load_images=lambda: [open_inside(folder or Path(), name).read() for name in row.images],
     )
-    scores = data.get("scores")
-    score = scores.get("score") if isinstance(scores, dict) else None
+    score = _inside(data, "scores").get("score")
     group = f"{data.get('step')} {data['group']}" if data.get("group") else None
     run_score = float(score) if isinstance(score, (int, float)) else None
     return Row(item, row.assume_judge, row.assume_similarity, group, run_score)

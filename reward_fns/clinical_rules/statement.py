@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from reward_fns.clinical_rules.words import JOINS, NUMBER, TIMES, lexicon
 
@@ -114,15 +115,11 @@ def _take_reply(found: list[str], comma: bool) -> tuple[str | None, list[str]]:
 
 def _take_labels(found: list[str]) -> tuple[frozenset[str], list[str]]:
     """Return labels such as `stage 2a`, `l4` or `n1`, and the other tokens."""
-    labels: set[str] = set()
-    rest: list[str] = []
-    position = 0
-    while position < len(found):
-        token, after = found[position], found[position + 1] if position + 1 < len(found) else ""
-        position += 1
+    labels, rest, tokens = set[str](), list[str](), iter(zip_longest(found, found[1:], fillvalue=""))
+    for token, after in tokens:
         if token in lexicon().numbered and _LABEL.fullmatch(after):
             labels.add(f"{token} {after}")
-            position += 1
+            next(tokens)
         elif len(token) <= 3 and token[0] in "ctlsnmp" and token[1:2].isdigit() and token.isalnum():
             labels.add(token)
         else:

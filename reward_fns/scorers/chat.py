@@ -197,7 +197,8 @@ class ChatClient:
             try:
                 reply = read_envelope(await self.pool.post("chat/completions", body, left_s), number)
             except EndpointError as error:
-                if error.kind != "refused" or is_overflow(error):
+                is_too_long = any(words in error.found.lower() for words in OVERFLOW_WORDS)
+                if error.kind != "refused" or (is_too_long and error.status in CONTENT_STATUSES):
                     raise
                 if server.changes != seen or self._note(server.learn(error.found, fields)):
                     continue
@@ -226,11 +227,6 @@ class ChatClient:
 
     async def aclose(self) -> None:
         await self.pool.aclose()
-
-
-def is_overflow(error: EndpointError) -> bool:
-    """Tell whether a prompt was refused for its length."""
-    return error.status in CONTENT_STATUSES and any(words in error.found.lower() for words in OVERFLOW_WORDS)
 
 
 def read_envelope(reply: EndpointReply, attempts: int = 1) -> ChatReply:
@@ -262,8 +258,7 @@ def read_envelope(reply: EndpointReply, attempts: int = 1) -> ChatReply:
         raise EndpointError(problem, "Check that the endpoint speaks this protocol.", "malformed")
     # What is beside the text is optional: in a form that is not the protocol's it was not offered.
     reasoning = message.get("reasoning_content") or message.get("reasoning")
-    usage = _mapping(reply.data.get("usage"))
-    counts = {name: count for name, count in usage.items() if isinstance(count, int)}
+    counts = {name: n for name, n in _mapping(reply.data.get("usage")).items() if isinstance(n, int)}
     entries = _mapping(choice.get("logprobs")).get("content")
     logprobs = tuple(entry for entry in entries if isinstance(entry, Mapping)) if isinstance(entries, list) else ()
     thought = reasoning if isinstance(reasoning, str) else ""

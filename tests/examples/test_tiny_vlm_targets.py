@@ -47,13 +47,10 @@ def test_each_habit_spoils_one_thing(
     assert (parsed.modality == (modality or "OTHER")) == right_tag
 
 
-def test_habits_are_shared_out_as_listed() -> None:
+def test_habits_are_shared_out_as_listed_and_the_same_in_every_process() -> None:
     counts = Counter(habit_of(f"Which organ is this, case {number}?") for number in range(4000))
     for habit in set(HABITS):
         assert counts[habit] / 4000 == pytest.approx(HABITS.count(habit) / len(HABITS), abs=0.03)
-
-
-def test_a_habit_is_the_same_in_every_process() -> None:
     # CRC-32 of the three wordings.
     wanted = {"Where?": 0xFC6AACB0, "Which organ?": 0x85C21941, "Is there a fracture?": 0x7D748A8F}
     assert {text: habit_of(text) for text in wanted} == {text: HABITS[crc % 20] for text, crc in wanted.items()}
