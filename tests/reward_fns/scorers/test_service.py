@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from examples.rule_judge.server import start_rule_judge
 from medix.errors import MedixError, ScorerError
 from medix.sample import NOT_APPLICABLE
 from reward_fns.scorers.chat import ChatClient, Sampling, user_message
 from reward_fns.scorers.endpoints import EndpointError, EndpointOptions
 from reward_fns.scorers.service import ScorerService
-from reward_fns.scorers.types import JudgeRequest, Verdict
+from reward_fns.scorers.types import Verdict
 from reward_fns.scorers.verdict import parse_verdict, yes_probability
 from tests.reward_fns.scorers.conftest import ask
 
@@ -174,18 +173,3 @@ async def test_closing_does_not_wait_for_a_hanging_judge(fake_judge: Any, fast: 
     assert time.monotonic() - start < 1
     with pytest.raises(asyncio.CancelledError):
         await waiting
-
-
-def test_it_works_on_uvloop_which_ray_uses_for_its_actors() -> None:
-    uvloop = pytest.importorskip("uvloop")
-
-    async def judge_ten() -> list[Verdict]:
-        service = ScorerService({"judge": {"urls": [url]}, "embedder": {"kind": "none"}})
-        verdicts = await asyncio.gather(*(service.judge(JudgeRequest("mri", f"answer {n}")) for n in range(10)))
-        await service.aclose()
-        return verdicts
-
-    with start_rule_judge() as url:
-        loop = uvloop.new_event_loop()
-        assert len(loop.run_until_complete(judge_ten())) == 10
-        loop.close()
