@@ -21,11 +21,11 @@ from evaluation.judging.rubrics import (
     sampling,
 )
 from medix.errors import ConfigError
-from reward_fns.clinical_rules import MODEL as RULE_JUDGE
+from reward_fns.clinical_rules.rule_judge import MODEL as RULE_JUDGE
+from reward_fns.clinical_rules.rule_judge import RULE_JUDGE_URL
 from reward_fns.scorers.chat import ChatClient, ChatReply, Message, user_message
 from reward_fns.scorers.endpoints import EndpointOptions
 from reward_fns.scorers.retry import EndpointError
-from reward_fns.scorers.rule_judge import RULE_JUDGE_URL
 
 
 @dataclass(frozen=True)

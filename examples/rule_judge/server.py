@@ -17,8 +17,7 @@ from aiohttp import web
 
 from medix.errors import ScorerError
 from medix.processes import is_alive
-from reward_fns.clinical_rules import MODEL
-from reward_fns.scorers.rule_judge import RuleJudgeModel
+from reward_fns.clinical_rules.rule_judge import MODEL, RuleJudgeModel
 
 
 class RuleJudgeApp:

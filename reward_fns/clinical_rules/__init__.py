@@ -1,6 +1,1 @@
-"""`rule-judge`: a small judge made of rules, for demos, tests and drills. Not a substitute for a language model."""
-
-from typing import Final
-
-MODEL: Final = "rule-judge"
-"""Its model name at the endpoint."""
+"""The guard of the reward, and the rule-judge: what can be said of short clinical answers without a language model."""

@@ -1,11 +1,14 @@
-"""Whether two short answers say the same, by rules: synonyms folded, then compared part by part."""
+"""Whether two short answers say the same, by rules: synonyms folded, then compared part by part.
+
+`rule-judge` is these rules in the place of a judge, for demos, tests and drills: no substitute for a language model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from annotated_types import MinLen
 from pydantic import TypeAdapter
@@ -14,12 +17,18 @@ from medix.errors import ConfigError
 from medix.same_answer import answer_key, same_answer
 from reward_fns.clinical_rules.statement import Statement, read_tokens
 from reward_fns.clinical_rules.words import lexicon, tokens
+from reward_fns.scorers.judge_prompt import NOTHING_ELSE, read_fields
 
 _ORDER_MATTERS: Final = frozenset(
     ("without", "versus", "than", "after", "before", "over", "greater", "less", "not", "but", "from", "to", "vs")
 ) | {"<", ">", "≤", "≥", "then", "and", "or", "per"}
 _ENOUGH_TOKENS: Final = 400
 """An answer longer than this is no short answer: a judge reads it."""
+
+MODEL: Final = "rule-judge"
+"""Its model name at the endpoint."""
+RULE_JUDGE_URL: Final = "rule-judge"
+"""An address like any other in `medix.scorer.judge.urls` and `--judge-url`: it needs no server."""
 
 Concepts = dict[tuple[str, ...], tuple[str, ...]]
 
@@ -112,6 +121,36 @@ def _shipped() -> Concepts:
 @lru_cache(maxsize=1)
 def _shipped_rules() -> RuleJudge:
     return RuleJudge()
+
+
+class RuleJudgeModel:
+    """Answers the bodies of chat completions. It reads the fields of our own prompt and is no language model."""
+
+    def __init__(self, synonyms: Iterable[Sequence[str]] = ()) -> None:
+        self._rules = RuleJudge(synonyms)
+
+    def complete(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Return the HTTP status and the JSON object that a server would answer this request body with."""
+        try:
+            prompt = body["messages"][-1]["content"]
+        except (KeyError, IndexError, TypeError):
+            return _error(400, "A JSON body with messages is expected.")
+        if body.get("model") != MODEL:
+            return _error(404, f"The model {body.get('model')!r} does not exist, only {MODEL!r}.")
+        fields = read_fields(prompt) if isinstance(prompt, str) else None
+        if fields is None:
+            return _error(400, "The rule-judge reads the delimited fields of our judge prompt and no other text.")
+        accepted = fields["ALSO ACCEPTED"]
+        aliases = [] if accepted == NOTHING_ELSE else accepted.split("\n")
+        verdict = "YES" if self._rules.same(fields["REFERENCE"], fields["CANDIDATE"], aliases) else "NO"
+        text = f'{{"verdict": "{verdict}"}}' if "response_format" in body else verdict
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": 1, "total_tokens": len(prompt) // 4 + 1}
+        return 200, {"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage}
+
+
+def _error(status: int, message: str) -> tuple[int, dict[str, Any]]:
+    return status, {"error": {"message": message, "code": status}}
 
 
 def load_synonyms(path: Path) -> list[list[str]]:

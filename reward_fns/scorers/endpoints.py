@@ -20,8 +20,8 @@ import yarl
 from medix.errors import ConfigError
 from medix.options import Count, CountOrZero, NotNegative, Positive, Texts, check_options
 from medix.secrets import mask_secrets
+from reward_fns.clinical_rules.rule_judge import RULE_JUDGE_URL, RuleJudgeModel
 from reward_fns.scorers.retry import CONTENT_STATUSES, EndpointError, FaultKind, RetryPolicy, Slots
-from reward_fns.scorers.rule_judge import RULE_JUDGE_URL, RuleJudgeModel
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 FILTER_WORDS = ("content_filter", "content filter", "content management", "content_policy", "moderation", "safety")
