@@ -81,28 +81,16 @@ FAULTS = {
     "not an object": (always(lambda: web.json_response(["YES"])), "a JSON list"),
     "not JSON": (always(lambda: web.Response(text="<html>YES</html>")), "<html>"),
     "JSON too deep": (always(lambda: web.Response(text="[" * 15_000)), "not JSON"),
-    "huge reply": (
-        always(lambda: web.json_response({"choices": [{"message": {"content": "YES" * 50_000}}]})),
-        "20000 bytes",
-    ),
+    "huge reply": (chat("YES" * 50_000), "20000 bytes"),
     "redirect": (always(lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"})), "HTTP 302"),
 }
 """Name -> what the judge does, and what the error says of it."""
 NO_OUTAGE = {
-    "redirect",
-    "endless 429",
-    "odd Retry-After",
-    "huge reply",
-    "garbage verdict",
-    "both words",
-    "empty verdict",
-    "null verdict",
+    *("redirect", "endless 429", "odd Retry-After", "huge reply"),
+    *("garbage verdict", "both words", "empty verdict", "null verdict"),
 }
 """The set-up is wrong, or a judge answers and gives no verdict, or wants fewer requests: it is not to be brought up."""
-
-
-SHORT = {"timeout_s": 0.25}
-LIMITS: dict[str, dict[str, float]] = {"hanging": SHORT, "slow drip": SHORT}
+LIMITS: dict[str, dict[str, float]] = {"hanging": {"timeout_s": 0.25}, "slow drip": {"timeout_s": 0.25}}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

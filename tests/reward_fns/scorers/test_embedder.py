@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -150,25 +151,19 @@ def always(make: Any) -> Any:
     return behave
 
 
+def rows(make: Any) -> Any:
+    return always(lambda texts: web.json_response({"data": make(texts)}))
+
+
 FAULTS = {
     "hanging": (hang, "no reply"),
     "server errors": (always(lambda texts: web.Response(status=500, text="boom")), "HTTP 500"),
     "not JSON": (always(lambda texts: web.Response(text="<html>")), "<html>"),
     "no data": (always(lambda texts: web.json_response({})), "KeyError"),
-    "one vector too few": (
-        always(lambda texts: web.json_response({"data": vectors_of(texts[1:])})),
-        "one vector for each text",
-    ),
-    "NaN": (
-        always(lambda texts: web.Response(text=f'{{"data": [{", ".join(NAN % n for n in range(len(texts)))}]}}')),
-        "not finite",
-    ),
-    "zeros": (
-        always(lambda texts: web.json_response({"data": [row | {"embedding": [0, 0]} for row in vectors_of(texts)]})),
-        "of another length",
-    ),
+    "one vector too few": (rows(lambda texts: vectors_of(texts[1:])), "one vector for each text"),
+    "NaN": (rows(lambda texts: [row | {"embedding": [math.nan, 1.0]} for row in vectors_of(texts)]), "not finite"),
+    "zeros": (rows(lambda texts: [row | {"embedding": [0, 0]} for row in vectors_of(texts)]), "of another length"),
 }
-NAN = '{"index": %d, "embedding": [NaN, 1.0]}'
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -199,11 +194,9 @@ async def test_an_endpoint_that_dies_at_half_and_comes_back_loses_nothing(fake_e
 async def test_vectors_are_matched_by_their_index_in_any_order_and_form(fake_embedder: Any) -> None:
     """Twelve texts: sorted as text, index 10 would stand before 2."""
 
-    async def shuffle(texts: list[str]) -> web.Response:
-        rows = [row | {"index": str(row["index"])} for row in vectors_of(texts)]
-        return web.json_response({"data": rows[::-1]})
-
-    fake_embedder.behaviour = shuffle
+    fake_embedder.behaviour = rows(
+        lambda texts: [row | {"index": str(row["index"])} for row in vectors_of(texts)][::-1]
+    )
     service = served(fake_embedder.url)
     assert check_no_fault_is_a_similarity(await similarities(service, 12)) == 12
 
@@ -211,12 +204,7 @@ async def test_vectors_are_matched_by_their_index_in_any_order_and_form(fake_emb
 async def test_an_embedder_that_comes_back_with_another_dimension_stops_the_run(fake_embedder: Any) -> None:
     service = served(fake_embedder.url, hold_limit_s=3600)
     await similarities(service, 1)
-
-    async def shorter(texts: list[str]) -> web.Response:
-        rows = [{"index": n, "embedding": [1.0, 0.0]} for n, _ in enumerate(texts)]
-        return web.json_response({"data": rows})
-
-    fake_embedder.behaviour = shorter
+    fake_embedder.behaviour = rows(lambda texts: [row | {"embedding": [1.0, 0.0]} for row in vectors_of(texts)])
     (fault,) = await asyncio.wait_for(similarities(service, 1, first=1), 5)
     assert "2 values and of 8 before" in str(fault)
 

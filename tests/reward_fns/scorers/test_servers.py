@@ -46,12 +46,7 @@ def said(message: str) -> dict[str, Any]:
 
 UNKNOWN = {"structured_outputs": (400, said("Unrecognized request argument supplied: structured_outputs"))}
 REASONING_MODEL = UNKNOWN | {
-    "max_tokens": (
-        400,
-        said(
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
-        ),
-    ),
+    "max_tokens": (400, said("'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")),
     "temperature": (400, said("Unsupported value: 'temperature' does not support 0 with this model.")),
     "logprobs": (403, said("You are not allowed to request logprobs from this model")),
 }
@@ -180,7 +175,7 @@ def reply(content: Any, finish: str = "stop", **message: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "message": {"content": content, **message}, "finish_reason": finish}]}
 
 
-READ = {True: "YES", False: "NO"}
+READ, CUT = {True: "YES", False: "NO"}, "cut at its limit of tokens"
 REPLIES: dict[str, tuple[dict[str, Any], bool | str]] = {
     "`YES`": (reply("YES"), True),
     "`no.`": (reply("no."), False),
@@ -194,11 +189,8 @@ REPLIES: dict[str, tuple[dict[str, Any], bool | str]] = {
         {"choices": [reply("YES")["choices"][0] | {"index": 1}, reply("NO")["choices"][0]]},
         False,
     ),
-    "null, `finish_reason: length`, reasoning": (
-        reply(None, "length", reasoning="The candidate"),
-        "cut at its limit of tokens",
-    ),
-    "`NO`, `finish_reason: length`": (reply("NO", "length"), "cut at its limit of tokens"),
+    "null, `finish_reason: length`, reasoning": (reply(None, "length", reasoning="The candidate"), CUT),
+    "`NO`, `finish_reason: length`": (reply("NO", "length"), CUT),
     "`NO`, `finish_reason: content_filter`": (reply("NO", "content_filter"), "refuses the content"),
     "`NO`, `finish_reason: error`": (reply("NO", "error"), "ended with an error"),
     "`message.refusal`": (reply(None, refusal="I can not help"), "refuses the content"),
