@@ -101,7 +101,8 @@ class SharedScorers:
         return verdict
 
     async def similarity(self, reference: str, candidate: str) -> Similarity:
-        self.near = near = await self._once("similarity", reference, candidate)
+        near: Similarity = await self._once("similarity", reference, candidate)
+        self.near = near
         return near
 
     async def _once(self, what: str, *asked: Any) -> Any:

@@ -94,7 +94,7 @@ def _bind(target: Any, options: Mapping[str, Any], path: str, where: str) -> Cal
     try:
         if not callable(target):
             raise TypeError(f"{type(target).__name__} is no function and no class")
-        call: Callable[..., Any] = target(**options) if inspect.isclass(target) else partial(target, **options)
+        call: Any = target(**options) if inspect.isclass(target) else partial(target, **options)
         signature = inspect.signature(call)  # a TypeError for what can not be called
         signature.bind(None, **({"scorers": None} if "scorers" in signature.parameters else {}))
     except Exception as error:  # the user's class may raise anything when it is made
@@ -102,4 +102,5 @@ def _bind(target: Any, options: Mapping[str, Any], path: str, where: str) -> Cal
             f"{path} does not fit {where}: {error}",
             "It takes (item) or (item, scorers) and every option; an option without a default has to be set.",
         ) from error
-    return call
+    bound: Callable[..., Any] = call
+    return bound
