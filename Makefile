@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-unit test-slow test-engine test-drill lint rooms gpu-lock clean
+.PHONY: help setup demo test test-unit test-slow test-engine test-drill fuzz lint rooms gpu-lock clean
 
 help:
 	@echo "make setup   the environment (.venv), CPU profile"
 	@echo "make demo    a vision-language model learns by medical RL, on two CPU cores"
 	@echo "make test    unit tests, slow ones, then the engine tests (real veRL, Ray, vLLM, FSDP2)"
 	@echo "make test-drill   kill drills and large files, for minutes each; not part of make test"
+	@echo "make fuzz    200 damaged or hostile inputs for each command, counted in a table"
 	@echo "make rooms   the imports between rooms, as a list"
 	@echo "make gpu-lock    recipes/medix/gpu.lock: the GPU profile's releases, resolved anew"
 	@echo "make lint    ruff, mypy, shellcheck"
@@ -38,6 +39,9 @@ test-engine: setup
 
 test-drill: setup
 	$(BIN)/python -m pytest -m drill --timeout 1800
+
+fuzz: setup
+	MEDIX_FUZZ=200 $(BIN)/python -m pytest -s -m slow tests/test_fuzz.py
 
 rooms: setup
 	$(BIN)/python -m pytest -s tests/test_tree.py -k imports_between_rooms
