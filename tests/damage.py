@@ -1,7 +1,8 @@
 """What a foreign or damaged file may look like: damages by format, each from a random generator and a path.
 
 A damage changes one file of a folder. It returns `TOLD` if the format shows that something is wrong (a cut, a broken
-sum, a value of the wrong type), or `OTHER` if the file may be a good one of other content, as after a changed letter.
+sum, a value of the wrong type), `OTHER` if the file may be a good one of other content, as after a changed letter, and
+`ENDLESS` if the format has no end: half of a YAML file may be a good one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-TOLD, OTHER = "told", "other"
+TOLD, OTHER, ENDLESS = "told", "other", "endless"
 Damage = Callable[[Random, Path], str]
 SECRET = "a secret of another folder"
 ELSEWHERE = Path(tempfile.gettempdir()) / f"medix-fuzz-{os.getpid()}.json"
@@ -70,8 +71,14 @@ def _hole(rng: Random, data: bytes) -> bytes:
     return data[:start] + bytes(length) + data[start + length :]
 
 
+def _cut(rng: Random, path: Path) -> str:
+    data = path.read_bytes()
+    path.write_bytes(data[: rng.randrange(len(data) * 9 // 10 or 1)].rstrip()[:-1])
+    return ENDLESS if path.suffix in (".yaml", ".jinja", ".txt") else TOLD
+
+
 BYTES: dict[str, Damage] = {
-    "cut": rewrite(lambda rng, data: data[: rng.randrange(len(data) * 9 // 10 or 1)].rstrip()[:-1]),
+    "cut": _cut,
     "emptied": rewrite(lambda rng, data: b""),
     "zeroed": rewrite(lambda rng, data: bytes(len(data))),
     "a hole of NULs": rewrite(_hole, OTHER),

@@ -50,7 +50,7 @@ from medix_verl.recipe.knobs import KNOBS
 from medix_verl.report.run_folder import load_run
 from medix_verl.report.settings import flatten
 from medix_verl.run_config import compose_config
-from tests.damage import ELSEWHERE, OTHER, PWNED, SECRET, TOLD, Damage, damages_of
+from tests.damage import ELSEWHERE, ENDLESS, OTHER, PWNED, SECRET, TOLD, Damage, damages_of
 from tests.evaluation.conftest import FakeServer
 from tests.medix_verl.export.test_twelve import FURTHER, SHARDS, TWELVE
 from tests.medix_verl.report.conftest import write_synthetic_run
@@ -106,7 +106,7 @@ def verdict(good: Figures, found: Figures, reported: bool, says: str) -> str:
     changed = {key for key in good.keys() | found.keys() if good.get(key) != found.get(key)}
     if not changed:
         return "harmless"
-    if says == OTHER and (len(changed) <= 2 or reported):
+    if says == ENDLESS or (says == OTHER and (len(changed) <= 2 or reported)):
         return "other content"
     return "set aside" if reported and changed <= good.keys() - found.keys() else "wrong"
 
