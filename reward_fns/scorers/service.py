@@ -105,7 +105,7 @@ class ScorerService:
 
     @property
     def judge_faults(self) -> int:
-        """Requests to the judge that failed, or whose reply was no verdict, since the start."""
+        """Requests to the judge that failed, or whose reply was no verdict, since the start; no refused samples."""
         return self._judge.retry.failures if self._judge else 0
 
     def stats(self) -> dict[str, float]:
