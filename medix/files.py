@@ -29,6 +29,10 @@ def shipped(name: str) -> Path:
     return here.parent / name if (here.parent / "setup.py").is_file() else here / "shipped" / name
 
 
+_OF_TAGS = (AttributeError, LookupError, TypeError, ArithmeticError)
+"""What yaml raises beside its own errors: `!!timestamp foo`, `!!bool foo`, `!!int ''`, a key that is a list."""
+
+
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
@@ -138,8 +142,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, *_OF_TAGS) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{path} can not be read: {reason}", "Restore the file, or make it again.") from error
     if isinstance(content, dict):
         return content

@@ -33,10 +33,16 @@ def test_nothing_is_written_through_a_link(write: Callable[[Path], object], tmp_
     [
         "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 30)),
         "a: &a\n  b: *a\n",
+        "a: !!timestamp foo\n",
+        "a: !!bool foo\n",
+        "a: !!int ''\n",
+        "a: !!float x\n",
+        "? [a]\n: b\n",
+        "a: 2026-99-99\n",
     ],
-    ids=["3 to the 29th", "itself"],
+    ids=["3 to the 29th", "itself", "timestamp", "bool", "int", "float", "a list as a key", "a date out of range"],
 )
-def test_aliases_that_grow_without_bound_are_refused(text: str, tmp_path: Path) -> None:
+def test_aliases_that_grow_and_tags_that_do_not_fit_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(DataError, match=r"config.yaml"):
         read_mapping(tmp_path / "config.yaml")
