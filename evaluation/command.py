@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluation.options import Asking, Calibrating, Calls, Folder, Judging, Scoring, takes
+from evaluation.options import Asking, Calibrating, Calls, Folder, Judging, Scoring, command
 from evaluation.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ eval_app = typer.Typer(
 )
 
 
-@eval_app.command()
-@takes(Folder, Asking, Calls)
+@command(eval_app, Folder, Asking, Calls)
 def generate(folder: Folder, asking: Asking, calls: Calls) -> None:
     """Stage 1: ask the questions that have no response yet."""
     asyncio.run(_generate(folder, asking, calls, []))
@@ -32,27 +31,22 @@ async def _generate(folder: Folder, asking: Asking, calls: Calls, judges: Sequen
     from evaluation.backends.endpoint import EndpointBackend
     from evaluation.generate import generate as stage
 
-    options = asking.options(calls)
-    backend = asking.open_backend(options, calls, folder.out)
+    _ = asking.local, asking.template  # A wrong one is told before an endpoint is asked.
+    backend = asking.open_backend(calls, folder.out)
     for judge in judges:
         await judge.check()
     if isinstance(backend, EndpointBackend):  # The others were looked at when they were made.
         await backend.check()
-    counts = await stage(RunFolder(folder.out), backend, options)
+    counts = await stage(RunFolder(folder.out), backend, asking, calls.in_flight)
     typer.echo(
         f"generate: {counts.items} items, {counts.already} already answered, "
         f"{counts.answered} answered, {counts.failed} without a response, {counts.refused} rows of the sources refused"
     )
 
 
-@eval_app.command()
-@takes(Folder, Judging, Calls)
+@command(eval_app, Folder, Judging, Calls)
 def judge(folder: Folder, judging: Judging, calls: Calls) -> None:
     """Stage 2: have the responses judged that no rule is certain of."""
-    _judge(folder, judging, calls)
-
-
-def _judge(folder: Folder, judging: Judging, calls: Calls) -> None:
     from evaluation.judging.stage import judge as stage
 
     counts = asyncio.run(stage(RunFolder(folder.out), judging.judges(calls), judging.rubric, judging.judge_failed_only))
@@ -62,23 +56,16 @@ def _judge(folder: Folder, judging: Judging, calls: Calls) -> None:
     )
 
 
-@eval_app.command()
-@takes(Folder, Scoring)
+@command(eval_app, Folder, Scoring)
 def score(folder: Folder, scoring: Scoring) -> None:
     """Stage 3: figures with intervals, as scores.json, scores.csv and scores.md."""
-    _score(folder, scoring)
-
-
-def _score(folder: Folder, scoring: Scoring) -> None:
     from evaluation.score import markdown
     from evaluation.score import score as stage
 
-    given = scoring.read_prices(), scoring.budget(), scoring.calibration, scoring.metrics()
-    typer.echo(markdown(stage(RunFolder(folder.out), *given)))
+    typer.echo(markdown(stage(RunFolder(folder.out), scoring)))
 
 
-@eval_app.command()
-@takes(Folder)
+@command(eval_app, Folder)
 def report(folder: Folder) -> None:
     """Stage 4: evaluation.html with every item, its image, response, verdicts and reasons."""
     from evaluation.report import write_report
@@ -86,30 +73,26 @@ def report(folder: Folder) -> None:
     typer.echo(f"report: {write_report(RunFolder(folder.out))}")
 
 
-@eval_app.command()
-@takes(Folder, Asking, Judging, Scoring, Calls)
+@command(eval_app, Folder, Asking, Judging, Scoring, Calls)
 def run(folder: Folder, asking: Asking, judging: Judging, scoring: Scoring, calls: Calls) -> None:
     """All four stages. Run again to resume: what is done is not done twice.
 
     The judge, the model and the tasks are looked at before the first question is asked.
     """
     from evaluation.judging.stage import rubrics_of
-    from evaluation.report import write_report
 
     judges = judging.judges(calls)
     scoring.read_prices(), scoring.metrics()
     if not judging.judge_failed_only:
-        tasks = {task.name: task.describe() for task in asking.options(calls).tasks}
-        for options in judges:
-            options.refuse(rubrics_of(tasks, judges, judging.rubric).values())
+        rubrics_of({task.name: task.describe() for task in asking.chosen}, judges, judging.rubric)
         asyncio.run(_generate(folder, asking, calls, judges))
-    _judge(folder, judging, calls)
+    judge(folder, judging, calls)
     try:
-        _score(folder, scoring)
+        score(folder, scoring)
     finally:
         # Over the budget for unscored items the report is what shows why.
         if (folder.out / "scores.json").is_file():
-            typer.echo(f"report: {write_report(RunFolder(folder.out))}")
+            report(folder)
 
 
 @eval_app.command()
@@ -140,23 +123,17 @@ def leaderboard(
     typer.echo(f"leaderboard: {write_leaderboard_zip(RunFolder(out), name, into)}")
 
 
-@eval_app.command()
-@takes(Folder, Judging, Calibrating, Calls)
+@command(eval_app, Folder, Judging, Calibrating, Calls)
 def calibrate(folder: Folder, judging: Judging, calibrating: Calibrating, calls: Calls) -> None:
     """How far a judge can be believed: its verdicts on labelled pairs, by kind of error."""
-    from evaluation.calibrate.ontology import hpo_terms, mesh_terms, ontology_pairs
-    from evaluation.calibrate.pairs import OURS, read_pairs
+    from evaluation.calibrate.ontology import ontology_pairs, read_terms
+    from evaluation.calibrate.stage import OURS, describe, read_pairs
     from evaluation.calibrate.stage import calibrate as stage
-    from evaluation.calibrate.stage import describe
 
-    if calibrating.ontology:
-        file = None if calibrating.ontology == "hpo" else Path(calibrating.ontology)
-        terms = mesh_terms(file) if file is not None and file.suffix == ".bin" else hpo_terms(file)
-        labelled = list(ontology_pairs(terms, calibrating.limit, calibrating.seed))
-    else:
-        labelled = list(read_pairs(calibrating.pairs or OURS))
-    judges = judging.judges(calls)
+    c, judges = calibrating, judging.judges(calls)
+    labelled = list(
+        ontology_pairs(read_terms(c.ontology), c.limit, c.seed) if c.ontology else read_pairs(c.pairs or OURS)
+    )
     for options in judges:
         into = folder.out if len(judges) == 1 else folder.out / options.model.replace("/", "_")
-        rubric = judging.rubric or "verdict"
-        typer.echo(describe(asyncio.run(stage(into, options, rubric, labelled, calibrating.max_unscored))))
+        typer.echo(describe(asyncio.run(stage(into, options, judging.rubric or "verdict", labelled, c.max_unscored))))

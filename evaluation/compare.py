@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from evaluation.item import content_hash
+from evaluation.judging.stage import scored_items
 from evaluation.run_folder import RunFolder
-from evaluation.score import percent
-from evaluation.scored import scored_items
-from evaluation.statistics import average_of_means, compare_paired
+from evaluation.statistics import average_of_means, compare_paired, percent
 from medix.errors import EvaluationError
-
-Scores = dict[tuple[str, str], tuple[float | None, str, str]]
-"""(task, id) -> score, cluster, hash of the question with its reference."""
 
 
 def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
@@ -32,53 +29,45 @@ def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
         raise EvaluationError(
             f"{a.path} and {b.path} can not be compared: {found}.", "Evaluate both on the same tasks and data."
         )
-    by_task: dict[str, tuple[list[float], list[float], list[str]]] = {}
-    left_out = 0
+    by_task: defaultdict[str, list[tuple[float, float, str]]] = defaultdict(list)
     for uid in shared:
         (score_a, cluster, _), (score_b, _, _) = first[uid], second[uid]
-        if score_a is None or score_b is None:
-            left_out += 1
-            continue
-        scores_a, scores_b, clusters = by_task.setdefault(uid[0], ([], [], []))
-        scores_a.append(score_a)
-        scores_b.append(score_b)
-        clusters.append(cluster)
-    differences = [([y - x for x, y in zip(xs, ys, strict=True)], c) for xs, ys, c in by_task.values()]
+        if score_a is not None and score_b is not None:
+            by_task[uid[0]].append((score_a, score_b, cluster))
+    x, y = _settings(a), _settings(b)
+    differences = [([y - x for x, y, _ in pairs], [cluster for *_, cluster in pairs]) for pairs in by_task.values()]
     return {
         "a": _who(a),
         "b": _who(b),
-        "differing_settings": _differing_settings(a, b),
+        # Beside the models a cause of the difference: name -> [A's, B's].
+        "differing_settings": {name: [x.get(name), y.get(name)] for name in {**x, **y} if x.get(name) != y.get(name)},
         "only_in_a": len(first) - len(shared),
         "only_in_b": len(second) - len(shared),
-        "unscored_in_either": left_out,
-        "tasks": {name: _task(*lists) for name, lists in by_task.items()},
+        "unscored_in_either": len(shared) - sum(map(len, by_task.values())),
+        "tasks": {name: _task(pairs) for name, pairs in by_task.items()},
         "average": average_of_means(differences).as_json(),
     }
 
 
-def _scores(folder: RunFolder) -> Scores:
+def _scores(folder: RunFolder) -> dict[tuple[str, str], tuple[float | None, str, str]]:
+    """Return (task, id) -> score, cluster, hash of the question with its reference."""
     return {
-        item.uid: (item.score, item.row["cluster"], content_hash(item.row["question"], item.row["reference"]))
+        item.uid: (item.score, item.row.cluster, content_hash(item.row.question, item.row.reference))
         for item in scored_items(folder)
     }
 
 
-def _task(a: list[float], b: list[float], clusters: list[str]) -> dict[str, Any]:
+def _task(pairs: list[tuple[float, float, str]]) -> dict[str, Any]:
+    a, b, clusters = zip(*pairs, strict=True)
     paired = compare_paired(a, b, clusters)
-    rest = {name: value for name, value in asdict(paired).items() if name != "difference"}
-    return {"mean_a": sum(a) / len(a), "mean_b": sum(b) / len(b), "difference": paired.difference.as_json()} | rest
+    means = {"mean_a": sum(a) / len(a), "mean_b": sum(b) / len(b)}
+    return means | asdict(paired) | {"difference": paired.difference.as_json()}
 
 
 def _who(folder: RunFolder) -> dict[str, Any]:
     settings = folder.settings()
     judges = [judge["model"] for judge in settings.get("judge", {}).get("judges", [])]
     return {"folder": str(folder.path), **settings["generate"]["model"], "judges": judges}
-
-
-def _differing_settings(a: RunFolder, b: RunFolder) -> dict[str, list[Any]]:
-    """Return the settings that differ, beside the models a cause of the difference: name -> [A's, B's]."""
-    x, y = (_settings(folder) for folder in (a, b))
-    return {name: [x.get(name), y.get(name)] for name in {**x, **y} if x.get(name) != y.get(name)}
 
 
 def _settings(folder: RunFolder) -> dict[str, Any]:
@@ -119,9 +108,10 @@ def _short(value: Any) -> str:
 
 
 def _difference(e: Mapping[str, Any]) -> str:
-    if e["low"] is None or e["high"] is None:
-        return f"B - A {100 * e['mean']:+.1f} points" if e["mean"] is not None else "no difference"
-    return f"B - A {100 * e['mean']:+.1f} points (95 %: {100 * e['low']:+.1f} to {100 * e['high']:+.1f})"
+    if e["mean"] is None:
+        return "no difference"
+    between = "" if e["low"] is None else f" (95 %: {100 * e['low']:+.1f} to {100 * e['high']:+.1f})"
+    return f"B - A {100 * e['mean']:+.1f} points{between}"
 
 
 def _p(value: float | None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from itertools import islice
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,6 +16,8 @@ from medix.errors import EvaluationError
 
 T = TypeVar("T")
 R = TypeVar("R")
+FATAL_KINDS = ("connect", "timeout", "busy", "server", "unauthorised", "refused", "malformed")
+"""Failures that, all in a row, mean that the endpoint is not usable."""
 
 
 async def run_bounded(jobs: Iterable[T], work: Callable[[T], Awaitable[R]], width: int) -> AsyncIterator[R]:
@@ -23,11 +26,7 @@ async def run_bounded(jobs: Iterable[T], work: Callable[[T], Awaitable[R]], widt
     running: set[asyncio.Task[R]] = set()
     try:
         while True:
-            while len(running) < width:
-                try:
-                    job = next(source)
-                except StopIteration:
-                    break
+            for job in islice(source, width - len(running)):
                 running.add(asyncio.ensure_future(work(job)))
             if not running:
                 return
@@ -40,43 +39,36 @@ async def run_bounded(jobs: Iterable[T], work: Callable[[T], Awaitable[R]], widt
         await asyncio.gather(*running, return_exceptions=True)
 
 
-class Watch:
+class Watch(Status):
     """Counts outcomes on the terminal, and ends a stage when only failures of the endpoint come back.
 
     A dead endpoint is not asked 50,000 times. Nothing is printed when stderr is not a terminal.
 
     Example:
-        >>> watch = Watch("judge", "judge J", width=4)
-        >>> with watch:
-        ...     watch.note(fatal=False, detail="")
+        >>> with Watch("judge", "judge J", width=4) as watch:
+        ...     watch.note(None)
     """
 
     def __init__(self, stage: str, what: str, width: int) -> None:
-        self.stage, self.what, self.done = stage, what, 0
+        super().__init__(stage, console=Console(stderr=True, quiet=not sys.stderr.isatty()))
+        self._stage, self._what, self._done = stage, what, 0
         self._recent: deque[bool] = deque(maxlen=max(8, 2 * width))
-        self._status = Status(stage, console=Console(stderr=True)) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Watch:
-        if self._status is not None:
-            self._status.start()
+        self.start()
         return self
 
-    def note(self, fatal: bool, detail: str) -> None:
-        """Note one outcome; `fatal` says that it speaks against the endpoint and not against the item.
+    def note(self, error: Mapping[str, str] | None) -> None:
+        """Note one outcome.
 
         Raises:
-            EvaluationError: the last outcomes were all failures of the endpoint.
+            EvaluationError: the last outcomes were all failures of the endpoint, and not of their items.
         """
-        self.done += 1
-        if self._status is not None:
-            self._status.update(f"{self.stage}: {self.done}")
-        self._recent.append(fatal)
-        if len(self._recent) == self._recent.maxlen and all(self._recent):
+        self._done += 1
+        self.update(f"{self._stage}: {self._done}")
+        self._recent.append(error is not None and error["kind"] in FATAL_KINDS)
+        if error and len(self._recent) == self._recent.maxlen and all(self._recent):
             raise EvaluationError(
-                f"{len(self._recent)} failures in a row from {self.what}, the last: {detail[:200]}",
+                f"{len(self._recent)} failures in a row from {self._what}, the last: {error['detail'][:200]}",
                 "Mend it and run the same command again: what is done stays done.",
             )
-
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()

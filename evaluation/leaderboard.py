@@ -14,13 +14,14 @@ import hashlib
 import json
 import re
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from evaluation.prompting import with_options
+from evaluation.judging.stage import ScoredItem, scored_items
 from evaluation.run_folder import RunFolder
-from evaluation.scored import ScoredItem, scored_items
 from medix.errors import EvaluationError
 from medix.files import write_atomically
 
@@ -36,7 +37,7 @@ def write_leaderboard_zip(folder: RunFolder, name: str, out: Path) -> Path:
     """
     generate = folder.settings()["generate"]
     tasks = {task: facts for task, facts in generate["tasks"].items() if "released_name" in facts}
-    items = [item for item in scored_items(folder) if item.row["task"] in tasks]
+    items = [item for item in scored_items(folder) if item.row.task in tasks]
     unscored = sum(item.score is None for item in items)
     refused = sum(sum(facts.get("refused", {}).values()) for facts in tasks.values())
     faults = {
@@ -58,10 +59,11 @@ def write_leaderboard_zip(folder: RunFolder, name: str, out: Path) -> Path:
 
     def fill(part: Path) -> None:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            rows = [_row(item, tasks[item.row["task"]]["released_name"]) for item in items]
-            judged = [row | _evaluation(item) for row, item in zip(rows, items, strict=True)]
-            archive.writestr(f"{name}/{name}.jsonl", _lines(rows))
-            archive.writestr(f"{name}/{name}_eval.jsonl", _lines(judged))
+            rows = [_row(item, tasks[item.row.task]["released_name"]) for item in items]
+            scored = [row | {"evaluation": _evaluation(item)} for row, item in zip(rows, items, strict=True)]
+            for end, lines in (("", rows), ("_eval", scored)):
+                text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines)
+                archive.writestr(f"{name}/{name}{end}.jsonl", text)
             archive.writestr(f"{name}/{name}_score.txt", _scores(name, items))
 
     write_atomically(target, fill)
@@ -70,32 +72,25 @@ def write_leaderboard_zip(folder: RunFolder, name: str, out: Path) -> Path:
 
 def _row(item: ScoredItem, task: str) -> dict[str, Any]:
     row = item.row
-    question = row.get("asked") or with_options(row["question"], row["choices"])
-    passage = "" if row.get("asked") or not row["passage"].strip() else f"{row['passage'].strip()}\n\n"
     return {
-        "id": f"{task}_{row['place']}",
-        "question": passage + question,
-        "answer": row["reference"],
-        "response": row["response"],
-        "answer_idx": row["letter"] or None,
+        "id": f"{task}_{row.place}",
+        "question": row.whole_question,
+        "answer": row.reference,
+        "response": row.response,
+        "answer_idx": row.letter or None,
     }
 
 
 def _evaluation(item: ScoredItem) -> dict[str, Any]:
     # Reports are graded 0 to 5 there, questions 0 or 1.
-    score = (item.score or 0.0) * (5 if item.row["kind"] == "report" else 1)
-    whole = round(score, 4)
-    return {"evaluation": {"score": int(whole) if whole == int(whole) else whole, "decided_by": item.how}}
+    score = round((item.score or 0.0) * (5 if item.row.kind == "report" else 1), 4)
+    return {"score": int(score) if score == int(score) else score, "decided_by": item.how}
 
 
 def _scores(name: str, items: Iterable[ScoredItem]) -> str:
-    by_task: dict[str, list[float]] = {}
+    by_task: defaultdict[str, list[float]] = defaultdict(list)
     for item in items:
-        by_task.setdefault(item.row["task"], []).append(item.score or 0.0)
-    means = {task: sum(scores) / len(scores) for task, scores in by_task.items()}
+        by_task[item.row.task].append(item.score or 0.0)
+    means = {task: fmean(scores) for task, scores in by_task.items()}
     rows = [f"{task}: {100 * mean:.2f} %" for task, mean in means.items()]
-    return "\n".join([f"Model: {name}", *rows, f"Overall: {100 * sum(means.values()) / len(means):.2f} %"]) + "\n"
-
-
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "\n".join([f"Model: {name}", *rows, f"Overall: {100 * fmean(means.values()):.2f} %"]) + "\n"

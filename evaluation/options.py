@@ -5,47 +5,51 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
+from evaluation.backends import Backend, Decoding
+from evaluation.prompting import PromptStyle, find_template
 from medix.errors import ConfigError
 from medix.options import read_options
 
 if TYPE_CHECKING:
-    from evaluation.backends import Backend
-    from evaluation.generate import GenerateOptions
     from evaluation.judging.judge import JudgeOptions
-    from evaluation.score import Budget
+    from evaluation.task import Task
 
 RULE_JUDGE = "rule-judge"
 Texts = list[str] | None
+F = TypeVar("F", bound=Callable[..., None])
 
 
-def takes(*stages: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a typer command the options of these dataclasses; it is called with an instance of each, in order."""
+def command(app: typer.Typer, *stages: type) -> Callable[[F], F]:
+    """Make a function a command with the options of these dataclasses; it is called with an instance of each."""
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        parameters: dict[str, inspect.Parameter] = {}
-        for stage in stages:
-            hints = get_type_hints(stage, include_extras=True)
-            for field in fields(stage):
-                default = inspect.Parameter.empty if field.default is MISSING else field.default
-                parameters[field.name] = inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
-                )
-
-        def command(**values: Any) -> None:
+    def register(function: F) -> F:
+        def run(**values: Any) -> None:
             function(*(stage(**{field.name: values[field.name] for field in fields(stage)}) for stage in stages))
 
-        command.__name__, command.__doc__ = function.__name__, function.__doc__
-        command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
-        command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-        return command
+        hints = {name: hint for stage in stages for name, hint in get_type_hints(stage, include_extras=True).items()}
+        parameters = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=hints[field.name],
+            )
+            for stage in stages
+            for field in fields(stage)
+        ]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        app.command(function.__name__, help=function.__doc__)(run)
+        return function
 
-    return decorate
+    return register
 
 
 def _list_tasks(names: list[str]) -> list[str]:
@@ -76,6 +80,11 @@ class Calls:
     retries: Annotated[int, typer.Option(min=0, help="further tries on 5xx, time-outs and failed connections")] = 4
     model_options: Annotated[str, typer.Option(help=f"of the model's endpoint, {OPTIONS_HELP}")] = "{}"
     judge_options: Annotated[str, typer.Option(help=f"of the judge's endpoint, {OPTIONS_HELP}")] = "{}"
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds for all tries of one call together."""
+        return 3 * self.timeout
 
     def endpoint(self, urls: Texts, key_env: str, of: Literal["model", "judge"]) -> Any:
         """Return the options of an endpoint.
@@ -129,35 +138,44 @@ class Asking:
     data: Annotated[Texts, typer.Option(help="TASK=FOLDER with the task's files; may be repeated")] = None
     batch_size: Annotated[int, typer.Option(min=1, help="transformers only")] = 16
 
-    def options(self, calls: Calls) -> GenerateOptions:
-        """Read the tasks and where their files are.
-
-        Raises:
-            ConfigError: a task is unknown, `--data` is malformed, or there is no such prompt.
-        """
-        from evaluation.backends import Decoding
-        from evaluation.generate import GenerateOptions
-        from evaluation.prompting import find_template
+    @cached_property
+    def chosen(self) -> list[Task]:
+        """The tasks that `tasks` names."""
         from evaluation.task import select_tasks
 
-        names = [name.strip() for part in self.tasks for name in part.split(",") if name.strip()]
-        local = dict(map(_task_folder, self.data or ()))
-        tasks = select_tasks(names)
-        if strangers := set(local) - {task.name for task in tasks}:
-            raise ConfigError(
-                f"--data names {sorted(strangers)[0]!r}, which is not asked.", "Correct --data or --tasks."
-            )
-        return GenerateOptions(
-            tuple(tasks),
-            Decoding(self.max_tokens, self.temperature, seed=self.seed),
-            find_template(self.prompt, self.model),
-            self.limit,
-            local,
-            calls.in_flight,
-            self.protocol == "released",
-        )
+        return select_tasks([name.strip() for part in self.tasks for name in part.split(",") if name.strip()])
 
-    def open_backend(self, options: GenerateOptions, calls: Calls, out: Path) -> Backend:
+    @cached_property
+    def local(self) -> dict[str, Path]:
+        """Task name -> folder with its files."""
+        pairs = [pair.partition("=")[::2] for pair in self.data or ()]
+        for name, folder in pairs:
+            if not folder or not Path(folder).expanduser().exists():
+                raise ConfigError(f"--data {name}={folder} names no folder that exists.", "E.g. slake=/data/slake")
+            if name not in [task.name for task in self.chosen]:
+                raise ConfigError(f"--data names {name!r}, which is not asked.", "Correct --data or --tasks.")
+        return {name: Path(folder).expanduser() for name, folder in pairs}
+
+    @cached_property
+    def template(self) -> str | None:
+        """Text of a training prompt; None puts the bare question."""
+        return find_template(self.prompt, self.model)
+
+    @property
+    def style(self) -> PromptStyle:
+        return "bare" if self.template is None else "training"
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(self.max_tokens, self.temperature, seed=self.seed)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides how a question is put, for `run.json`."""
+        template = {} if self.template is None else {"template": self.template}
+        protocol = {"protocol": self.protocol} if self.protocol == "released" else {}
+        return {"prompt": self.style, "decoding": asdict(self.decoding), **template, **protocol}
+
+    def open_backend(self, calls: Calls, out: Path) -> Backend:
         """Return the backend asked for; nothing is loaded or started before the first question.
 
         Raises:
@@ -174,22 +192,15 @@ class Asking:
         if name == "transformers":
             from evaluation.backends.local import LocalBackend
 
-            return LocalBackend(Path(self.model), options.decoding, self.batch_size)
-        endpoint, deadline_s = calls.endpoint(self.model_url, self.model_key_env, "model"), 3 * calls.timeout
+            return LocalBackend(Path(self.model), self.decoding, self.batch_size)
+        how = calls.endpoint(self.model_url, self.model_key_env, "model"), self.model, self.decoding, calls.deadline_s
         if name == "endpoint":
             from evaluation.backends.endpoint import EndpointBackend
 
-            return EndpointBackend(endpoint, self.model, options.decoding, deadline_s)
+            return EndpointBackend(*how)
         from evaluation.backends.vllm_server import VllmBackend
 
-        return VllmBackend(endpoint, self.model, options.decoding, deadline_s, out / "vllm.log")
-
-
-def _task_folder(pair: str) -> tuple[str, Path]:
-    name, _, folder = pair.partition("=")
-    if not folder or not Path(folder).expanduser().exists():
-        raise ConfigError(f"--data {pair!r} names no folder that exists.", "E.g. --data slake=/data/slake")
-    return name, Path(folder).expanduser()
+        return VllmBackend(*how, out / "vllm.log")
 
 
 @dataclass(frozen=True)
@@ -235,11 +246,11 @@ class Judging:
                 calls.endpoint([url], self.judge_key_env, "judge"),
                 self.votes,
                 self.judge_temperature,
-                deadline_s=3 * calls.timeout,
+                deadline_s=calls.deadline_s,
                 sees_images=self.judge_sees_images,
                 wording=wording,
             )
-            for model, url in zip(models, urls * len(models) if len(urls) == 1 else urls, strict=True)
+            for model, url in zip(models, urls if len(urls) > 1 else urls * len(models), strict=True)
         ]
 
 
@@ -275,11 +286,6 @@ class Scoring:
         for name in names:
             load(name)
         return names
-
-    def budget(self) -> Budget:
-        from evaluation.score import Budget
-
-        return Budget(self.max_unscored, self.max_refused)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation.item import LETTERS, Item
+from evaluation.item import Item
 from medix.prompts import ESCAPED_IMAGE_SLOT, IMAGE_SLOT, TRAINING_PROMPT, load_prompt, render_prompt
 from medix.response import THINKING_CLOSE, parse_response
 
@@ -15,32 +14,15 @@ MODEL_PROMPT = "training_prompt.txt"
 PromptStyle = Literal["bare", "training"]
 
 
-def question_text(item: Item) -> str:
-    """Return passage, question and options as one text, or the wording that the item brings for its protocol."""
-    if item.asked:
-        return item.asked
-    question = with_options(item.question, item.choices)
-    return f"{item.passage.strip()}\n\n{question}" if item.passage.strip() else question
-
-
-def with_options(question: str, choices: Sequence[str]) -> str:
-    """Return the question with its lettered options."""
-    if not choices:
-        return question.strip()
-    options = (f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-    return question.strip() + "\n\nChoices:\n" + "\n".join(options)
-
-
 def render(item: Item, template: str | None) -> str:
     """Return the text of the user's one turn, with a slot for each image.
 
     Args:
         template: text of a training prompt (see `medix.prompts`); None puts the bare question.
     """
-    text = question_text(item)
     if template is not None:
-        return render_prompt(template, text, len(item.images))
-    return IMAGE_SLOT * len(item.images) + text.replace(IMAGE_SLOT, ESCAPED_IMAGE_SLOT)
+        return render_prompt(template, item.whole_question, len(item.images))
+    return IMAGE_SLOT * len(item.images) + item.whole_question.replace(IMAGE_SLOT, ESCAPED_IMAGE_SLOT)
 
 
 def find_template(named: str, model: str) -> str | None:

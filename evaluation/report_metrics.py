@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
-from evaluation.scored import ScoredItem
+from evaluation.judging.stage import ScoredItem
 from evaluation.statistics import clustered_mean
 from medix.errors import ConfigError
 
@@ -51,9 +51,9 @@ def report_metrics(items: Iterable[ScoredItem], names: Sequence[str]) -> dict[st
     packages = {name: load(name) for name in names}
     by_task: dict[str, list[tuple[str, str, str]]] = {}
     for item in items:
-        if item.row["kind"] == "report" and item.decision is not None:
-            texts = (item.decision.answer or "", item.row["reference"], item.row["cluster"])
-            by_task.setdefault(item.row["task"], []).append(texts)
+        if item.row.kind == "report" and item.decision is not None:
+            texts = (item.decision.answer or "", item.row.reference, item.row.cluster)
+            by_task.setdefault(item.row.task, []).append(texts)
     result: dict[str, Any] = {}
     for task, rows in by_task.items():
         candidates, references, clusters = zip(*rows, strict=True)

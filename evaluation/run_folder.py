@@ -10,24 +10,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from io import BytesIO
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Generic, NotRequired, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from evaluation.item import ItemKind
+from evaluation.item import Content, Name
+from evaluation.prompting import PromptStyle
 from medix.errors import EvaluationError
 from medix.files import read_mapping, write_atomically
 from medix.jsonl import JsonLines, JsonlWriter, parse_object
 
 Grade = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
-"""Of a task; file names are made of it."""
 Counts = dict[str, Annotated[int, Field(ge=0)]]
 Error = dict[str, str] | None
+"""`kind` and `detail`."""
 
 
 class TaskSettings(TypedDict):
@@ -53,12 +55,11 @@ class GenerateSettings(TypedDict):
 
 
 class JudgeSettings(TypedDict):
-    """Who judged, by which rubric a task."""
+    """Who judged, by which rubric a task; `versions` has what changes with the wording of a rubric's prompt."""
 
     judges: list[dict[str, Any]]
     rubrics: dict[str, str]
     versions: dict[str, str]
-    """Rubric -> what changes with the wording of its prompt."""
 
 
 class Settings(TypedDict):
@@ -68,27 +69,16 @@ class Settings(TypedDict):
     judge: NotRequired[JudgeSettings]
 
 
-class GenerationRow(TypedDict):
-    """An item with its response, or with the error that it met."""
+@dataclass(frozen=True, kw_only=True)
+class Row(Content):
+    """A line of `generations.jsonl`: a question with its response, or with the error that it met."""
 
     key: str
+    """Content address of all that decides the response."""
     run: str
-    task: Name
-    id: str
-    place: int
-    kind: ItemKind
-    question: str
-    reference: str
-    aliases: list[str]
-    choices: list[str]
-    letter: str
-    passage: str
-    modality: str | None
     cluster: str
-    images: list[Annotated[str, Field(pattern="^[0-9a-f]{16}$")]]
-    points: NotRequired[list[tuple[str, float]]]
-    asked: NotRequired[str]
-    prompt: str
+    images: tuple[Annotated[str, Field(pattern="^[0-9a-f]{16}$")], ...]
+    prompt: PromptStyle
     response: str | None
     finish: str
     usage: Counts
@@ -96,83 +86,87 @@ class GenerationRow(TypedDict):
     error: Error
 
 
-class VoteRow(TypedDict):
-    """One reading by a judge."""
+@dataclass(frozen=True)
+class Vote:
+    """One reading by a judge. `score` is 0 or 1 for questions and criteria, fifths for reports."""
 
     score: Grade
     raw: str
-    dimensions: dict[str, Annotated[float, Field(ge=0, le=5)] | None]
-    why: str
+    dimensions: Mapping[str, Annotated[float, Field(ge=0, le=5)] | None] = field(default_factory=dict)
+    why: str = ""
 
 
-class JudgementRow(TypedDict):
-    """A judge's finding on a response: the score of its votes, or the error."""
+@dataclass(frozen=True)
+class Judgement:
+    """A judge's finding on a case, as `judgements.jsonl` holds it. `score` is None where there is an error."""
 
-    key: str
-    judge: str
     score: Grade | None
-    votes: list[VoteRow]
+    votes: tuple[Vote, ...]
     error: Error
     usage: Counts
     latency_s: float
 
+    @property
+    def reason(self) -> str:
+        """Why there is no score; empty where there is one."""
+        return "" if self.score is not None else (self.error or {}).get("kind", "no score")
 
-class PairRow(TypedDict):
-    """A judge's finding on a labelled pair of a calibration."""
 
-    key: str
-    score: Grade | None
-    error: Error
+R = TypeVar("R")
+_adapter = cache(TypeAdapter)
 
 
 def checked(form: Any, value: Any, path: Path) -> Any:
-    """Hold a value that was read from a file to its form.
+    """Return a value that was read from a file in its form.
 
     Raises:
         EvaluationError: a field is missing, of another type or out of its range; names the file and the field.
     """
     try:
-        TypeAdapter(form).validate_python(value) if isinstance(form, type) else form.validate_python(value)
+        missing = [one.name for one in fields(form) if one.name not in value] if is_dataclass(form) else []
+        if not missing:
+            return _adapter(form).validate_python(value)
+        problem = f"{missing[0]}: field required"
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the row"
-        raise EvaluationError(
-            f"{path} is damaged: {field}: {first['msg'][0].lower()}{first['msg'][1:]}.",
-            "Restore the file from a copy, or remove it and run the stage again.",
-        ) from None
-    return value
+        place = ".".join(str(part) for part in first["loc"]) or "the row"
+        problem = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    raise EvaluationError(
+        f"{path} is damaged: {problem}.", "Restore the file from a copy, or remove it and run the stage again."
+    )
 
 
-class Rows:
+class Rows(Generic[R]):
     """Rows of a JSON-lines file by key; a later row replaces an earlier one of the same key. Rows are only added."""
 
-    def __init__(self, path: Path, form: type) -> None:
-        self.path = path
-        self._form: TypeAdapter[Any] = TypeAdapter(form)
+    def __init__(self, path: Path, form: type[R]) -> None:
+        self.path, self._form = path, form
         self.note: str | None = None
         """What the last reading passed over: half lines and lines that are no JSON."""
 
     @contextmanager
-    def reader(self) -> Iterator[tuple[dict[str, int], Callable[[str], dict[str, Any] | None]]]:
+    def reader(self) -> Iterator[tuple[dict[str, int], Callable[[str], R | None]]]:
         """Give the place of each key's latest row, by first appearance, and a function from a key to that row."""
         lines = JsonLines(self.path)
         places = {str(row["key"]): offset for _, offset, row in lines.with_offsets() if "key" in row}
         self.note = lines.note()
         with self.path.open("rb") if places else BytesIO() as file:
 
-            def read(key: str) -> dict[str, Any] | None:
+            def read(key: str) -> R | None:
                 if key not in places:
                     return None
                 file.seek(places[key])
-                row: dict[str, Any] = checked(self._form, parse_object(file.readline()), self.path)
+                row: R = checked(self._form, parse_object(file.readline()), self.path)
                 return row
 
             yield places, read
 
-    def latest(self) -> Iterator[dict[str, Any]]:
-        """Yield the latest row of each key, one in memory at a time."""
+    def latest(self) -> Iterator[tuple[str, R]]:
+        """Yield each key with its latest row, one in memory at a time."""
         with self.reader() as (places, read):
-            yield from filter(None, map(read, places))
+            for key in places:
+                if (row := read(key)) is not None:
+                    yield key, row
 
     def writer(self) -> JsonlWriter:
         """Open the file for appending; another writer at the same time is refused."""
@@ -184,8 +178,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.generations = Rows(path / "generations.jsonl", GenerationRow)
-        self.judgements = Rows(path / "judgements.jsonl", JudgementRow)
+        self.generations = Rows(path / "generations.jsonl", Row)
+        self.judgements = Rows(path / "judgements.jsonl", Judgement)
         self.refusals = path / "refused.jsonl"
         """One line for each row of a source that could not be made a question."""
         self.images = path / "images"
@@ -202,10 +196,11 @@ class RunFolder:
             raise EvaluationError(
                 f"{self.path} is no run folder: it has no run.json.", "Start with `medix eval generate --out FOLDER`."
             )
-        settings: Settings = checked(Settings, read_mapping(file), file)
-        return settings
+        settings: Any = read_mapping(file)
+        checked(Settings, settings, file)
+        return settings  # type: ignore[no-any-return]
 
-    def current_rows(self) -> Iterator[dict[str, Any]]:
+    def current_rows(self) -> Iterator[Row]:
         """Yield the rows that the finished run asked for, task by task in the order of their sources.
 
         Items that a task no longer has, or that a smaller `--limit` leaves out, stay in the file and are not scored.
@@ -217,33 +212,28 @@ class RunFolder:
         settings = self.settings()["generate"]
         if not settings["complete"]:
             rows = self.generations.latest()
-            yield from (row for row in rows if row["run"] == settings["run"] and row["task"] in settings["tasks"])
+            yield from (row for _, row in rows if row.run == settings["run"] and row.task in settings["tasks"])
             return
+        again = "Run the same `medix eval generate` command again: it asks only what is missing."
         with self.generations.reader() as (places, read):
-            for task in settings["tasks"]:
-                keys = self._asked(task, settings["tasks"][task].get("items", 0))
+            for task, facts in settings["tasks"].items():
+                file, count = self._asked(task), facts.get("items", 0)
+                keys = file.read_text(encoding="utf-8", errors="replace").split() if file.is_file() else []
+                if len(keys) != count:
+                    raise EvaluationError(f"{file} names {len(keys)} items, but {count} were asked.", again)
                 missing = sum(key not in places for key in keys)
                 if missing:
                     note = f" ({self.generations.note})" if self.generations.note else ""
-                    raise EvaluationError(
-                        f"{self.generations.path} lacks {missing} of the {len(keys)} items asked of {task}{note}.",
-                        "Run the same `medix eval generate` command again: it asks only what is missing.",
-                    )
+                    found = f"lacks {missing} of the {count} items asked of {task}{note}"
+                    raise EvaluationError(f"{self.generations.path} {found}.", again)
                 yield from filter(None, map(read, keys))
 
     def note_asked(self, task: str, keys: Iterable[str]) -> None:
         """Remember which items a finished pass over a task consisted of, in order."""
-        write_atomically(self.path / "asked" / f"{task}.txt", "".join(f"{key}\n" for key in keys))
+        write_atomically(self._asked(task), "".join(f"{key}\n" for key in keys))
 
-    def _asked(self, task: str, count: int) -> list[str]:
-        file = self.path / "asked" / f"{task}.txt"
-        keys = file.read_text(encoding="utf-8", errors="replace").split() if file.is_file() else []
-        if len(keys) != count:
-            raise EvaluationError(
-                f"{file} names {len(keys)} items, but {count} were asked.",
-                "Run the same `medix eval generate` command again: it asks only what is missing.",
-            )
-        return keys
+    def _asked(self, task: str) -> Path:
+        return self.path / "asked" / f"{task}.txt"
 
     def update_settings(self, section: str, values: Mapping[str, Any]) -> None:
         """Write one section of `run.json`; the others stay."""
@@ -260,31 +250,28 @@ class RunFolder:
         with JsonlWriter(self.path / "ledger.jsonl") as ledger:
             ledger.append(line)
 
+    def ledger(self, prices: Sequence[float] = ()) -> dict[str, Any]:
+        """Return tokens, seconds and money of the model and of the judges; what was paid for counts once a key.
 
-def ledger(folder: RunFolder, prices: Sequence[float] = ()) -> dict[str, Any]:
-    """Return tokens, seconds and money of the model and of the judges; a row that was paid for counts once a key.
-
-    Args:
-        prices: money for a million tokens into and out of the model, and of the judges; empty states no money.
-    """
-    seconds: Counter[str] = Counter()
-    for _, entry in JsonLines(folder.path / "ledger.jsonl"):
-        seconds[str(entry.get("stage"))] += float(entry.get("seconds") or 0)  # type: ignore[assignment]
-    return {
-        "model": _cost(folder.generations.latest(), prices[:2]),
-        "judges": _cost(folder.judgements.latest(), prices[2:4]),
-        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "prices_per_million": list(prices),
-    }
+        Args:
+            prices: money for a million tokens into and out of the model, and of the judges; empty states no money.
+        """
+        seconds: Counter[str] = Counter()
+        for _, entry in JsonLines(self.path / "ledger.jsonl"):
+            seconds[str(entry.get("stage"))] += float(entry.get("seconds") or 0)  # type: ignore[assignment]
+        return {
+            "model": _cost(self.generations, prices[:2]),
+            "judges": _cost(self.judgements, prices[2:4]),
+            "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+            "prices_per_million": list(prices),
+        }
 
 
-def _cost(rows: Iterable[Mapping[str, Any]], prices: Sequence[float]) -> dict[str, Any]:
-    names = ("prompt_tokens", "completion_tokens")
-    total: dict[str, Any] = {"calls": 0, "call_seconds": 0.0, **dict.fromkeys(names, 0)}
-    for row in rows:
-        total["calls"] += 1
-        total["call_seconds"] = round(total["call_seconds"] + row["latency_s"], 3)
-        for name in names:
-            total[name] += row["usage"].get(name, 0)
-    money = sum(total[name] * price / 1e6 for name, price in zip(names, prices, strict=False))
-    return total | {"money": round(money, 6) if prices else None}
+def _cost(rows: Rows[Row] | Rows[Judgement], prices: Sequence[float]) -> dict[str, Any]:
+    total, seconds, calls = Counter(prompt_tokens=0, completion_tokens=0), 0.0, 0
+    for _, row in rows.latest():
+        calls, seconds = calls + 1, seconds + row.latency_s
+        total.update({name: row.usage.get(name, 0) for name in total})
+    money = sum(count * price / 1e6 for count, price in zip(total.values(), prices, strict=False))
+    cost = {"calls": calls, "call_seconds": round(seconds, 3), **total}
+    return cost | {"money": round(money, 6) if prices else None}

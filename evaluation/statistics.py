@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -193,13 +193,12 @@ def sign_flip_p(differences: Sequence[float], clusters: Sequence[str]) -> float:
     """
     sums, _ = cluster_sums(differences, clusters)
     sums = sums[sums != 0]
-    observed = abs(float(sums.sum())) - 1e-9
-    if len(sums) <= 14:
-        patterns = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))[None, :] & 1
-        return float(np.mean(np.abs((2 * patterns - 1) @ sums) >= observed))
-    rng, draws = np.random.default_rng(0), 20_000
-    flipped = (rng.choice((-1.0, 1.0), size=(draws // 40, len(sums))) @ sums for _ in range(40))
-    return (sum(int((np.abs(part) >= observed).sum()) for part in flipped) + 1) / (draws + 1)
+    if len(sums) < 2:
+        return 1.0  # Both signs of a single cluster are as far from zero.
+    from scipy.stats import permutation_test
+
+    rng, draws = np.random.default_rng(0), {"n_resamples": 20_000, "batch": 500, "vectorized": True}
+    return float(permutation_test((sums,), np.sum, permutation_type="samples", rng=rng, **draws).pvalue)
 
 
 def minimum_detectable_difference(estimate: Estimate, power: float = 0.8) -> float | None:
@@ -214,14 +213,12 @@ def minimum_detectable_difference(estimate: Estimate, power: float = 0.8) -> flo
 
 @dataclass(frozen=True)
 class JudgeErrors:
-    """Counts of a calibration."""
+    """A judge's verdicts on labelled pairs: on those that are right, and on those that are wrong."""
 
     true_yes: int
     positives: int
-    """Labelled pairs that are right; the judge said YES to `true_yes` of them."""
     true_no: int
     negatives: int
-    """Labelled pairs that are wrong; the judge said NO to `true_no` of them."""
 
     @property
     def youden(self) -> float:
@@ -237,41 +234,46 @@ class JudgeErrors:
         return _variance(self.true_yes, self.positives), _variance(self.true_no, self.negatives)
 
 
-@dataclass(frozen=True)
-class Corrected:
-    """The corrected share and its interval; None where the judge is too near chance for either to mean anything."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    se: float | None = None
-
-
 def corrected_mean(
     scores: Sequence[float], judged: Sequence[bool], clusters: Sequence[str], errors: JudgeErrors
-) -> Corrected:
+) -> Estimate:
     """Correct the mean of [n] scores of 0 or 1 for the judge's known errors (Rogan and Gladen, 1978).
 
     A score by the judge counts as (s + specificity - 1) / (sensitivity + specificity - 1), which is right on average;
     the others are certain. The interval (delta method) holds the spread of the items, by cluster, and the uncertainty
-    of the judge's two rates.
+    of the judge's two rates. There is no mean where the judge is too near chance for it to mean anything.
     """
-    if not len(scores) or (any(judged) and not errors.youden):
-        return Corrected(None)
+    plain, by_judge = clustered_mean(scores, clusters), sum(judged)
+    if not len(scores) or (by_judge and not errors.youden):
+        return Estimate(plain.n, plain.clusters, None)
     from scipy.stats import norm
 
-    youden = errors.youden if any(judged) else 1.0
-    shift = errors.true_no / errors.negatives - 1 if any(judged) else 0.0
-    values = [(s + shift) / youden if by_judge else s for s, by_judge in zip(scores, judged, strict=True)]
-    estimate = clustered_mean(values, clusters)
-    mean = sum(values) / len(values)
+    youden = errors.youden if by_judge else 1.0
+    shift = errors.true_no / errors.negatives - 1 if by_judge else 0.0
+    values = [(s + shift) / youden if of_judge else s for s, of_judge in zip(scores, judged, strict=True)]
+    estimate, mean = clustered_mean(values, clusters), sum(values) / len(values)
     spread = estimate.se if estimate.se is not None else math.sqrt(_variance(int(sum(scores)), len(scores))) / youden
     variance = spread**2
-    if any(judged):
-        weight = sum(judged) / len(judged)
-        share = sum(value for value, by_judge in zip(values, judged, strict=True) if by_judge) / sum(judged)
+    if by_judge:
+        share = sum(value for value, of_judge in zip(values, judged, strict=True) if of_judge) / by_judge
         of_sensitivity, of_specificity = errors.variances
-        variance += (weight / youden) ** 2 * (share**2 * of_sensitivity + (1 - share) ** 2 * of_specificity)
+        weight = by_judge / len(judged) / youden
+        variance += weight**2 * (share**2 * of_sensitivity + (1 - share) ** 2 * of_specificity)
     half = float(norm.ppf(0.975)) * math.sqrt(variance)
-    low, value, high = (min(1.0, max(0.0, bound)) for bound in (mean - half, mean, mean + half))
-    return Corrected(value, low, high, math.sqrt(variance))
+    low, mean, high = (min(1.0, max(0.0, bound)) for bound in (mean - half, mean, mean + half))
+    return replace(estimate, mean=mean, low=low, high=high, se=math.sqrt(variance), method="Rogan and Gladen")
+
+
+def percent(value: float | None) -> str:
+    """Return `12.3 %`, or a dash if there is no figure."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Return `10.0 to 14.6 %`, or a dash."""
+    return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def with_interval(e: Mapping[str, Any]) -> str:
+    """Return the mean and the interval of an estimate's JSON form."""
+    return "-" if e["mean"] is None else f"{percent(e['mean'])} ({interval(e['low'], e['high'])})"

@@ -14,8 +14,7 @@ from pydantic import Field
 from data_prep.images import MAX_BYTES, ImagePolicy, prepare_image
 from data_prep.records import ImageRef, Record, Refusal, Unfit
 from data_prep.sources import records
-from evaluation.item import ITEM_KINDS, LETTERS, Item, ItemKind, content_hash
-from evaluation.run_folder import Name
+from evaluation.item import ITEM_KINDS, LETTERS, Item, ItemKind, Name, content_hash
 from medix.errors import ConfigError, DataError
 from medix.files import read_mapping
 from medix.options import Count, CountOrZero, Texts, read_options, suggest

@@ -41,8 +41,6 @@ class Answered:
     latency_s: float = 0.0
     error: dict[str, str] | None = None
     """`kind` and `detail`."""
-    fatal: bool = False
-    """Whether the error speaks against the endpoint, not against the item."""
 
 
 class Backend(Protocol):

@@ -10,14 +10,11 @@ from evaluation.backends import Answered, Decoding, Question
 from evaluation.concurrency import run_bounded
 from evaluation.prompting import content_parts
 from medix.errors import EvaluationError
-from reward_fns.scorers.chat import ChatClient, Message, Sampling, user_message
+from reward_fns.scorers.chat import ChatClient, Message, Sampling, is_overflow, user_message
 from reward_fns.scorers.endpoints import EndpointOptions
 from reward_fns.scorers.retry import EndpointError
 
-OVERFLOW_WORDS = ("context length", "maximum context", "max_model_len", "too long", "input length", "context window")
 IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"II*", "tiff"))
-FATAL_KINDS = ("connect", "timeout", "busy", "server", "unauthorised", "refused", "malformed")
-"""Failures that, all in a row, mean that the endpoint is not usable."""
 
 
 class EndpointBackend:
@@ -48,8 +45,7 @@ class EndpointBackend:
         try:
             reply = await self.client.complete(chat_messages(question), sampling, self.deadline_s)
         except EndpointError as error:
-            failure = describe_failure(error)
-            return Answered(question, None, error=failure, fatal=failure["kind"] in FATAL_KINDS)
+            return Answered(question, None, error=describe_failure(error))
         return Answered(question, reply.text, reply.finish_reason, dict(reply.usage), reply.latency_s)
 
     async def aclose(self) -> None:
@@ -73,13 +69,9 @@ async def check_client(client: ChatClient, options: str) -> None:
 
 def describe_failure(error: EndpointError) -> dict[str, str]:
     """Return kind and detail; a prompt over the model's limit and a refused key are told apart from other refusals."""
-    detail = error.problem
-    kind: str = error.kind
-    if error.status in (401, 403):
-        kind = "unauthorised"
-    elif error.status in (400, 413, 422) and any(word in detail.lower() for word in OVERFLOW_WORDS):
-        kind = "context_overflow"
-    return {"kind": kind, "detail": detail[:300]}
+    refused_key = error.status in (401, 403)
+    kind = "unauthorised" if refused_key else "context_overflow" if is_overflow(error) else error.kind
+    return {"kind": kind, "detail": error.problem[:300]}
 
 
 def chat_messages(question: Question) -> list[Message]:

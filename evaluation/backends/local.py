@@ -7,6 +7,7 @@ import hashlib
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
+from functools import cached_property
 from io import BytesIO
 from itertools import groupby, islice
 from pathlib import Path
@@ -27,7 +28,6 @@ class LocalBackend:
     def __init__(self, folder: Path, decoding: Decoding, batch_size: int = 16) -> None:
         check_folder(folder)
         self.folder, self.decoding, self.batch_size = folder, decoding, batch_size
-        self._loaded: tuple[Any, Any, bool] | None = None
 
     def identity(self) -> dict[str, Any]:
         return {"backend": "transformers", "model": self.folder.name, "fingerprint": folder_fingerprint(self.folder)}
@@ -39,13 +39,13 @@ class LocalBackend:
                     yield answered
 
     async def aclose(self) -> None:
-        self._loaded = None
+        self.__dict__.pop("_loaded", None)
 
     def _answer_batch(self, batch: list[Question]) -> list[Answered]:
         import torch
         from PIL import Image
 
-        processor, model, sees_images = self._load()
+        processor, model, sees_images = self._loaded
         if any(question.item.images for question in batch) and not sees_images:
             raise ConfigError(f"{self.folder} takes no images.", "Choose text tasks, e.g. --tasks llm.")
         start = time.monotonic()
@@ -73,14 +73,39 @@ class LocalBackend:
             answers.append(Answered(question, text, "length" if end is None else "stop", usage, latency_s))
         return answers
 
-    def _load(self) -> tuple[Any, Any, bool]:
-        if self._loaded is None:
-            self._loaded = _load_folder(self.folder)
-            if self.decoding.seed is not None:
-                import torch
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any, bool]:
+        """Processor (or tokenizer), model, and whether the model takes images."""
+        import torch
+        from transformers import (
+            AutoConfig,
+            AutoModelForCausalLM,
+            AutoModelForImageTextToText,
+            AutoProcessor,
+            AutoTokenizer,
+        )
+        from transformers.utils import logging as transformers_logging
 
-                torch.manual_seed(self.decoding.seed)
-        return self._loaded
+        if not sys.stderr.isatty():
+            transformers_logging.disable_progress_bar()
+        folder = self.folder
+        try:
+            sees_images = hasattr(AutoConfig.from_pretrained(folder), "vision_config")
+            auto = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = auto.from_pretrained(folder, dtype="auto").to(device).eval()
+            processor = (AutoProcessor if sees_images else AutoTokenizer).from_pretrained(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"transformers can not load {folder}: {error}", "Use --backend vllm, or export the model again."
+            ) from error
+        tokenizer = getattr(processor, "tokenizer", processor)
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if self.decoding.seed is not None:
+            torch.manual_seed(self.decoding.seed)
+        return processor, model, sees_images
 
 
 def check_folder(folder: Path) -> None:
@@ -89,31 +114,6 @@ def check_folder(folder: Path) -> None:
         run = any(folder.glob("global_step_*")) or (folder / "checkpoints").is_dir() or (folder / "actor").is_dir()
         fix = f"Export it first: medix export {folder} --out my-model" if run else "Correct --model."
         raise ConfigError(f"There is no model (config.json) in {folder}.", fix)
-
-
-def _load_folder(folder: Path) -> tuple[Any, Any, bool]:
-    """Return processor (or tokenizer), model, and whether the model takes images."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    try:
-        sees_images = hasattr(AutoConfig.from_pretrained(folder), "vision_config")
-        auto = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = auto.from_pretrained(folder, dtype="auto").to(device).eval()
-        processor = (AutoProcessor if sees_images else AutoTokenizer).from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"transformers can not load {folder}: {error}", "Use --backend vllm, or export the model again."
-        ) from error
-    tokenizer = getattr(processor, "tokenizer", processor)
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return processor, model, sees_images
 
 
 def _chat_text(processor: Any, question: Question, sees_images: bool) -> str:

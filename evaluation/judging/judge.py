@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from evaluation.backends.endpoint import FATAL_KINDS, check_client, describe_failure
+from evaluation.backends.endpoint import check_client, describe_failure
+from evaluation.concurrency import FATAL_KINDS
 from evaluation.item import content_hash
-from evaluation.judging.rubrics import (
-    Case,
-    JudgeWording,
-    RubricName,
-    Vote,
-    combine,
-    prompt_text,
-    read_vote,
-    rubric_version,
-    sampling,
-)
+from evaluation.judging import rubrics
+from evaluation.judging.rubrics import Case, JudgeWording, RubricName
+from evaluation.run_folder import Judgement, Vote
 from medix.errors import ConfigError
 from reward_fns.clinical_rules.rule_judge import MODEL as RULE_JUDGE
 from reward_fns.clinical_rules.rule_judge import RULE_JUDGE_URL
@@ -64,11 +58,11 @@ class JudgeOptions:
 
     def key(self, rubric: RubricName, case: Case, images: Sequence[str] = ()) -> str:
         """Return the address of a judgement: of the case as shown, the judge's settings and the prompt's wording."""
-        return judgement_key(self.settings(), rubric, rubric_version(rubric, self.wording), case, images)
+        return judgement_key(self.settings(), rubric, rubrics.version(rubric, self.wording), case, images)
 
-    def refuse(self, rubrics: Iterable[RubricName]) -> None:
+    def refuse(self, named: Iterable[RubricName]) -> None:
         """Raise a ConfigError if this is the rule-judge and a rubric needs a language model."""
-        unread = sorted(set(rubrics) - {"verdict", "rubric"})
+        unread = sorted(set(named) - {"verdict", "rubric"})
         if self.model == RULE_JUDGE and unread:
             raise ConfigError(
                 f"The rule-judge compares short answers; it can not grade by the rubric {', '.join(unread)}.",
@@ -97,23 +91,6 @@ def judgement_key(settings: dict[str, Any], rubric: str, version: str, case: Cas
     return content_hash(settings, rubric, version, texts, extra, images if settings["sees_images"] else ())
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """A judge's finding on a case: a score in [0, 1], or None and the reason. A failure is never a score."""
-
-    score: float | None
-    votes: tuple[Vote, ...]
-    error: dict[str, str] | None = None
-    fatal: bool = False
-    usage: dict[str, int] = field(default_factory=dict)
-    latency_s: float = 0.0
-
-    def as_row(self) -> dict[str, Any]:
-        names = ("score", "error", "usage")
-        row = {name: getattr(self, name) for name in names} | {"votes": [asdict(vote) for vote in self.votes]}
-        return row | {"latency_s": round(self.latency_s, 4)}
-
-
 class Judge:
     """Use from one event loop; `await aclose()` at the end."""
 
@@ -122,24 +99,23 @@ class Judge:
         self.client = ChatClient(options.endpoint, options.model, where="--judge-url")
 
     async def judge(self, rubric: RubricName, case: Case, images: Sequence[bytes] = ()) -> Judgement:
-        """Ask for all votes at once, and combine them."""
+        """Ask for all votes at once, and combine them. A failure is never a score."""
         o, asked = self.options, _Asked()
         shown = images if o.sees_images else ()
         if o.wording is not None and rubric.startswith("released"):
-            messages = [*user_message(prompt_text(rubric, case, o.wording), shown)]
-            votes: list[Vote | None] = await self._rounds(rubric, messages, o.wording, asked)
+            messages = user_message(rubrics.prompt_text(rubric, case, o.wording), shown)
+            votes = await self._rounds(rubric, messages, o.wording, asked)
         else:
             criteria = [criterion for criterion, _ in case.points] if rubric == "points" else [""] * o.votes
-            texts = [prompt_text(rubric, case, criterion=criterion) for criterion in criteria]
+            texts = [rubrics.prompt_text(rubric, case, criterion=criterion) for criterion in criteria]
             calls = (self._vote(rubric, user_message(text, shown), n, asked) for n, text in enumerate(texts))
             votes = await asyncio.gather(*calls)
         given = tuple(vote for vote in votes if vote is not None)
-        score = combine(rubric, votes, case.points)
-        if score is not None:
-            return Judgement(score, given, None, False, asked.usage, asked.latency_s)
-        error = asked.errors[0] if asked.errors else {"kind": "tie", "detail": "no majority"}
-        fatal = all(failure["kind"] in FATAL_KINDS for failure in asked.errors)
-        return Judgement(None, given, error, fatal, asked.usage, asked.latency_s)
+        score, error = rubrics.combine(rubric, votes, case.points), None
+        if score is None:
+            # Votes are odd in number, so one is missing. Where not all failed by the endpoint it is not given up.
+            error = min(asked.errors, key=lambda error: error["kind"] in FATAL_KINDS)
+        return Judgement(score, given, error, dict(asked.usage), round(asked.latency_s, 4))
 
     async def _rounds(
         self, rubric: RubricName, messages: list[Message], wording: JudgeWording, asked: _Asked
@@ -153,45 +129,34 @@ class Judge:
         return votes
 
     async def _vote(self, rubric: RubricName, messages: Sequence[Message], number: int, asked: _Asked) -> Vote | None:
-        raw, started = "", asked.latency_s
-        for attempt in range(self.options.tries):
-            try:
-                reply = await self._complete(rubric, messages, number + 1000 * attempt, asked, started)
-            except EndpointError as error:
-                if error.kind == "unusable":
-                    raw = error.found
-                    continue
-                asked.errors.append(describe_failure(error))
-                return None
-            return read_vote(rubric, reply.text)
-        asked.errors.append({"kind": "unparsed", "detail": raw[:300]})
-        return None
+        """Return one vote, or None with the reason in `asked`; a reply that is none is asked for once more.
 
-    async def _complete(
-        self, rubric: RubricName, messages: Sequence[Message], seed: int, asked: _Asked, started: float
-    ) -> ChatReply:
-        """Make one call. The client finds out whether the server can hold the reply to the form, or has to think first.
-
-        Raises:
-            EndpointError: also of kind `unusable`, for a reply that is no vote.
+        The client finds out whether the server can hold the reply to the form, or has to think first.
         """
+        o, started, said = self.options, asked.latency_s, ""
 
-        def read(reply: ChatReply) -> ChatReply:
-            asked.usage = {
-                name: asked.usage.get(name, 0) + reply.usage.get(name, 0) for name in {*asked.usage, *reply.usage}
-            }
+        def read(reply: ChatReply) -> Vote:
+            asked.usage.update(reply.usage)
             asked.latency_s = max(asked.latency_s, started + reply.latency_s)
+            vote = rubrics.read_vote(rubric, reply.text)
             # A reply that was cut off or filtered says something else than the judge would have said.
-            if reply.finish_reason in ("stop", "") and read_vote(rubric, reply.text) is not None:
-                return reply
-            problem = f"The judge's reply is no vote: {reply.text[:300]!r}."
-            fix = "Use a judge that follows the prompt, or raise its tokens."
-            raise EndpointError(problem, fix, "unusable", final=True, found=reply.text[:300])
+            if vote is not None and reply.finish_reason in ("stop", ""):
+                return vote
+            found, fix = reply.text[:300], "Use a judge that follows the prompt, or raise its tokens."
+            raise EndpointError(f"The judge's reply is no vote: {found!r}.", fix, "unusable", final=True, found=found)
 
-        o = self.options
-        how = sampling(rubric, o.sampled_at, seed, o.max_tokens)
-        reply: ChatReply = await self.client.complete(messages, how, o.deadline_s, read)
-        return reply
+        for attempt in range(o.tries):
+            how = rubrics.sampling(rubric, o.sampled_at, number + 1000 * attempt, o.max_tokens)
+            try:
+                vote: Vote = await self.client.complete(messages, how, o.deadline_s, read)
+                return vote
+            except EndpointError as error:
+                if error.kind != "unusable":
+                    asked.errors.append(describe_failure(error))
+                    return None
+                said = error.found
+        asked.errors.append({"kind": "unparsed", "detail": said})
+        return None
 
     async def aclose(self) -> None:
         await self.client.aclose()
@@ -201,6 +166,6 @@ class Judge:
 class _Asked:
     """What the calls for one case cost and met."""
 
-    usage: dict[str, int] = field(default_factory=dict)
+    usage: Counter[str] = field(default_factory=Counter)
     latency_s: float = 0.0
     errors: list[dict[str, str]] = field(default_factory=list)

@@ -5,38 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from evaluation.run_folder import Row, Vote
 from medix.errors import ConfigError
 from medix.files import read_mapping
 from medix.options import Count, read_options
 from reward_fns.scorers.chat import Sampling
 from reward_fns.scorers.judge_prompt import FILLING, load_judge_prompt, neutralise
 from reward_fns.scorers.types import JudgeRequest
-from reward_fns.scorers.verdict import CHOICES, VERDICT_SCHEMA, parse_verdict
+from reward_fns.scorers.verdict import CHOICES, VERDICT_SCHEMA, after_thought, parse_verdict
 
 RubricName = Literal["verdict", "rubric", "report", "points", "released", "released_report"]
 PROMPTS: Final = Path(__file__).resolve().parent.parent / "prompts"
 DIMENSIONS: Final = ("semantic", "reasoning", "context")
 """Semantic correctness, soundness of the reasoning, fit with the image or passage; 0 to 5 each."""
 MAX_FIELD_CHARS: Final = 6000
-_THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-_FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 _PLACEHOLDER = re.compile(r"\{(question|passage|reference|accepted|reasoning|candidate|criterion)\}")
-
-
-@dataclass(frozen=True)
-class Vote:
-    """One reading by a judge. `score` is in [0, 1]: 0 or 1 for questions and criteria, fifths for reports."""
-
-    score: float
-    raw: str
-    dimensions: Mapping[str, float | None] = field(default_factory=dict)
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +40,12 @@ class Case:
     aliases: tuple[str, ...] = ()
     points: tuple[tuple[str, float], ...] = ()
     """Criteria and what each adds, for the rubric `points`."""
+
+    @classmethod
+    def of(cls, row: Row, candidate: str, reasoning: str) -> Case:
+        """Return the case of an item's answer."""
+        texts = row.shown_question, row.shown_reference, candidate, reasoning, row.shown_passage
+        return cls(*texts, row.aliases, row.points)
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ def _shown(text: str) -> str:
 
 
 @cache
-def rubric_version(rubric: RubricName, wording: JudgeWording | None = None) -> str:
+def version(rubric: RubricName, wording: JudgeWording | None = None) -> str:
     """Return what changes with the prompt's wording and how its fields are filled; part of every judgement's key."""
     case = Case("q", "r", "c", "t", "p", ("a",))
     more = f"{wording.again}\n{wording.rounds}" if wording is not None else ""
@@ -135,16 +130,16 @@ def sampling(rubric: RubricName, temperature: float, seed: int | None, max_token
 
 
 def _schema(rubric: RubricName) -> dict[str, Any]:
-    grade: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0, "maximum": 5}
+    grade = {"minimum": 0, "maximum": 5}
     fields: dict[str, Any] = {"why": {"type": "string", "maxLength": 400}}
-    if rubric == "points":
-        fields["met"] = {"type": "boolean"}
-    else:
-        fields = {name: grade for name in DIMENSIONS} | fields
-        if rubric == "rubric":
-            fields["verdict"] = {"type": "string", "enum": list(CHOICES)}
-        else:
-            fields["score"] = {"type": "integer", "minimum": 0, "maximum": 5}
+    if rubric != "points":
+        fields = {name: {"type": ["integer", "null"], **grade} for name in DIMENSIONS} | fields
+    last: dict[str, dict[str, Any]] = {
+        "points": {"met": {"type": "boolean"}},
+        "rubric": {"verdict": {"type": "string", "enum": list(CHOICES)}},
+        "report": {"score": {"type": "integer", **grade}},
+    }
+    fields |= last[rubric]
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
@@ -153,35 +148,30 @@ def read_vote(rubric: RubricName, reply: str) -> Vote | None:
     if rubric == "verdict":
         correct = parse_verdict(reply)
         return None if correct is None else Vote(float(correct), reply)
-    text = _THINKING.sub("", reply).strip()
-    fenced = _FENCE.match(text)
     try:
-        data = json.loads(fenced[1] if fenced else text)
+        data = json.loads(after_thought(reply))
     except (ValueError, RecursionError):
         return None
-    if not isinstance(data, dict):
+    match rubric, data:
+        case _, {"score": bool()}:
+            return None
+        case "rubric", {"verdict": "YES" | "NO" as verdict}:
+            score = float(verdict == "YES")
+        case "points", {"met": bool(met)}:
+            score = float(met)
+        case "released", {"score": 0 | 1 as grade}:
+            return Vote(float(grade), reply)
+        case "report" | "released_report", {"score": int(grade)} if 0 <= grade <= 5:
+            score = grade / 5
+        case _:
+            return None
+    if rubric == "released_report":
+        return Vote(score, reply)
+    grades = {name: data.get(name) for name in DIMENSIONS} if rubric != "points" else {}
+    is_whole = all(grade is None or (type(grade) is int and 0 <= grade <= 5) for grade in grades.values())
+    if not is_whole or not set(data) <= set(_schema(rubric)["properties"]):
         return None
-    if rubric.startswith("released"):
-        top = 1 if rubric == "released" else 5
-        score = data.get("score")
-        return Vote(score / top, reply) if score is not None and _is_grade(score, top) else None
-    expected = set(_schema(rubric)["properties"])
-    if not set(data) <= expected or any(
-        data.get(name) is not None and not _is_grade(data[name]) for name in DIMENSIONS
-    ):
-        return None
-    why = data["why"][:400] if isinstance(data.get("why"), str) else ""
-    if rubric == "points":
-        return Vote(float(data["met"]), reply, {}, why) if isinstance(data.get("met"), bool) else None
-    dimensions = {name: None if data.get(name) is None else float(data[name]) for name in DIMENSIONS}
-    if rubric == "rubric":
-        verdict = data.get("verdict")
-        return Vote(float(verdict == "YES"), reply, dimensions, why) if verdict in CHOICES else None
-    return Vote(float(data["score"]) / 5, reply, dimensions, why) if _is_grade(data.get("score")) else None
-
-
-def _is_grade(value: Any, top: int = 5) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= top
+    return Vote(score, reply, grades, data["why"][:400] if isinstance(data.get("why"), str) else "")
 
 
 def combine(rubric: RubricName, votes: Sequence[Vote | None], points: Sequence[tuple[str, float]] = ()) -> float | None:

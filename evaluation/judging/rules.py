@@ -7,12 +7,12 @@ a reason to be unsure: a denial in whatever language is a word that they do not 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation.item import LETTERS
 from evaluation.prompting import read_response
+from evaluation.run_folder import Row
 from medix.same_answer import answer_key, same_answer
 
 _PAIRS = ("**", "**"), ("*", "*"), ('"', '"'), ("'", "'"), ("`", "`"), ("(", ")"), ("[", "]"), ("$", "$")
@@ -56,25 +56,25 @@ class Decision:
     """The option that was read, for choice questions; several letters where the question has several answers."""
 
 
-def decide(row: Mapping[str, Any], by_rule: bool = True) -> Decision:
+def decide(row: Row, by_rule: bool = True) -> Decision:
     """Return the finding on a generation row that has a response. The same row always gives the same finding.
 
     Args:
         by_rule: False leaves every answer to the judge, as the released protocol does.
     """
-    answer, reasoning, problems = read_response(row["response"], row["prompt"])
+    answer, reasoning, problems = read_response(row.response or "", row.prompt)
     if answer is None:
         # An empty or malformed response is the model's doing, and is wrong.
         return Decision(None, reasoning, problems, False, "no_answer")
     # Of a response that was cut off it is not known how it would have gone on, unless its answer block is whole.
-    cut_off = row["finish"] == "length" and answer == row["response"].strip()
+    cut_off = row.finish == "length" and answer == (row.response or "").strip()
     if by_rule and not cut_off:
-        if row["kind"] == "choice":
-            letter = match_letter(answer, row["choices"], len(row["letter"]))
+        if row.kind == "choice":
+            letter = match_letter(answer, row.choices, len(row.letter))
             if letter is not None:
-                return Decision(answer, reasoning, problems, letter == row["letter"], "letter", letter)
-        elif row["kind"] in ("open", "closed"):
-            wordings = (row["reference"], *row["aliases"])
+                return Decision(answer, reasoning, problems, letter == row.letter, "letter", letter)
+        elif row.kind in ("open", "closed"):
+            wordings = (row.reference, *row.aliases)
             if any(same_answer(unwrap(answer), unwrap(text)) for text in wordings):
                 return Decision(answer, reasoning, problems, True, "exact")
     return Decision(answer, reasoning, problems, None, "judge")

@@ -9,15 +9,15 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 
-from evaluation.run_folder import RunFolder
-from evaluation.score import interval, lines, percent
-from evaluation.scored import ScoredItem, scored_items
+from evaluation.judging.stage import ScoredItem, scored_items
+from evaluation.run_folder import Judgement, RunFolder, Vote
+from evaluation.score import lines
+from evaluation.statistics import interval, percent
 from medix.errors import DataError, EvaluationError
 from medix.files import open_inside, read_mapping, write_atomically
 from medix.pages import environment
@@ -64,21 +64,35 @@ def write_report(folder: RunFolder) -> Path:
 
 def _item(item: ScoredItem) -> dict[str, Any]:
     row, decision = item.row, item.decision
-    scores = {finding.score for finding in item.findings if finding.score is not None}
-    votes_differ = any(len(set(finding.votes)) > 1 for finding in item.findings)
+    scores = {found.score for found in item.findings.values() if found.score is not None}
+    votes_differ = any(len({vote.score for vote in found.votes}) > 1 for found in item.findings.values())
+    names = ("task", "id", "kind", "question", "passage", "choices", "aliases", "images")
     return {
-        **{name: row[name] for name in ("task", "id", "kind", "question", "passage", "choices", "aliases", "images")},
-        "modality": row["modality"] or "",
-        "reference": f"{row['letter']}. {row['reference']}" if row["letter"] else row["reference"],
-        "response": row["response"] or "",
+        **{name: getattr(row, name) for name in names},
+        "modality": row.modality or "",
+        "reference": row.shown_reference,
+        "response": row.response or "",
         "answer": decision.answer if decision else None,
         "reasoning": decision.reasoning if decision else "",
-        "problems": list(decision.problems) if decision else [],
+        "problems": decision.problems if decision else [],
         "score": item.score,
         "how": item.how,
         "reason": item.reason,
-        "disagree": len(scores) > 1 or (votes_differ and row["kind"] != "points"),
-        "findings": [asdict(finding) | {"raw": finding.raw[:2000]} for finding in item.findings],
+        "disagree": len(scores) > 1 or (votes_differ and row.kind != "points"),
+        "findings": [_finding(judge, found) for judge, found in item.findings.items()],
+    }
+
+
+def _finding(judge: str, found: Judgement) -> dict[str, Any]:
+    first = found.votes[0] if found.votes else Vote(0.0, "")
+    return {
+        "judge": judge,
+        "score": found.score,
+        "reason": found.reason,
+        "votes": [vote.score for vote in found.votes],
+        "dimensions": first.dimensions,
+        "why": first.why or (found.error or {}).get("detail", ""),
+        "raw": first.raw[:2000],
     }
 
 
@@ -86,7 +100,7 @@ def _images(folder: RunFolder) -> Iterator[tuple[str, str]]:
     """Yield (name, data address) of each kept thumbnail that the current run shows, once."""
     seen: set[str] = set()
     for row in folder.current_rows():
-        for name in set(row["images"]) - seen:
+        for name in set(row.images) - seen:
             seen.add(name)
             try:
                 with open_inside(folder.images, f"{name}.jpg") as file:

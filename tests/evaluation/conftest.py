@@ -5,88 +5,94 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+
+from evaluation.backends.endpoint import EndpointBackend
+from evaluation.generate import GenerateCounts, generate
+from evaluation.judging.judge import JudgeOptions
+from evaluation.judging.stage import JudgeCounts, judge
+from evaluation.options import Asking
+from evaluation.run_folder import RunFolder
+from reward_fns.scorers.endpoints import EndpointOptions
+from tests.evaluation.layouts import write
 
 Reply = Callable[[str, int], "str | int | None"]
 """(prompt, how often it was asked) -> text, an HTTP status, or None to hang."""
 
 
-class FakeServer:
-    """An OpenAI-compatible endpoint in a thread. `reply` may be exchanged while it runs."""
+class FakeServer(ThreadingHTTPServer):
+    """An OpenAI-compatible endpoint in threads. `reply` may be exchanged while it runs."""
 
-    def __init__(self) -> None:
-        self.reply: Reply = lambda prompt, asked: "yes"
-        self.asked: Counter[str] = Counter()
+    request_queue_size = 128
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.reply, self.asked, self.lock = reply, Counter[str](), threading.Lock()
         self.bodies: list[dict[str, Any]] = []
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-        assert self._ready.wait(5)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        app = web.Application(client_max_size=2**26)
-        app.router.add_post("/v1/chat/completions", self._answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._runner = runner
-        self._ready.set()
-        self._loop.run_forever()
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that has gone."""
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        self.bodies.append(body)
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         content = body["messages"][-1]["content"]
         prompt = content if isinstance(content, str) else json.dumps(content)
-        self.asked[prompt] += 1
-        reply = self.reply(prompt, self.asked[prompt])
+        with self.server.lock:
+            self.server.bodies.append(body)
+            self.server.asked[prompt] += 1
+            reply = self.server.reply(prompt, self.server.asked[prompt])
         if reply is None:
-            await asyncio.sleep(30)
-        if isinstance(reply, int):
-            return web.json_response(
-                {"error": {"message": "over the context length" if reply == 400 else "no"}}, status=reply
-            )
+            time.sleep(30)
+        status = reply if isinstance(reply, int) else 200
         choice = {"message": {"content": reply}, "finish_reason": "stop"}
-        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 2}})
+        answer: Any = {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
+        if status != 200:
+            answer = {"error": {"message": "over the context length" if status == 400 else "no"}}
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
-    def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
+    def log_message(self, *args: Any) -> None: ...
+
+
+def serving(answer: str) -> Iterator[FakeServer]:
+    server = FakeServer(lambda prompt, asked: answer)
+    server.daemon_threads, server.block_on_close = True, False
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
 def fake_server() -> Iterator[FakeServer]:
-    server = FakeServer()
-    yield server
-    server.stop()
+    yield from serving("yes")
 
 
 @pytest.fixture
 def fake_judge() -> Iterator[FakeServer]:
-    server = FakeServer()
-    server.reply = lambda prompt, asked: "YES"
-    yield server
-    server.stop()
+    yield from serving("YES")
 
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
     """A PubMedQA folder of twelve rows in the real schema, two to an abstract; the right answer is always yes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = [
         {
             "pubid": 100 + n,
@@ -97,7 +103,44 @@ def questions(tmp_path: Path) -> Path:
         }
         for n in range(12)
     ]
-    folder = tmp_path / "pubmedqa" / "pqa_labeled"
-    folder.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "train-00000-of-00001.parquet")
-    return folder.parent
+    return write(tmp_path / "pubmedqa", {"pqa_labeled/train-00000-of-00001.parquet": rows})
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """Return a line of `generations.jsonl`: an open question, answered rightly."""
+    base = {
+        "key": "k", "run": "r", "task": "sample", "id": "1", "place": 0, "kind": "open", "question": "What is seen?",
+        "reference": "lung", "aliases": [], "choices": [], "letter": "", "passage": "", "modality": "X_RAY",
+        "cluster": "c", "images": [], "points": [], "asked": "", "prompt": "bare", "response": "lung",
+        "finish": "stop", "usage": {}, "latency_s": 0.1, "error": None,
+    }  # fmt: skip
+    return base | changes
+
+
+def endpoint(url: str, **changes: Any) -> EndpointOptions:
+    settings: dict[str, Any] = {"timeout_s": 0.8, "retries": 1, "backoff_s": 0.01, "max_in_flight": 4} | changes
+    return EndpointOptions(urls=(url,), **settings)
+
+
+def ask(out: Path, questions: Path, url: str, model: str = "fake", **changes: Any) -> GenerateCounts:
+    """Run the generate stage on the twelve questions."""
+    asking = Asking(model, ["pubmedqa"], data=[f"pubmedqa={questions}"], max_tokens=32, **changes)
+    backend = EndpointBackend(endpoint(url), model, asking.decoding, deadline_s=2)
+    return asyncio.run(generate(RunFolder(out), backend, asking, 4))
+
+
+def answered(
+    out: Path, questions: Path, server: FakeServer, reply: str | Reply, model: str = "fake", **changes: Any
+) -> RunFolder:
+    """Return the folder of a run in which the model answered so."""
+    server.reply = reply if callable(reply) else lambda prompt, asked: reply
+    ask(out, questions, server.url, model, **changes)
+    return RunFolder(out)
+
+
+def have_judged(
+    out: Path, url: str, *models: str, failed_only: bool = False, rubric: Any = "verdict", **changes: Any
+) -> JudgeCounts:
+    """Run the judge stage with one judge a model."""
+    judges = [JudgeOptions(m, endpoint(url), **({"deadline_s": 2} | changes)) for m in models or ("fake-judge",)]
+    return asyncio.run(judge(RunFolder(out), judges, rubric, failed_only))

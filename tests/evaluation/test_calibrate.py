@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.calibrate.ontology import hpo_terms, mesh_terms, ontology_pairs
-from evaluation.calibrate.pairs import Pair, read_pairs
-from evaluation.calibrate.stage import calibrate, measure
+from evaluation.calibrate.ontology import ontology_pairs, read_terms
+from evaluation.calibrate.stage import Pair, calibrate, measure, read_pairs
 from evaluation.judging.judge import JudgeOptions
 from medix.errors import DataError, EvaluationError
 from reward_fns.scorers.endpoints import EndpointOptions
@@ -76,7 +75,7 @@ def test_a_users_csv(tmp_path):
 
 def test_terms_of_an_obo_file(tmp_path):
     (tmp_path / "hp.obo").write_text(OBO)
-    terms = hpo_terms(tmp_path / "hp.obo")
+    terms = read_terms(str(tmp_path / "hp.obo"))
     assert set(terms) == {"HP:1", "HP:2", "HP:3"}
     assert terms["HP:2"].synonyms == ["Cardiomegaly"]  # related is not exact
     assert terms["HP:3"].parents == ["HP:1"]
@@ -84,7 +83,7 @@ def test_terms_of_an_obo_file(tmp_path):
 
 def test_terms_of_mesh(tmp_path):
     (tmp_path / "d2026.bin").write_text(MESH)
-    terms = mesh_terms(tmp_path / "d2026.bin")
+    terms = read_terms(str(tmp_path / "d2026.bin"))
     assert terms["D009203"].synonyms == ["Heart Attack"]  # a narrower term is not a synonym
     assert terms["D009203"].parents == terms["D000787"].parents == ["C14.280.647"]
 
@@ -97,7 +96,7 @@ def ontology(n: int) -> str:
 
 def test_pairs_of_an_ontology_are_independent_labelled_and_repeatable(tmp_path):
     (tmp_path / "o.obo").write_text(ontology(200))
-    terms = hpo_terms(tmp_path / "o.obo")
+    terms = read_terms(str(tmp_path / "o.obo"))
     pairs = list(ontology_pairs(terms, 100))
     assert len(pairs) == 100
     assert {pair.kind for pair in pairs} == {"synonym", "sibling", "negation", "laterality", "number"}

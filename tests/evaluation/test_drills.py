@@ -2,62 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation.backends import Decoding
-from evaluation.backends.endpoint import EndpointBackend
-from evaluation.generate import GenerateCounts, GenerateOptions, generate
-from evaluation.judging.judge import JudgeOptions
-from evaluation.judging.stage import JudgeCounts, judge
 from evaluation.run_folder import RunFolder
-from evaluation.score import Budget, score
-from evaluation.task import load_tasks
+from evaluation.score import score
 from medix.errors import ConfigError, EvaluationError, MedixError
-from reward_fns.scorers.endpoints import EndpointOptions
+from tests.evaluation.conftest import answered, ask, have_judged
 
 MEDIX = [sys.executable, "-c", "from medix_verl.cli import main; main()"]
+HELPS = "It surely helps."
+"""No option: a judge has to read it."""
 
 
-def endpoint(url: str, **changes: Any) -> EndpointOptions:
-    settings: dict[str, Any] = {"timeout_s": 0.4, "retries": 1, "backoff_s": 0.01, "max_in_flight": 4} | changes
-    return EndpointOptions(urls=(url,), **settings)
-
-
-def ask(out: Path, questions: Path, url: str, **changes: Any) -> GenerateCounts:
-    backend = EndpointBackend(endpoint(url, **changes), "fake", Decoding(32), deadline_s=2)
-    options = GenerateOptions((load_tasks()["pubmedqa"],), Decoding(32), None, None, {"pubmedqa": questions}, 4)
-    return asyncio.run(generate(RunFolder(out), backend, options))
-
-
-def have_judged(out: Path, url: str, failed_only: bool = False, **changes: Any) -> JudgeCounts:
-    options = JudgeOptions("fake-judge", endpoint(url), **({"deadline_s": 2} | changes))
-    return asyncio.run(judge(RunFolder(out), [options], rubric="verdict", failed_only=failed_only))
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
 
 
 def rows(out: Path, name: str = "generations.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / name).read_text().splitlines() if line.endswith("}")]
 
 
-def test_all_goes_well_and_a_second_call_asks_nothing(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: "A"
-    assert ask(tmp_path / "run", questions, fake_server.url).answered == 12
-    counts = ask(tmp_path / "run", questions, fake_server.url)
-    assert (counts.answered, counts.already) == (0, 12)
-    assert len(fake_server.bodies) == 12
-    result = score(RunFolder(tmp_path / "run"))
-    task = result["tasks"]["pubmedqa"]
+def result(out: Path) -> dict[str, Any]:
+    return score(RunFolder(out))["tasks"]["pubmedqa"]  # type: ignore[no-any-return]
+
+
+def test_all_goes_well_and_a_second_call_asks_nothing(out, questions, fake_server):
+    answered(out, questions, fake_server, "A")
+    counts = ask(out, questions, fake_server.url)
+    assert (counts.answered, counts.already, len(fake_server.bodies)) == (0, 12, 12)
+    task = result(out)
     assert task["estimate"]["mean"] == 1.0
     assert task["estimate"]["clusters"] == 6  # twelve questions on six abstracts
     assert task["letters"]["accuracy_by_letter_alone"] == 1.0
@@ -70,136 +54,99 @@ def test_all_goes_well_and_a_second_call_asks_nothing(tmp_path, questions, fake_
         ("an endless 429", 429, "busy"),
         ("a server error", 500, "server"),
         ("a hang", None, "timeout"),
+        ("garbage", {"not": "text"}, "malformed"),
     ],
 )
-def test_one_item_that_always_fails_is_unscored_and_the_rest_is_done(
-    tmp_path, questions, fake_server, name, reply, kind
-):
-    fake_server.reply = lambda prompt, asked: reply if "treatment 7" in prompt else "A"
-    counts = ask(tmp_path / "run", questions, fake_server.url)
-    assert (counts.answered, counts.failed) == (11, 1), name
+def test_one_item_that_always_fails_is_unscored_and_the_rest_is_done(out, questions, fake_server, name, reply, kind):
+    answered(out, questions, fake_server, lambda prompt, asked: reply if "treatment 7" in prompt else "A")
     with pytest.raises(EvaluationError, match=r"1 of 12 items are unscored \(no response: " + kind):
-        score(RunFolder(tmp_path / "run"), budget=Budget(unscored=0.02))
-    result = json.loads((tmp_path / "run" / "scores.json").read_text())
-    task = result["tasks"]["pubmedqa"]
-    assert task["unscored"] == {f"no response: {kind}": 1}
+        score(RunFolder(out))
+    task = json.loads((out / "scores.json").read_text())["tasks"]["pubmedqa"]
+    assert task["unscored"] == {f"no response: {kind}": 1}, name
     assert (task["scored"], task["estimate"]["mean"]) == (11, 1.0)  # a failure is never a wrong answer
     assert task["bounds"] == [pytest.approx(11 / 12), 1.0]
-    assert "no result" in (tmp_path / "run" / "scores.md").read_text()
+    assert "no result" in (out / "scores.md").read_text()
     fake_server.reply = lambda prompt, asked: "A"
-    assert ask(tmp_path / "run", questions, fake_server.url).answered == 1  # asked again, and only that one
-    assert score(RunFolder(tmp_path / "run"))["unscored"] == 0
+    assert ask(out, questions, fake_server.url).answered == 1  # asked again, and only that one
+    assert result(out)["unscored"] == {}
 
 
-def test_only_what_was_last_asked_for_is_scored(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: "A"
-    ask(tmp_path / "run", questions, fake_server.url)
+def test_only_what_was_last_asked_for_is_scored(out, questions, fake_server):
+    answered(out, questions, fake_server, "A")
     table = questions / "pqa_labeled" / "train-00000-of-00001.parquet"
     pq.write_table(pq.read_table(table).slice(0, 8), table)  # four rows leave the task
-    assert ask(tmp_path / "run", questions, fake_server.url).already == 8
-    assert score(RunFolder(tmp_path / "run"))["items"] == 8
+    assert ask(out, questions, fake_server.url).already == 8
+    assert result(out)["items"] == 8
 
 
-def test_a_passing_429_is_retried_within_the_call(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: 429 if asked == 1 else "A"
-    assert ask(tmp_path / "run", questions, fake_server.url).answered == 12
+def test_a_passing_429_is_retried_within_the_call(out, questions, fake_server):
+    answered(out, questions, fake_server, lambda prompt, asked: 429 if asked == 1 else "A")
     assert set(fake_server.asked.values()) == {2}
 
 
-def test_garbage_from_the_endpoint_is_unscored(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: {"not": "text"} if "treatment 3" in prompt else "A"  # type: ignore
-    counts = ask(tmp_path / "run", questions, fake_server.url)
-    assert (counts.answered, counts.failed) == (11, 1)
-    assert [row["error"]["kind"] for row in rows(tmp_path / "run") if row["error"]] == ["malformed"]
-
-
-def test_a_dead_endpoint_ends_the_stage_and_what_is_done_stays_done(tmp_path, questions, fake_server):
-    asked = Counter()
-
-    def answer(prompt: str, times: int) -> Any:
-        asked[prompt] += 1
-        return "A" if len(asked) <= 3 else 503
-
-    fake_server.reply = answer
+def test_a_dead_endpoint_ends_the_stage_and_what_is_done_stays_done(out, questions, fake_server):
     with pytest.raises(EvaluationError, match="failures in a row"):
-        ask(tmp_path / "run", questions, fake_server.url)
-    done = sum(row["error"] is None for row in rows(tmp_path / "run"))
-    assert done == 3
+        answered(out, questions, fake_server, lambda prompt, times: "A" if len(fake_server.asked) <= 3 else 503)
+    assert sum(row["error"] is None for row in rows(out)) == 3
     with pytest.raises(EvaluationError, match="did not come to its end"):
-        score(RunFolder(tmp_path / "run"))
+        result(out)
     fake_server.reply = lambda prompt, times: "A"
-    counts = ask(tmp_path / "run", questions, fake_server.url)
+    counts = ask(out, questions, fake_server.url)
     assert (counts.already, counts.answered) == (3, 9)
 
 
 def test_a_failed_judgement_is_unscored_and_judge_failed_only_asks_for_it_again(
-    tmp_path, questions, fake_server, fake_judge
+    out, questions, fake_server, fake_judge
 ):
-    fake_server.reply = lambda prompt, asked: "It surely helps."  # no option: a judge has to read it
-    ask(tmp_path / "run", questions, fake_server.url)
+    answered(out, questions, fake_server, HELPS)
     fake_judge.reply = lambda prompt, asked: "perhaps" if "treatment 5" in prompt else "NO"
-    counts = have_judged(tmp_path / "run", fake_judge.url)
+    counts = have_judged(out, fake_judge.url)
     assert (counts.wanted, counts.judged, counts.failed) == (12, 11, 1)
     with pytest.raises(EvaluationError, match="judge: unparsed: 1"):
-        score(RunFolder(tmp_path / "run"))
+        result(out)
     asked_before = len(fake_judge.bodies)
     fake_judge.reply = lambda prompt, asked: "YES"
-    counts = have_judged(tmp_path / "run", fake_judge.url, failed_only=True)
+    counts = have_judged(out, fake_judge.url, failed_only=True)
     assert (counts.judged, len(fake_judge.bodies) - asked_before) == (1, 1)
-    result = score(RunFolder(tmp_path / "run"))
-    assert result["tasks"]["pubmedqa"]["estimate"]["mean"] == pytest.approx(1 / 12, abs=1e-6)
+    assert result(out)["estimate"]["mean"] == pytest.approx(1 / 12, abs=1e-6)
     assert len(fake_server.bodies) == 12  # judging again asked the model nothing
 
 
-def test_votes_are_separate_conversations_and_the_majority_decides(tmp_path, questions, fake_server, fake_judge):
-    fake_server.reply = lambda prompt, asked: "It surely helps."
-    ask(tmp_path / "run", questions, fake_server.url)
+def test_votes_are_separate_conversations_and_the_majority_decides(out, questions, fake_server, fake_judge):
+    answered(out, questions, fake_server, HELPS)
     fake_judge.reply = lambda prompt, asked: "YES" if asked % 3 else "NO"  # two of three
-    have_judged(tmp_path / "run", fake_judge.url, votes=3)
+    have_judged(out, fake_judge.url, votes=3)
     assert len(fake_judge.bodies) == 36
     assert all(len(body["messages"]) == 1 for body in fake_judge.bodies)
     assert len({body["seed"] for body in fake_judge.bodies}) == 3
-    assert score(RunFolder(tmp_path / "run"))["tasks"]["pubmedqa"]["estimate"]["mean"] == 1.0
+    assert result(out)["estimate"]["mean"] == 1.0
 
 
-def test_a_server_that_refuses_constraints_is_asked_without(tmp_path, questions, fake_server, fake_judge):
-    fake_server.reply = lambda prompt, asked: "It surely helps."
-    ask(tmp_path / "run", questions, fake_server.url)
-
-    def answer(prompt: str, asked: int) -> Any:
-        return 422 if "structured_outputs" in fake_judge.bodies[-1] else "YES"
-
-    fake_judge.reply = answer
-    assert have_judged(tmp_path / "run", fake_judge.url).judged == 12
+def test_a_server_that_refuses_constraints_is_asked_without(out, questions, fake_server, fake_judge):
+    answered(out, questions, fake_server, HELPS)
+    fake_judge.reply = lambda prompt, asked: 422 if "structured_outputs" in fake_judge.bodies[-1] else "YES"
+    assert have_judged(out, fake_judge.url).judged == 12
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["generate", "judge"])
-def test_kill_minus_nine_loses_and_repeats_nothing(tmp_path, questions, fake_server, fake_judge, stage):
-    fake_server.reply = lambda prompt, asked: (time.sleep(0.05), "It surely helps.")[1]
+@pytest.mark.parametrize(
+    ("stage", "options", "written"),
+    [
+        ("generate", ["--model", "fake", "--tasks", "pubmedqa"], "generations.jsonl"),
+        ("judge", ["--judge-model", "j", "--rubric", "verdict"], "judgements.jsonl"),
+    ],
+)
+def test_kill_minus_nine_loses_and_repeats_nothing(out, questions, fake_server, fake_judge, stage, options, written):
+    if stage == "generate":
+        options = [*options, "--model-url", fake_server.url, "--data", f"pubmedqa={questions}"]
+    else:
+        answered(out, questions, fake_server, HELPS)
+        options = [*options, "--judge-url", fake_judge.url]
+    fake_server.reply = lambda prompt, asked: (time.sleep(0.05), HELPS)[1]
     fake_judge.reply = lambda prompt, asked: (time.sleep(0.05), "NO")[1]
-    out = tmp_path / "run"
-    common = ["--out", str(out), "--in-flight", "1"]
-    where = [
-        "--model",
-        "fake",
-        "--model-url",
-        fake_server.url,
-        "--tasks",
-        "pubmedqa",
-        "--data",
-        f"pubmedqa={questions}",
-    ]
-    commands = {
-        "generate": [*MEDIX, "eval", "generate", *where, *common],
-        "judge": [*MEDIX, "eval", "judge", "--judge-url", fake_judge.url, "--judge-model", "j", *common],
-    }
-    commands["judge"] += ["--rubric", "verdict"]
-    if stage == "judge":
-        fake_server.reply = lambda prompt, asked: "It surely helps."
-        ask(out, questions, fake_server.url)
-    watched = out / ("generations.jsonl" if stage == "generate" else "judgements.jsonl")
-    child = subprocess.Popen(commands[stage], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [*MEDIX, "eval", stage, *options, "--out", str(out), "--in-flight", "1"]
+    watched = out / written
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 20
     while (not watched.exists() or watched.read_bytes().count(b"\n") < 3) and time.monotonic() < end:
         time.sleep(0.01)
@@ -209,35 +156,56 @@ def test_kill_minus_nine_loses_and_repeats_nothing(tmp_path, questions, fake_ser
         file.write(b'{"key": "half a ro')  # what a killed writer may leave
     kept = watched.read_bytes().count(b"\n")
     assert 3 <= kept < 12
-    finished = subprocess.run(commands[stage], check=True, capture_output=True, text=True)
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
     assert f"{12 - kept} {'answered' if stage == 'generate' else 'judged'}" in finished.stdout
     keys = [row["key"] for row in rows(out, watched.name)]
     assert len(keys) == len(set(keys)) == 12
 
 
-def test_a_full_disk_ends_the_stage_with_a_reason_and_whole_rows(tmp_path, questions, fake_server):
-    """On a tmpfs of 64 KiB where one can be mounted, else under a limit of the file size."""
-    out = tmp_path / "small" / "run"
-    out.parent.mkdir()
-    mounted = not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(out.parent)], capture_output=True
-    ).returncode
-    if not mounted:
+def is_whole(path: Path) -> bool:
+    text = path.read_text()
+    return text.rstrip().endswith("</html>") if path.suffix == ".html" else bool(json.loads(text)["tasks"]["pubmedqa"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "name"), [("score", "scores.json"), ("report", "evaluation.html")])
+def test_a_killed_stage_leaves_whole_results(out, questions, fake_server, fake_judge, stage, name):
+    answered(out, questions, fake_server, HELPS)
+    have_judged(out, fake_judge.url)
+    kept = {rows: (out / rows).read_bytes() for rows in ("generations.jsonl", "judgements.jsonl")}
+    result(out)
+    command = [*MEDIX, "eval", stage, "--out", str(out)]
+    for delay_s in (0.3, 0.6, 0.9, 1.2, 1.5):  # from before the imports are done to about the end of the command
+        (out / name).unlink(missing_ok=True)
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay_s)
+        child.kill()
+        child.wait()
+        assert not (out / name).exists() or is_whole(out / name)
+    if stage == "report":
+        result(out)
+    subprocess.run(command, check=True, capture_output=True)
+    assert is_whole(out / name)
+    assert kept == {rows: (out / rows).read_bytes() for rows in kept}
+
+
+def test_a_full_disk_ends_the_stage_with_a_reason_and_whole_rows(out, questions, fake_server):
+    """On a tmpfs of 64 KiB where one can be mounted."""
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(out)], capture_output=True).returncode:
         pytest.skip("no permission to mount a tmpfs")
     try:
-        fake_server.reply = lambda prompt, asked: "long " * 3000
         with pytest.raises(MedixError, match="No space left"):
-            ask(out, questions, fake_server.url)
+            answered(out, questions, fake_server, "long " * 3000)
         written = rows(out)
         assert 1 <= len(written) < 12
         assert (out / "generations.jsonl").read_bytes().endswith(b"\n")
-        subprocess.run(["mount", "-o", "remount,size=4m", str(out.parent)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=4m", str(out)], check=True)
         assert ask(out, questions, fake_server.url).answered == 12 - len(written)
     finally:
-        subprocess.run(["umount", str(out.parent)], check=True)
+        subprocess.run(["umount", str(out)], check=True)
 
 
-def test_two_writers_of_one_folder_are_refused(tmp_path, questions, fake_server):
-    folder = RunFolder(tmp_path / "run")
-    with folder.generations.writer(), pytest.raises(ConfigError, match="Another process is writing"):
-        ask(tmp_path / "run", questions, fake_server.url)
+def test_two_writers_of_one_folder_are_refused(out, questions, fake_server):
+    with RunFolder(out).generations.writer(), pytest.raises(ConfigError, match="Another process is writing"):
+        ask(out, questions, fake_server.url)

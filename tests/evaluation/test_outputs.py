@@ -6,18 +6,13 @@ import asyncio
 import hashlib
 import json
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from evaluation.backends import Decoding, Question
-from evaluation.backends.endpoint import EndpointBackend, chat_messages
+from evaluation.backends.endpoint import chat_messages
 from evaluation.compare import compare, describe
-from evaluation.generate import GenerateOptions, generate
 from evaluation.item import Item
-from evaluation.judging.judge import JudgeOptions
-from evaluation.judging.stage import judge
 from evaluation.leaderboard import write_leaderboard_zip
 from evaluation.options import Scoring
 from evaluation.prompting import read_response, render
@@ -26,27 +21,14 @@ from evaluation.score import score
 from evaluation.task import load_items, load_tasks, select_tasks
 from medix.errors import ConfigError, EvaluationError
 from medix.prompts import load_prompt
-from reward_fns.scorers.endpoints import EndpointOptions
-
-
-def evaluated(out: Path, questions: Path, url: str, model: str = "fake", **changes: Any) -> RunFolder:
-    folder = RunFolder(out)
-    decoding = Decoding(32, changes.pop("temperature", 0.0))
-    backend = EndpointBackend(EndpointOptions(urls=(url,), retries=0), model, decoding, deadline_s=5)
-    options = GenerateOptions((load_tasks()["pubmedqa"],), decoding, local={"pubmedqa": questions}, width=4, **changes)
-    asyncio.run(generate(folder, backend, options))
-    return folder
-
-
-def one_item(folder: RunFolder) -> dict[str, Any]:
-    return {name: {**task, "items": 1} for name, task in folder.settings()["generate"]["tasks"].items()}
+from tests.evaluation.conftest import answered, have_judged
 
 
 def test_compare_by_hand(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: "B"
-    first = evaluated(tmp_path / "a", questions, fake_server.url)
-    fake_server.reply = lambda prompt, asked: "A" if any(f"treatment {n} " in prompt for n in (0, 1, 2)) else "B"
-    second = evaluated(tmp_path / "b", questions, fake_server.url)
+    first = answered(tmp_path / "a", questions, fake_server, "B")
+    three = ("treatment 0 ", "treatment 1 ", "treatment 2 ")
+    reply = lambda prompt, asked: "A" if any(treatment in prompt for treatment in three) else "B"  # noqa: E731
+    second = answered(tmp_path / "b", questions, fake_server, reply)
     result = compare(first, second)
     task = result["tasks"]["pubmedqa"]
     # Right answers: none and three of twelve. By abstract the differences sum to 2, 1, 0, 0, 0, 0.
@@ -61,7 +43,7 @@ def test_compare_by_hand(tmp_path, questions, fake_server):
 @pytest.mark.parametrize(
     ("name", "changes", "judges", "differing", "left_out"),
     [
-        ("prompt", {"template": load_prompt()}, ("j", "j"), {"prompt", "template"}, None),
+        ("prompt", {"prompt": "training"}, ("j", "j"), {"prompt", "template"}, None),
         ("decoding", {"temperature": 0.5}, ("j", "j"), {"decoding.temperature"}, None),
         ("judge", {}, ("j", "k"), {"judges"}, None),
         ("items", {"limit": 5}, ("j", "j"), {"limit"}, "7 items only in A"),
@@ -71,12 +53,11 @@ def test_compare_by_hand(tmp_path, questions, fake_server):
 def test_what_differs_beside_the_models_is_named(
     tmp_path, questions, fake_server, fake_judge, name, changes, judges, differing, left_out
 ):
-    fake_server.reply = lambda prompt, asked: "<OTHER><thinking>t</thinking><answer>It may well help.</answer>"
-    runs = [evaluated(tmp_path / "a", questions, fake_server.url)]
-    runs.append(evaluated(tmp_path / "b", questions, fake_server.url, "other", **changes))
+    reply = "<OTHER><thinking>t</thinking><answer>It may well help.</answer>"
+    runs = [answered(tmp_path / "a", questions, fake_server, reply)]
+    runs.append(answered(tmp_path / "b", questions, fake_server, reply, "other", **changes))
     for folder, model in zip(runs, judges, strict=True):
-        endpoint = EndpointOptions(urls=(fake_judge.url,), retries=0)
-        asyncio.run(judge(folder, [JudgeOptions(model, endpoint)], rubric="verdict"))
+        have_judged(folder.path, fake_judge.url, model)
     result = compare(*runs)
     assert set(result["differing_settings"]) == differing, name
     text = describe(result)
@@ -86,30 +67,24 @@ def test_what_differs_beside_the_models_is_named(
 
 
 def test_runs_on_other_questions_are_not_compared(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: "B"
-    first = evaluated(tmp_path / "a", questions, fake_server.url)
-    row = next(first.generations.latest())
+    first = answered(tmp_path / "a", questions, fake_server, "B")
+    row = json.loads(first.generations.path.read_text().splitlines()[0])
     other = RunFolder(tmp_path / "b")
-    other.update_settings("generate", first.settings()["generate"])
     other.note_asked("pubmedqa", [row["key"]])
-    other.update_settings("generate", first.settings()["generate"] | {"tasks": one_item(first)})
+    settings = first.settings()["generate"]
+    settings["tasks"]["pubmedqa"]["items"] = 1
+    other.update_settings("generate", settings)
     other.generations.path.write_text(json.dumps({**row, "question": "Something else?"}) + "\n")
     with pytest.raises(EvaluationError, match="asks something else"):
         compare(first, other)
 
 
 def test_the_first_judge_scores_and_the_others_measure_agreement(tmp_path, questions, fake_server, fake_judge):
-    fake_server.reply = lambda prompt, asked: "It may well help."
-    folder = evaluated(tmp_path / "a", questions, fake_server.url)
-
-    def answer(prompt: str, asked: int) -> Any:
-        strict = fake_judge.bodies[-1]["model"] == "strict"
-        return "NO" if strict and "treatment 3 " in prompt else "YES"
-
-    fake_judge.reply = answer
-    endpoint = EndpointOptions(urls=(fake_judge.url,), retries=0)
-    judges = [JudgeOptions("lenient", endpoint), JudgeOptions("strict", endpoint)]
-    asyncio.run(judge(folder, judges, rubric="verdict"))
+    folder = answered(tmp_path / "a", questions, fake_server, "It may well help.")
+    fake_judge.reply = lambda prompt, asked: (
+        "NO" if fake_judge.bodies[-1]["model"] == "strict" and "treatment 3 " in prompt else "YES"
+    )
+    have_judged(folder.path, fake_judge.url, "lenient", "strict")
     result = score(folder)
     assert result["tasks"]["pubmedqa"]["estimate"]["mean"] == 1.0
     agreement = result["agreement"]["questions"]
@@ -119,9 +94,8 @@ def test_the_first_judge_scores_and_the_others_measure_agreement(tmp_path, quest
 
 
 def test_ledger_counts_tokens_and_money(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: "A"
-    folder = evaluated(tmp_path / "a", questions, fake_server.url)
-    ledger = score(folder, [1.0, 10.0])["ledger"]
+    folder = answered(tmp_path / "a", questions, fake_server, "A")
+    ledger = score(folder, Scoring(prices="1,10"))["ledger"]
     assert (ledger["model"]["prompt_tokens"], ledger["model"]["completion_tokens"]) == (120, 24)
     assert ledger["model"]["money"] == pytest.approx((120 * 1 + 24 * 10) / 1e6)
     assert ledger["judges"]["money"] is None
@@ -149,8 +123,8 @@ def scored_as_released(archive: zipfile.ZipFile, name: str) -> dict[str, float]:
 
 
 def test_leaderboard_zip_by_the_released_rules(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: "A" if "treatment 0 " in prompt else "B"
-    folder = evaluated(tmp_path / "a", questions, fake_server.url)
+    reply = lambda prompt, asked: "A" if "treatment 0 " in prompt else "B"  # noqa: E731
+    folder = answered(tmp_path / "a", questions, fake_server, reply)
     rows_file = folder.generations.path  # as if what was asked first had been answered last
     rows_file.write_text("".join(reversed(rows_file.read_text().splitlines(keepends=True))))
     target = write_leaderboard_zip(folder, "My-Model 8B", tmp_path)
@@ -169,8 +143,7 @@ def test_leaderboard_zip_by_the_released_rules(tmp_path, questions, fake_server)
 
 
 def test_mmmu_and_the_released_names_of_tasks(tmp_path, questions, fake_server):
-    fake_server.reply = lambda prompt, asked: "A"
-    folder = evaluated(tmp_path / "a", questions, fake_server.url)
+    folder = answered(tmp_path / "a", questions, fake_server, "A")
     settings = folder.settings()["generate"]
     assert {task.describe()["released_name"] for task in select_tasks(["vlm"]) if "paper" in task.groups} == {
         "slake_vqa", "rad_vqa", "path_vqa", "pmc_vqa", "pmc_vqa_hard", "mimic_cxr_report_generation"
@@ -192,8 +165,7 @@ def test_mmmu_and_the_released_names_of_tasks(tmp_path, questions, fake_server):
 def test_an_unfinished_evaluation_makes_no_leaderboard_zip(
     tmp_path, questions, fake_server, name, reply, changes, found
 ):
-    fake_server.reply = lambda prompt, asked: reply
-    folder = evaluated(tmp_path / "a", questions, fake_server.url, **changes)
+    folder = answered(tmp_path / "a", questions, fake_server, reply, **changes)
     with pytest.raises(EvaluationError, match=found):
         write_leaderboard_zip(folder, "m", tmp_path)
 

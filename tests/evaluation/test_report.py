@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 from data_prep.records import Unfit
 from evaluation.generate import keep_thumbnail
+from evaluation.options import Scoring
 from evaluation.report import write_report
 from evaluation.run_folder import RunFolder
-from evaluation.score import Budget, score
+from evaluation.score import score
 from medix.errors import EvaluationError
 from medix.pages import json_block
+from tests.evaluation.conftest import row
+from tests.evaluation.layouts import png
 
 HOSTILE = "</script><script>window.harmed=1</script><img src=x onerror='window.harmed=1'>\u2028<!--"
 PICTURE = "0123456789abcdef"
@@ -26,22 +26,6 @@ CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-
-
-def picture(shade: int) -> bytes:
-    buffer = BytesIO()
-    Image.new("RGB", (60, 40), (shade, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def row(number: int, **changes: Any) -> dict[str, Any]:
-    base = {
-        "key": f"k{number}", "run": "r", "task": "sample", "id": f"item-{number}", "place": number, "kind": "open",
-        "question": f"What is seen in {number}?", "reference": "lung", "aliases": [], "choices": [], "letter": "",
-        "passage": "", "modality": "X_RAY", "cluster": f"c{number}", "images": [], "prompt": "bare",
-        "response": "lung", "finish": "stop", "usage": {}, "latency_s": 0.1, "error": None, "time": 0,
-    }  # fmt: skip
-    return base | changes
 
 
 @pytest.fixture
@@ -54,15 +38,17 @@ def folder(tmp_path: Path) -> RunFolder:
     run.update_settings("generate", generate | {"decoding": {}, "complete": True})
     run.note_asked("sample", [f"k{number}" for number in range(49)])
     run.note_asked("other", ["k49"])
-    keep_thumbnail(run.images, PICTURE, picture(200))
+    keep_thumbnail(run.images, PICTURE, png(200, 40))
     with run.generations.writer() as writer:
         for number in range(47):
-            writer.append(row(number))
-        writer.append(row(47, response=HOSTILE, question=HOSTILE, images=[PICTURE], modality="CT_SCAN", id=HOSTILE))
-        writer.append(row(48, response="", modality=None))
+            writer.append(row(key=f"k{number}", id=f"item-{number}", question=f"What is seen in {number}?"))
+        writer.append(
+            row(key="k47", response=HOSTILE, question=HOSTILE, images=[PICTURE], modality="CT_SCAN", id=HOSTILE)
+        )
+        writer.append(row(key="k48", response="", modality=None))
         choice = {"kind": "choice", "choices": ["lung", "liver"], "letter": "A", "task": "other", "response": "B"}
-        writer.append(row(49, **choice))
-    score(run, budget=Budget(unscored=0.1, refused=0.1))
+        writer.append(row(key="k49", **choice))
+    score(run, Scoring(max_unscored=0.1, max_refused=0.1))
     return run
 
 
@@ -128,7 +114,7 @@ def test_in_a_browser(folder, tmp_path):
         size = page.evaluate(
             "(i => [i.complete, i.naturalWidth, i.naturalHeight])(document.querySelector('article img'))"
         )
-        assert size == [True, 60, 40]
+        assert size == [True, 40, 40]
         page.select_option("#verdict", "")
         page.select_option("#modality", "")
         page.fill("#text", "seen in 12?")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.judging.rubrics import Case, Vote, combine, prompt_text, read_vote, rubric_version
+from evaluation.judging.rubrics import Case, combine, prompt_text, read_vote, version
+from evaluation.run_folder import Vote
 
 GOOD = {"semantic": 5, "reasoning": None, "context": 3, "why": "same finding", "verdict": "YES"}
 
@@ -72,7 +73,7 @@ def test_a_placeholder_in_data_is_not_filled():
 
 
 def test_every_rubric_has_its_version():
-    assert len({rubric_version(rubric) for rubric in ("verdict", "rubric", "report")}) == 3
+    assert len({version(rubric) for rubric in ("verdict", "rubric", "report")}) == 3
 
 
 POINTS = (("right", 7.0), ("kind", 3.0), ("frightens", -5.0))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.judging.rules import decide, match_letter
+from evaluation.run_folder import Row
+from tests.evaluation.conftest import row
 
 CHOICES = ("pneumonia", "pleural effusion", "effusion", "no finding")
 
@@ -83,26 +87,25 @@ def test_several_right_letters(answer, letters):
     assert match_letter(answer, CHOICES, wanted=2) == letters
 
 
-def row(response: str, reference: str, **changes: object) -> dict[str, object]:
-    base = {"response": response, "prompt": "bare", "finish": "stop", "kind": "open", "reference": reference}
-    return base | {"aliases": [], "choices": [], "letter": ""} | changes
+def said(response: str, reference: str, **changes: Any) -> Row:
+    return Row(**row(response=response, reference=reference, **changes))
 
 
 @pytest.mark.parametrize(
     ("name", "given", "how"),
     [
-        ("the same words", row("**Liver**.", "liver"), "exact"),
-        ("an alias", row("Hepar", "liver", aliases=["hepar"]), "exact"),
-        ("a point in front is part of a number", row(".5 mg", "5 mg"), "judge"),
-        ("a star that means something", row("T2", "T2*"), "judge"),
-        ("a power", row("102 cells", "10\u00b2 cells"), "judge"),
-        ("case of a unit", row("5 MV", "5 mV"), "judge"),
-        ("other words", row("the liver", "liver"), "judge"),
-        ("reasoning that never closes", row("<think>It may be the liver", "liver", finish="length"), "no_answer"),
-        ("cut off in the open", row("liver", "liver", finish="length"), "judge"),
-        ("an answer block before the cut", row("<answer>liver</answer> and", "liver", finish="length"), "exact"),
-        ("nothing", row("  ", "liver"), "no_answer"),
-        ("a report", row("Clear.", "Clear.", kind="report"), "judge"),
+        ("the same words", said("**Liver**.", "liver"), "exact"),
+        ("an alias", said("Hepar", "liver", aliases=("hepar",)), "exact"),
+        ("a point in front is part of a number", said(".5 mg", "5 mg"), "judge"),
+        ("a star that means something", said("T2", "T2*"), "judge"),
+        ("a power", said("102 cells", "10\u00b2 cells"), "judge"),
+        ("case of a unit", said("5 MV", "5 mV"), "judge"),
+        ("other words", said("the liver", "liver"), "judge"),
+        ("reasoning that never closes", said("<think>It may be the liver", "liver", finish="length"), "no_answer"),
+        ("cut off in the open", said("liver", "liver", finish="length"), "judge"),
+        ("an answer block before the cut", said("<answer>liver</answer> and", "liver", finish="length"), "exact"),
+        ("nothing", said("  ", "liver"), "no_answer"),
+        ("a report", said("Clear.", "Clear.", kind="report"), "judge"),
     ],
 )
 def test_decide(name, given, how):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,9 @@ import pytest
 
 from data_prep.records import Refusal
 from evaluation.item import Item
-from evaluation.prompting import question_text
 from evaluation.task import describe_tasks, load_items, load_tasks, select_tasks
 from medix.errors import ConfigError
-from tests.evaluation.layouts import medmcqa, parquet, png, write_layout
+from tests.evaluation.layouts import png, write, write_layout
 
 TASKS = load_tasks()
 TRUE_FALSE = "\nChoices:\nA. True\nB. False\nC. maybe"
@@ -106,9 +106,9 @@ def test_items_of_the_real_layout(tmp_path, task, ids, kinds, references, letter
 def test_more_of_single_sets(tmp_path):
     first, second, _ = loaded("mmlu_anatomy", tmp_path / "mmlu")
     assert second.id == f"{first.id}-2"  # a true duplicate of the source stays an item of its own
-    assert question_text(first) == "Q?\n\nChoices:\nA. w\nB. x\nC. y\nD. z"
+    assert first.whole_question == "Q?\n\nChoices:\nA. w\nB. x\nC. y\nD. z"
     yes, no, _ = loaded("pubmedqa", tmp_path / "pubmedqa")
-    assert question_text(yes) == "BACKGROUND: Why.\nRESULTS: What.\n\nDoes it, 0?\n\nChoices:\nA. yes\nB. no\nC. maybe"
+    assert yes.whole_question == "BACKGROUND: Why.\nRESULTS: What.\n\nDoes it, 0?\n\nChoices:\nA. yes\nB. no\nC. maybe"
     assert yes.cluster == no.cluster  # the same abstract
     one, two, three = loaded("path_vqa", tmp_path / "path")
     assert one.cluster == two.cluster != three.cluster
@@ -125,11 +125,7 @@ def test_more_of_single_sets(tmp_path):
 @pytest.mark.parametrize(
     ("task", "asked", "reference"),
     [
-        (
-            "pubmedqa",
-            f"Contexts:\nWhy.\n\nQuestion:\nDoes it, 0?\n{TRUE_FALSE}",
-            "yes. It does.",
-        ),
+        ("pubmedqa", f"Contexts:\nWhy.\n\nQuestion:\nDoes it, 0?\n{TRUE_FALSE}", "yes. It does."),
         ("mimic_cxr_report_generation", "Generate a detailed report based on the scan.", None),
         ("mimic_cxr_report_summarization", "Write a short summary of the following report.\n\nReport:\nClear.:", None),
         ("vqa_rad", "Is it?", "Yes"),
@@ -137,22 +133,22 @@ def test_more_of_single_sets(tmp_path):
 )
 def test_the_released_wording(tmp_path, task, asked, reference):
     item = loaded(task, tmp_path, released=True)[0]
-    assert question_text(item) == asked
+    assert item.whole_question == asked
     assert reference is None or item.reference == reference
     assert all(image.startswith(b"\xff\xd8\xff") for image in item.images)  # JPEG
 
 
 def test_rows_that_are_no_question_are_refused_with_their_reason(tmp_path):
-    medmcqa(tmp_path)
+    write_layout("medmcqa", tmp_path)
     row = {"id": "m3", "question": "Q?", "opa": "w", "opb": "x", "opc": "y", "opd": "z", "cop": -1, "exp": None}
-    parquet(tmp_path / "data" / "validation-00001-of-00002.parquet", [row])
+    write(tmp_path, {"data/validation-00001-of-00002.parquet": [row]})
     *_, last = load_items(TASKS["medmcqa"], tmp_path)
     assert isinstance(last, Refusal)
     assert last.reason == "no_answer"
 
 
 def test_a_table_without_its_columns_is_refused_as_a_whole(tmp_path):
-    parquet(tmp_path / "anatomy" / "test-00000-of-00001.parquet", [{"question": "Q?"}])
+    write(tmp_path, {"anatomy/test-00000-of-00001.parquet": [{"question": "Q?"}]})
     with pytest.raises(ConfigError, match="no known question and answer columns"):
         list(load_items(TASKS["mmlu_anatomy"], tmp_path))
     with pytest.raises(ConfigError, match="no files at"):
@@ -167,41 +163,23 @@ def test_the_sample_task_is_the_committed_set():
     assert len({item.id for item in items if isinstance(item, Item)}) == len(items)
 
 
-OWN = """
-name: ward_questions
-source: "csv:{folder}/rows.csv?image=scan&question=ask&answer=truth"
-splits: [test]
-kind: {kind}
-judging: verdict
-clusters: patient
-summary: Questions of our own.
-"""
+OWN = {"name": "ward_questions", "splits": "test", "judging": "verdict", "clusters": "patient", "summary": "Our own."}
 
 
-def own_task(folder: Path, kind: str = '""', **changes: str) -> Path:
-    (folder / "a.png").write_bytes(png(20))
-    (folder / "rows.csv").write_text(
-        "ask,truth,scan,patient,split\n"
-        "What is it?,lung,a.png,p1,test\nIs it?,yes,a.png,p1,test\nNo?,no,a.png,p2,train\n"
-    )
-    file = folder / "my_task.yaml"
-    content = OWN.format(folder=folder, kind=kind)
-    for name, value in changes.items():
-        content += f"{name}: {value}\n"
-    file.write_text(content)
-    return file
+def own_task(folder: Path, **changes: str) -> str:
+    rows = "What is it?,lung,a.png,p1,test\nIs it?,yes,a.png,p1,test\nNo?,no,a.png,p2,train\n"
+    fields = OWN | {"source": f"csv:{folder}/rows.csv?image=scan&question=ask&answer=truth"} | changes
+    task = "".join(f"{name}: {json.dumps(value)}\n" for name, value in fields.items())
+    table = "ask,truth,scan,patient,split\n" + rows
+    return str(write(folder, {"a.png": png(20), "rows.csv": table, "my_task.yaml": task}) / "my_task.yaml")
 
 
 def test_a_task_file_of_ones_own(tmp_path):
-    (task,) = select_tasks([str(own_task(tmp_path))])
-    items = list(load_items(task))
-    found = [(item.kind, item.reference, item.cluster) for item in items]
-    assert found == [
-        ("open", "lung", "p1"),
-        ("closed", "yes", "p1"),
-    ]
+    (task,) = select_tasks([own_task(tmp_path)])
+    found = [(item.kind, item.reference, item.cluster) for item in load_items(task)]
+    assert found == [("open", "lung", "p1"), ("closed", "yes", "p1")]
     assert (task.rubric, task.describe()["group"]) == ("verdict", "own")
-    (task,) = select_tasks([str(own_task(tmp_path, "report"))])
+    (task,) = select_tasks([own_task(tmp_path, kind="report")])
     assert {item.kind for item in load_items(task)} == {"report"}
 
 
@@ -210,13 +188,10 @@ def test_a_task_file_of_ones_own(tmp_path):
     [
         ("unknown field", {"sauce": "x"}, "There is no option my_task.yaml.sauce. Fix: Did you mean 'source'"),
         ("wrong kind", {"kind": "essay"}, "my_task.yaml.kind"),
-        ("name that is a path", {"name": '"../x"'}, "my_task.yaml.name"),
+        ("name that is a path", {"name": "../x"}, "my_task.yaml.name"),
     ],
 )
 def test_a_malformed_task_file_is_refused(tmp_path, name, changes, message):
-    file = own_task(tmp_path)
-    lines = [line for line in file.read_text().splitlines() if line.partition(":")[0] not in changes]
-    file.write_text("\n".join([*lines, *(f"{key}: {value}" for key, value in changes.items())]))
     with pytest.raises(ConfigError) as caught:
-        select_tasks([str(file)])
+        select_tasks([own_task(tmp_path, **changes)])
     assert message in str(caught.value), name
