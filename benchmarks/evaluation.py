@@ -1,6 +1,6 @@
 """Throughput and memory of the evaluation: the stage that `medix eval generate` uses, against a mock server.
 
-    python benchmarks/evaluation.py
+    python -m benchmarks.evaluation
 
 Thumbnails and rows are written to disk, as in an evaluation. The server waits a fixed time for each request, so its own
 limit is requests in flight / that time. Memory is what one process grows by while so many items go through.
@@ -8,7 +8,6 @@ limit is requests in flight / that time. Memory is what one process grows by whi
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import subprocess
@@ -19,26 +18,22 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 from unittest import mock
 
-import psutil
+import typer
 from PIL import Image
 
-# This file has the name of the package that it measures: its own folder must not be searched for it.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-
-from benchmarks.mock_judge import running  # noqa: E402
-from evaluation.backends import Answered, Decoding, Question  # noqa: E402
-from evaluation.backends.endpoint import EndpointBackend  # noqa: E402
-from evaluation.concurrency import run_bounded  # noqa: E402
-from evaluation.generate import GenerateOptions, generate  # noqa: E402
-from evaluation.item import Item  # noqa: E402
-from evaluation.run_folder import RunFolder  # noqa: E402
-from evaluation.task import Task  # noqa: E402
-from reward_fns.scorers.endpoints import EndpointOptions  # noqa: E402
-
-TASK = Task("benchmark", "sample", "synthetic items")
+from benchmarks.mock_judge import running
+from evaluation.backends import Answered, Decoding, Question
+from evaluation.backends.endpoint import EndpointBackend
+from evaluation.concurrency import run_bounded
+from evaluation.generate import generate
+from evaluation.item import Item
+from evaluation.options import Asking
+from evaluation.run_folder import RunFolder
+from reward_fns.scorers.endpoints import EndpointOptions
 
 
 @cache
@@ -52,23 +47,21 @@ def pictures() -> list[bytes]:
     return made
 
 
-def items(count: int, process: psutil.Process | None = None, peak: list[int] | None = None) -> Iterator[Item]:
-    """Yield synthetic items, each with image bytes of its own; note the resident memory on the way."""
+def items(count: int) -> Iterator[Item]:
+    """Yield synthetic items, each with image bytes of its own."""
     shown = pictures()
     for number in range(count):
-        if process is not None and peak is not None and number % max(1, count // 50) == 0:
-            peak.append(process.memory_info().rss)
         image = bytes(bytearray(shown[number % len(shown)]))
-        yield Item("benchmark", str(number), f"Question {number}?", "yes", images=(image,))
+        yield Item("sample", str(number), f"Question {number}?", "yes", images=(image,))
 
 
-def seconds(backend: Any, made: Iterable[Item], count: int, width: int) -> float:
-    """Return the seconds of the whole stage, rows and thumbnails on disk included."""
-    options, _ = GenerateOptions((TASK,), width=width), pictures()
-    loaded = mock.patch("evaluation.generate.load_items", side_effect=[items(1), iter(made)])
+def seconds(backend: Any, count: int, width: int) -> float:
+    """Return the seconds of the whole stage on `count` items, rows and thumbnails on disk included."""
+    pictures()
+    loaded = mock.patch("evaluation.generate.load_items", side_effect=[items(1), items(count)])
     with tempfile.TemporaryDirectory() as folder, loaded:
         start = time.perf_counter()
-        counts = asyncio.run(generate(RunFolder(Path(folder)), backend, options))
+        counts = asyncio.run(generate(RunFolder(Path(folder)), backend, Asking("synthetic", ["sample"]), width))
         taken = time.perf_counter() - start
     assert counts.answered == count, counts
     return taken
@@ -93,28 +86,26 @@ class InstantBackend:
 
 def memory_growth(count: int) -> float:
     """Return by how many MiB this process grows while `count` items go through."""
-    process = psutil.Process()
-    seconds(InstantBackend(), items(20), 20, 64)
-    before, peak = process.memory_info().rss, [0]
-    seconds(InstantBackend(), items(count, process, peak), count, 64)
-    return round((max(*peak, process.memory_info().rss) - before) / 2**20, 1)
+    peaks = []
+    for passed in (20, count):
+        seconds(InstantBackend(), passed, 64)
+        peaks.append(getrusage(RUSAGE_SELF).ru_maxrss / 1024)
+    return round(peaks[1] - peaks[0], 1)
+
+
+def main(width: int = 16, wait_ms: float = 50, count: int = 800, memory: str = "100,5000,50000", grow: int = 0) -> None:
+    """Measure with `width` requests in flight to a server that takes `wait_ms`; `memory` are numbers of items."""
+    if grow:
+        print(memory_growth(grow))
+        return
+    with running(wait_ms) as url:
+        endpoint = EndpointBackend(EndpointOptions(urls=(url,), max_in_flight=width), "mock", Decoding(), 600)
+        per_s = count / seconds(endpoint, count, width)
+    command = [sys.executable, "-m", "benchmarks.evaluation", "--grow"]
+    growth = {n: float(subprocess.check_output([*command, n])) for n in memory.split(",")}
+    limit = width / (wait_ms / 1000)
+    print(json.dumps({"per_s": round(per_s, 1), "server_limit_per_s": limit, "memory_growth_mib": growth}, indent=2))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=16, help="requests in flight")
-    parser.add_argument("--wait-ms", type=float, default=50, help="milliseconds the server takes for a request")
-    parser.add_argument("--count", type=int, default=800, help="samples of the throughput")
-    parser.add_argument("--memory", type=int, nargs="*", default=[100, 5000, 50_000], help="items for the memory")
-    parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
-    o = parser.parse_args()
-    if o.grow is not None:
-        print(memory_growth(o.grow))
-        sys.exit()
-    with running(o.wait_ms) as url:
-        endpoint = EndpointBackend(EndpointOptions(urls=(url,), max_in_flight=o.width), "mock", Decoding(), 600)
-        per_s = o.count / seconds(endpoint, items(o.count), o.count, o.width)
-    command = [sys.executable, __file__, "--grow"]
-    growth = {n: float(subprocess.check_output([*command, str(n)])) for n in o.memory}
-    limit = o.width / (o.wait_ms / 1000)
-    print(json.dumps({"per_s": round(per_s, 1), "server_limit_per_s": limit, "memory_growth_mib": growth}, indent=2))
+    typer.run(main)

@@ -10,7 +10,6 @@ Figures of one run may be compared with each other, not with those of another ma
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -20,7 +19,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import typer
 
 
 def save_rank(actor: Path, rank: int, ranks: int, layers: int, like: Path) -> None:
@@ -72,39 +73,37 @@ def measure(command: list[str], cwd: str, weights: int) -> dict[str, Any]:
     return {"seconds": round(time.monotonic() - started, 1), "weights_bytes": weights, "ratio": ratio}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=15, help="of 35 million parameters each")
-    parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--only", choices=("ours", "old", "verl"))
-    parser.add_argument(
-        "--like", type=Path, default=Path("outputs/demo/tiny-vlm"), help="folder for tokenizer and so on"
-    )
-    parser.add_argument("--old", type=Path, help="checkout of an older medix, with its .venv")
-    given = parser.parse_args()
-    here, like = str(Path(__file__).resolve().parents[1]), given.like.resolve()
+def main(
+    layers: int = 15,
+    ranks: int = 2,
+    only: Literal["ours", "old", "verl"] | None = None,
+    like: Path = Path("outputs/demo/tiny-vlm"),
+    old: Path | None = None,
+) -> None:
+    """Measure; a layer has 35 million parameters, `like` lends its tokenizer, `old` is a checkout with its .venv."""
+    here, like = str(Path(__file__).resolve().parents[1]), like.resolve()
     with tempfile.TemporaryDirectory() as name:
         actor = Path(name) / "global_step_1" / "actor"
         shutil.copytree(like, actor / "huggingface", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-        for rank in range(given.ranks):
-            one = multiprocessing.Process(target=save_rank, args=(actor, rank, given.ranks, given.layers, like))
+        for rank in range(ranks):
+            one = multiprocessing.Process(target=save_rank, args=(actor, rank, ranks, layers, like))
             one.start()
             one.join()
-        (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": given.ranks}))
+        (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": ranks}))
         options = ["export", str(actor), "--base", str(like), "--dtype", "fp32", "--out"]
         merge = ["-m", "verl.model_merger", "merge", "--backend", "fsdp", "--local_dir", str(actor), "--target_dir"]
         runs = {"medix export": ("ours", here, [str(Path(sys.executable).with_name("medix")), *options])}
         runs["verl merger, bfloat16"] = ("verl", here, [sys.executable, *merge])
-        if given.old:
-            runs["older medix export"] = ("old", str(given.old), [f"{given.old}/.venv/bin/medix", *options])
+        if old:
+            runs["older medix export"] = ("old", str(old), [f"{old}/.venv/bin/medix", *options])
         found: dict[str, Any] = {}
         weights = sum(path.stat().st_size for path in actor.glob("model_*.pt"))
         for label, (kind, cwd, command) in runs.items():
-            if given.only in (None, kind):
+            if only in (None, kind):
                 found[label] = measure([*command, str(Path(name) / kind)], cwd, weights)
                 shutil.rmtree(Path(name) / kind)
         print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,11 +1,10 @@
 """A judge that says YES after a set time, made to be faster than any client, so that the client is what is measured.
 
-python benchmarks/mock_judge.py --latency-ms 50      # the first line on stdout is its port
+python benchmarks/mock_judge.py 50      # the first line on stdout is its port
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import subprocess
@@ -37,7 +36,8 @@ class Protocol(asyncio.Protocol):
             asyncio.get_running_loop().call_later(Protocol.latency_s, self.transport.write, _REPLY)
 
 
-async def main() -> None:
+async def serve(latency_s: float) -> None:
+    Protocol.latency_s = latency_s
     server = await asyncio.get_running_loop().create_server(Protocol, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -46,7 +46,7 @@ async def main() -> None:
 @contextlib.contextmanager
 def running(latency_ms: float) -> Iterator[str]:
     """Give the base URL of a mock judge in a process of its own."""
-    command = [sys.executable, str(Path(__file__)), "--latency-ms", str(latency_ms)]
+    command = [sys.executable, str(Path(__file__)), str(latency_ms)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
@@ -54,8 +54,5 @@ def running(latency_ms: float) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latency-ms", type=float, default=50.0)
-    Protocol.latency_s = parser.parse_args().latency_ms / 1000
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+        asyncio.run(serve(float(sys.argv[1]) / 1000))

