@@ -1,18 +1,15 @@
-"""Data preparation, measured: rows a second and memory, of this checkout and of others in the same run, and a kill.
+"""Data preparation, measured: seconds and memory, of this checkout and of others in the same run.
 
-    python benchmarks/data.py --rows 2000                       # speed, memory, SIGKILL at half, same bytes
-    python benchmarks/data.py --rows 2000 --beside /old/checkout # the same rows through another checkout as well
+    python benchmarks/data.py --rows 2000 --beside /old/checkout
 
 Prints one JSON object. Figures of one run may be compared with each other, not with those of another machine or day.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -49,20 +46,14 @@ def write_rows(folder: Path, rows: int, side: int) -> Path:
     return folder
 
 
-def start(checkout: Path, source: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
-    """Start `medix prepare` of a checkout."""
-    command = ["prepare", f"jsonl:{source}", "--out", str(out), "--workers", str(workers)]
-    command_room = "medix_verl" if (checkout / "medix_verl").is_dir() else "medix"
-    program = f"from {command_room}.cli import main; main()"
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", program, *command], stdout=subprocess.DEVNULL, env=environment, cwd=checkout
-    )
-
-
 def measure(checkout: Path, source: Path, out: Path, workers: int) -> dict[str, Any]:
     """Return the seconds, CPU seconds and peak memory (MiB, with the workers) of one preparation."""
-    began, process = time.perf_counter(), start(checkout, source, out, workers)
+    command = ["prepare", f"jsonl:{source}", "--out", str(out), "--workers", str(workers)]
+    program = f"from {'medix_verl' if (checkout / 'medix_verl').is_dir() else 'medix'}.cli import main; main()"
+    environment, began = {**os.environ, "PYTHONPATH": str(checkout)}, time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", program, *command], stdout=subprocess.DEVNULL, env=environment, cwd=checkout
+    )
     watched, peak, cpu = psutil.Process(process.pid), 0.0, 0.0
     while process.poll() is None:
         try:
@@ -78,26 +69,6 @@ def measure(checkout: Path, source: Path, out: Path, workers: int) -> dict[str, 
     return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "memory_mib": round(peak)}
 
 
-def killed_at_half(source: Path, out: Path, workers: int, shards: int) -> int:
-    """Kill a preparation once half of its shards are finished, run it again, return the finished shards made again."""
-    process = start(HERE, source, out, workers)
-    while len(list((out / ".work").glob("*.json"))) < shards // 2 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(2)  # workers see that their parent is gone and leave
-    before = {path: path.stat().st_mtime_ns for path in (out / ".work").glob("*.json")}
-    again, redone = start(HERE, source, out, workers), set[Path]()
-    while again.poll() is None:
-        redone |= {path for path, stamp in before.items() if path.exists() and path.stat().st_mtime_ns != stamp}
-        time.sleep(0.2)
-    return len(redone)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()}
-
-
 def main(rows: int = 2000, side: int = 256, workers: int = 2, beside: list[Path] | None = None) -> None:
     """Measure; images have `side` x `side` pixels, `beside` are other checkouts to measure in the same run."""
     work = Path(tempfile.mkdtemp())
@@ -105,8 +76,6 @@ def main(rows: int = 2000, side: int = 256, workers: int = 2, beside: list[Path]
     found: dict[str, Any] = {"rows": rows, "side": side, "workers": workers}
     for checkout in (HERE, *(beside or ())):
         found[str(checkout)] = measure(checkout, source, work / f"out{len(found)}", workers)
-    redone = killed_at_half(source, work / "killed", workers, -(-rows // 256))
-    found |= {"finished_shards_made_again": redone, "same_bytes": digests(work / "out3") == digests(work / "killed")}
     print(json.dumps(found, indent=2))
 
 
