@@ -10,7 +10,7 @@ from evaluation.backends import Answered, Decoding, Question
 from evaluation.concurrency import run_bounded
 from evaluation.prompting import content_parts
 from medix.errors import EvaluationError
-from reward_fns.scorers.chat import ChatClient, Message, Sampling, is_overflow, user_message
+from reward_fns.scorers.chat import OVERFLOW_WORDS, ChatClient, Message, Sampling, user_message
 from reward_fns.scorers.endpoints import EndpointOptions
 from reward_fns.scorers.retry import EndpointError
 
@@ -69,9 +69,12 @@ async def check_client(client: ChatClient, options: str) -> None:
 
 def describe_failure(error: EndpointError) -> dict[str, str]:
     """Return kind and detail; a prompt over the model's limit and a refused key are told apart from other refusals."""
-    refused_key = error.status in (401, 403)
-    kind = "unauthorised" if refused_key else "context_overflow" if is_overflow(error) else error.kind
-    return {"kind": kind, "detail": error.problem[:300]}
+    detail, kind = error.problem, str(error.kind)
+    if error.status in (401, 403):
+        kind = "unauthorised"
+    elif error.status in (400, 413, 422) and any(words in detail.lower() for words in OVERFLOW_WORDS):
+        kind = "context_overflow"
+    return {"kind": kind, "detail": detail[:300]}
 
 
 def chat_messages(question: Question) -> list[Message]:
