@@ -36,8 +36,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from data_prep.shards import run_shards
+from evaluation.judging.stage import scored_items
 from evaluation.run_folder import RunFolder
-from evaluation.scored import scored_items
 from medix.errors import ExportError
 from medix.files import shipped
 from medix.prompts import load_prompt
@@ -223,7 +223,7 @@ def evaluate(folder: Path, target: Path) -> tuple[Figures, bool]:
         medix("eval", "report", "--out", run.path)
         medix("eval", "compare", run.path, folder / "b")
         assert not leaks((run.path / "evaluation.html").read_text()), "a foreign file is in the page"
-    figures = {item.uid: (item.row["reference"], item.score) for item in scored_items(run) if item.score is not None}
+    figures = {item.uid: (item.row.reference, item.score) for item in scored_items(run) if item.score is not None}
     return figures, bool(re.search(r"Unscored: [1-9]|Refused rows: [1-9]|passed over|half written", said))
 
 

@@ -32,12 +32,19 @@ class FakeServer(ThreadingHTTPServer):
 
     request_queue_size = 128
 
-    def __init__(self, reply: Reply) -> None:
+    block_on_close = False
+
+    def __init__(self, answer: str = "yes") -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.reply, self.asked, self.lock = reply, Counter[str](), threading.Lock()
+        self.reply: Reply = lambda prompt, asked: answer
+        self.asked, self.lock = Counter[str](), threading.Lock()
         self.bodies: list[dict[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that has gone."""
@@ -73,11 +80,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serving(answer: str) -> Iterator[FakeServer]:
-    server = FakeServer(lambda prompt, asked: answer)
-    server.daemon_threads, server.block_on_close = True, False
+    server = FakeServer(answer)
     yield server
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 @pytest.fixture
