@@ -29,8 +29,8 @@ def shipped(name: str) -> Path:
     return here.parent / name if (here.parent / "setup.py").is_file() else here / "shipped" / name
 
 
-_OF_TAGS = (AttributeError, LookupError, TypeError, ArithmeticError)
-"""What yaml raises beside its own errors: `!!timestamp foo`, `!!bool foo`, `!!int ''`, a key that is a list."""
+YAML_FAULTS = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError, ArithmeticError)
+"""What yaml raises: its own errors, and others for `!!timestamp foo`, `!!bool foo`, `!!int ''`, a list as a key."""
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -142,7 +142,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, *_OF_TAGS) as error:
+    except (OSError, *YAML_FAULTS) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{path} can not be read: {reason}", "Restore the file, or make it again.") from error
     if isinstance(content, dict):

@@ -17,7 +17,7 @@ from typing import Any, Final
 import yaml
 
 from medix.errors import MedixError
-from medix.files import lookup, mapping_inside, open_inside, write_atomically
+from medix.files import YAML_FAULTS, lookup, mapping_inside, open_inside, write_atomically
 from medix.prompts import load_prompt, render_prompt
 from medix_verl.export.checkpoint import RECORD, BaseModel, find_base
 from medix_verl.report.run_folder import evaluated
@@ -137,7 +137,7 @@ def _evaluation(run_dir: Path | None) -> list[tuple[Any, ...]]:
 
 def _licence_of(base: BaseModel) -> str | None:
     """Return the licence in the front matter of the base model's own card."""
-    with contextlib.suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
+    with contextlib.suppress(OSError, *YAML_FAULTS):
         if base.folder is not None:
             text = (base.folder / CARD).read_text(encoding="utf-8", errors="replace")
             fields = _mapping(yaml.safe_load(text.split("\n---", 1)[0].removeprefix("---")))

@@ -88,6 +88,13 @@ def test_what_is_absent_is_left_out_and_said(tmp_path: Path) -> None:
     assert (tmp_path / "training_prompt.txt").read_text().strip() == load_prompt()
 
 
+@pytest.mark.parametrize("licence", ["!!bool foo", "!!timestamp foo", "["])
+def test_a_base_models_card_that_is_no_yaml_costs_its_licence_only(licence: str, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    assert "# first" in card_of(tmp_path / "out", write_run(tmp_path / "first"), BaseModel("a/b", tmp_path / "base"))
+
+
 def test_an_evaluation_enters_the_card_afterwards(tmp_path: Path) -> None:
     card_of(tmp_path / "out", None)
     (tmp_path / "out/export.json").write_text('{"step": 7}')
