@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,25 +61,24 @@ HOUNSFIELD = np.array([[0, 924, 1064, 1204, 3000]], dtype=np.int16)
 CT = {"RescaleSlope": 1, "RescaleIntercept": -1024}
 
 
-def test_the_header_s_window_is_applied_to_rescaled_values() -> None:
+SOFT = {"WindowCenter": 40, "WindowWidth": 280} | CT
+GREYS: dict[str, tuple[np.ndarray, dict[str, Any], DicomView, list[int]]] = {
     # HU -1024, -100, 40, 180, 1976; window 40 +- 140 runs from -100 to 179: 0, 0, 140/279 * 255 = 128, 255, 255.
-    assert grey(make(HOUNSFIELD, WindowCenter=40, WindowWidth=280, **CT)) == [0, 0, 128, 255, 255]
-
-
-def test_a_window_of_one_s_own_goes_before_the_header_s() -> None:
+    "the header's window, on rescaled values": (HOUNSFIELD, SOFT, VIEW, [0, 0, 128, 255, 255]),
     # 1000 +- 1000: from 0 to 1999; HU 40 and 180 are 40/1999 * 255 = 5.1 and 23.0, 1976 is 252.1.
-    own = DicomView(window=(1000.0, 2000.0))
-    assert grey(make(HOUNSFIELD, WindowCenter=40, WindowWidth=280, **CT), own) == [0, 0, 5, 23, 252]
+    "one's own window goes first": (HOUNSFIELD, SOFT, DicomView(window=(1000.0, 2000.0)), [0, 0, 5, 23, 252]),
+    "no window: the range of the pixels, padding left out": (
+        np.array([[-2000, 0, 50, 100]], dtype=np.int16), {"PixelPaddingValue": -2000}, VIEW, [0, 0, 128, 255]
+    ),
+    "MONOCHROME1 is inverted": (
+        np.array([[0, 100, 200]], np.uint16), {"PhotometricInterpretation": "MONOCHROME1"}, VIEW, [255, 128, 0]
+    ),
+}  # fmt: skip
 
 
-def test_without_a_window_the_range_is_that_of_the_pixels_padding_left_out() -> None:
-    pixels = np.array([[-2000, 0, 50, 100]], dtype=np.int16)
-    assert grey(make(pixels, PixelPaddingValue=-2000)) == [0, 0, 128, 255]
-
-
-def test_monochrome1_is_inverted() -> None:
-    pixels = np.array([[0, 100, 200]], dtype=np.uint16)
-    assert grey(make(pixels, PhotometricInterpretation="MONOCHROME1")) == [255, 128, 0]
+@pytest.mark.parametrize(("pixels", "header", "view", "shown"), GREYS.values(), ids=GREYS)
+def test_grey_levels(pixels: np.ndarray, header: dict[str, Any], view: DicomView, shown: list[int]) -> None:
+    assert grey(make(pixels, **header), view) == shown
 
 
 @pytest.mark.parametrize(("frame", "value"), [("first", 0), ("middle", 51), ("last", 102), ("1", 51)])
@@ -88,11 +88,6 @@ def test_one_frame_of_many(frame: str, value: int) -> None:
     assert grey(make(frames), window) == [value, 255]
 
 
-def test_no_such_frame() -> None:
-    with pytest.raises(Unfit, match="no frame '7'"):
-        grey(make(np.zeros((2, 4, 4), np.uint8)), DicomView("7"))
-
-
 def test_colour_stays_colour() -> None:
     pixels = np.zeros((2, 2, 3), np.uint8)
     pixels[..., 0] = 200
@@ -100,17 +95,19 @@ def test_colour_stays_colour() -> None:
     assert np.asarray(image)[1, 1].tolist() == [200, 0, 0]
 
 
-@pytest.mark.parametrize("cut", [140, 300, -20])
-def test_a_cut_off_file_is_refused(cut: int) -> None:
-    with pytest.raises(Unfit, match="bad_dicom"):
-        decode_dicom(make(np.zeros((32, 32), np.uint16))[:cut], 10**6, VIEW)
-
-
-def test_too_many_pixels_and_burned_in_text_are_refused() -> None:
-    with pytest.raises(Unfit, match="image_too_large"):
-        decode_dicom(make(np.zeros((40, 40), np.uint8)), 1000, VIEW)
-    with pytest.raises(Unfit, match="burned_in_annotation"):
-        decode_dicom(make(np.zeros((4, 4), np.uint8), BurnedInAnnotation="YES"), 1000, VIEW)
+@pytest.mark.parametrize(
+    ("data", "view", "reason"),
+    [
+        *((make(np.zeros((32, 32), np.uint16))[:cut], VIEW, "bad_dicom") for cut in (140, 300, -20)),
+        (make(np.zeros((40, 40), np.uint8)), VIEW, "image_too_large"),
+        (make(np.zeros((4, 4), np.uint8), BurnedInAnnotation="YES"), VIEW, "burned_in_annotation"),
+        (make(np.zeros((2, 4, 4), np.uint8)), DicomView("7"), "no frame '7'"),
+    ],
+    ids=["cut at 140", "cut at 300", "cut at the end", "too many pixels", "burned-in text", "no such frame"],
+)
+def test_refused(data: bytes, view: DicomView, reason: str) -> None:
+    with pytest.raises(Unfit, match=reason):
+        decode_dicom(data, 1500, view)
 
 
 def test_identifiers_are_noted_and_never_written(tmp_path: Path) -> None:
@@ -190,17 +187,12 @@ def test_enhanced_files_state_rescale_and_window_in_their_groups() -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        {"RescaleSlope": "nan", "RescaleIntercept": 0},
-        {"RescaleSlope": "inf", "RescaleIntercept": 0},
-        {"RescaleSlope": 0, "RescaleIntercept": 0},
-        {"RescaleSlope": 1, "RescaleIntercept": "nan"},
-        {"WindowCenter": "inf", "WindowWidth": 100},
-        {"WindowCenter": 0, "WindowWidth": "nan"},
+        {"RescaleSlope": "nan", "RescaleIntercept": 0}, {"RescaleSlope": "inf", "RescaleIntercept": 0},
+        {"RescaleSlope": 0, "RescaleIntercept": 0}, {"RescaleSlope": 1, "RescaleIntercept": "nan"},
+        {"WindowCenter": "inf", "WindowWidth": 100}, {"WindowCenter": 0, "WindowWidth": "nan"},
     ],
-)
+)  # fmt: skip
 def test_a_rescale_or_window_that_is_no_number_is_refused(header: dict[str, Any]) -> None:
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = make(HOUNSFIELD, **header)

@@ -56,14 +56,8 @@ def test_a_planted_leak_is_found_and_dropped(tmp_path: Path, write_set: WriteSet
     evaluation_set = write_set(evaluation, name="test", folder="evaluation")
     clean = [{"id": f"clean{i}", "question": f"Clean {i}?", "picture": picture(1000 + i)} for i in range(60)]
     clean += [{"id": f"text{i}", "question": question(100 + i)} for i in range(60)]
-    leaked = [
-        {
-            "id": f"image{i}",
-            "picture": reencoded(image, (0.9, 1.1)[i % 2], (75, 50)[i % 3 == 0]),
-            "question": f"Else {i}?",
-        }
-        for i, image in enumerate(images)
-    ]
+    changed = [reencoded(image, (0.9, 1.1)[i % 2], (75, 50)[i % 3 == 0]) for i, image in enumerate(images)]
+    leaked = [{"id": f"image{i}", "picture": image, "question": f"Else {i}?"} for i, image in enumerate(changed)]
     leaked += [{"id": f"question{i}", "question": reworded(question(i)), "answer": "other"} for i in range(20)]
     training_set = write_set(clean + leaked)
     options: dict[str, Any] = {"workers": 1, "against": (f"jsonl:{evaluation_set}",), "max_quarantine": 0.0}
@@ -118,9 +112,8 @@ def test_a_question_of_many_images_is_a_template_not_a_leak(
 
 
 def leaks_of(tmp_path: Path, root: Path, **options: Any) -> dict[str, Any]:
-    report: dict[str, Any] = prepare([f"jsonl:{root}"], tmp_path / "out", workers=0, overwrite=True, **options)[
-        "dedupe"
-    ]
+    found = prepare([f"jsonl:{root}"], tmp_path / "out", workers=0, overwrite=True, **options)
+    report: dict[str, Any] = found["dedupe"]
     return report
 
 
@@ -176,16 +169,8 @@ def test_an_evaluation_set_that_cannot_be_read_certifies_nothing(tmp_path: Path,
 def test_the_terminal_ends_with_the_leak_and_may_fail_for_it(tmp_path: Path, write_set: WriteSet) -> None:
     root = write_set([{"question": question(1), "patient_id": "p", "kind_of_scan": "x"}])
     other = write_set([{"question": question(1)}], name="test", folder="other")
-    command = [
-        "prepare",
-        f"jsonl:{root}",
-        "--out",
-        str(tmp_path / "out"),
-        "--against",
-        f"jsonl:{other}",
-        "--workers",
-        "1",
-    ]
+    command = ["prepare", f"jsonl:{root}", "--out", str(tmp_path / "out"), "--against", f"jsonl:{other}"]
+    command += ["--workers", "1"]
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.exception
     assert "1 training rows are also among the 1 rows" in shown.output.strip().splitlines()[-1]

@@ -86,23 +86,8 @@ def test_of_all_compatibility_forms_only_width_and_ligatures_are_folded() -> Non
 
 
 WORDS = [
-    "left",
-    "Right",
-    "no",
-    "pneumonia",
-    "X-ray",
-    "5",
-    "mg",
-    "mV",
-    "T2*",
-    "ER+",
-    "PR-",
-    "1:2",
-    "<",
-    "α",
-    "grade",
-    "II",
-]
+    "left", "Right", "no", "pneumonia", "X-ray", "5", "mg", "mV", "T2*", "ER+", "PR-", "1:2", "<", "α", "grade", "II",
+]  # fmt: skip
 SIGNS = list("+-*/<>=:;,.?!%()[]'\"#&~^|±≥≤×÷↑↓°²½¬✗♂αβ07")
 phrases = st.lists(st.sampled_from(WORDS), min_size=1, max_size=6)
 
