@@ -123,3 +123,23 @@ def test_stretches_cover_a_table_once(tmp_path: Path) -> None:
     assert [r.question for r in read(f"parquet:{tmp_path}") if isinstance(r, Record)] == [f"q{i}" for i in range(10)]
     assert len(read(f"parquet:{tmp_path}", limit=5)) == 5
     assert len(list(records(f"parquet:{tmp_path}", ["train"], limit=4))) == 4
+
+
+def test_a_line_beyond_the_bound_is_refused_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_prep.sources.tables.MAX_LINE_BYTES", 64)
+    lines = [json.dumps({"question": f"q{i}" + "x" * (200 if i == 2 else 0), "answer": "a"}) for i in range(5)]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    found = read(f"jsonl:{tmp_path}")  # in stretches of three: the second begins behind the long line
+    assert [item.question if isinstance(item, Record) else item.reason for item in found] == [
+        "q0", "q1", "line_too_long", "q3", "q4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("numbers", "first"), [([1, 4], 1), ([0, 2], 0), ([-1, 1, 4], 1), ([-1, -1], 0)], ids=str)
+def test_where_options_are_counted_from(numbers: list[int], first: int, tmp_path: Path) -> None:
+    """MedMCQA writes -1 for an answer that it keeps secret, which says nothing on the others."""
+    options = {"opa": "a1", "opb": "b1", "opc": "c1", "opd": "d1"}
+    path = write_parquet(tmp_path / "test.parquet", [{"question": "Which?", **options, "cop": cop} for cop in numbers])
+    assert open_source(f"parquet:{path}").tables[0].columns.first_option == first
+    refused = [item.reason for item in read(f"parquet:{path}") if isinstance(item, Refusal)]
+    assert refused == ["no_answer"] * numbers.count(-1)
