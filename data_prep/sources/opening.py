@@ -24,6 +24,8 @@ from medix.options import suggest
 
 MIRROR: Final = "MEDIX_DATA_MIRROR"
 """Environment variable: a folder that holds `OWNER/NAME` folders, as `hf download --repo-type dataset` writes them."""
+RESULTS: Final = ("quarantine.jsonl", "generations.jsonl", "scored.jsonl")
+"""What `medix prepare`, `medix eval` and a training run leave in their folders."""
 SAMPLED: Final = 200
 """Rows of each table that are looked at to tell what its columns are."""
 COMMON: Final = (
@@ -223,6 +225,11 @@ def _table_paths(source: Source) -> list[Path]:
         tiers = [",".join(f"{name}/*" for name in config.split(",")), "*.parquet", "*.jsonl", "*.json"]
     every = sorted(path for path in root.rglob("*") if path.suffix.lower() in tables.FORMS and path.is_file())
     every = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    if results := [] if files else [path.parent for path in every if path.name in RESULTS]:
+        raise ConfigError(
+            f"{results[0]} holds results of a medix command; its files would be read as questions of {root}.",
+            "Move it out of the data and name another --out, or name the data's own files with ?files=.",
+        )
     paths = [path for path in every if path.suffix.lower() in suffixes] if not tiers else []
     for tier in tiers:
         patterns = [pattern for pattern in tier.split(",") if pattern]
