@@ -49,7 +49,8 @@ REMEDIES: Final = {
     errno.ELOOP: "Replace the link by a file or a folder of its own.",
     errno.EMFILE: "Raise the limit of open files: ulimit -n 65536.",
 }
-HUB_ERRORS: Final = {
+LIBRARY_ERRORS: Final = {
+    "OmegaConfBaseException": "Correct the override that changed this key; DRY_RUN=1 prints every key there is.",
     "GatedRepoError": "Ask for access on its page, then log in: hf auth login.",
     "RepositoryNotFoundError": "Correct the name; a private one needs hf auth login.",
     "DatasetNotFoundError": "Correct the name; a private one needs hf auth login.",
@@ -103,12 +104,12 @@ def _root(
 
 
 def explain(error: Exception) -> MedixError | None:
-    """Return an error of the system or of the hub as a problem and its remedy; None for a fault of our own."""
+    """Return an error of the system, the hub or the settings as problem and remedy; None for a fault of our own."""
     if isinstance(error, MedixError):
         return error
     for kind in type(error).__mro__:
-        if kind.__name__ in HUB_ERRORS and kind.__module__ != "builtins":
-            return MedixError(_first_line(error), HUB_ERRORS[kind.__name__])
+        if kind.__name__ in LIBRARY_ERRORS and kind.__module__ != "builtins":
+            return MedixError(_first_line(error), LIBRARY_ERRORS[kind.__name__])
     if isinstance(error, OSError) and error.errno and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return MedixError(f"{where}{error.strerror}.", REMEDIES.get(error.errno, "Check the path and its disk."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -34,9 +35,22 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> Any:
         try:
             config = compose(name, overrides=[*overrides, search_path])
             OmegaConf.resolve(config)
+            usual = _composed(name, search_path) if overrides else config
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
             raise ConfigError(
                 f"An override does not fit {name}.yaml and veRL's schema: {' '.join(str(error).split())}.",
                 "Correct the key (`+key=value` adds a new one); DRY_RUN=1 prints every key there is.",
             ) from error
+    # veRL's schema has few types, so a word in the place of a number would fail in the middle of a run.
+    for key in (override.partition("=")[0].lstrip("+") for override in overrides):
+        old, new = (OmegaConf.select(tree, key, throw_on_resolution_failure=False) for tree in (usual, config))
+        if isinstance(old, int | float) and isinstance(new, str):
+            raise ConfigError(f"{key} is {new!r}, where {old!r} is usual.", "Give it a value of that kind.")
     return config
+
+
+@lru_cache
+def _composed(name: str, *overrides: str) -> Any:
+    from hydra import compose
+
+    return compose(name, overrides=list(overrides))

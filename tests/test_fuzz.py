@@ -243,7 +243,8 @@ def report(folder: Path, target: Path) -> tuple[Figures, bool]:
     page, run = (folder / "run/report.html").read_text(), load_run(folder / "run")
     assert SECRET not in page, "a foreign file is in the page"
     curve = folder / "run/curve.csv"
-    figures: Figures = dict(enumerate(curve.read_text().splitlines())) if curve.exists() else {}
+    lines = curve.read_text().splitlines() if curve.exists() else []
+    figures: Figures = {line.partition(",")[0]: line for line in lines}
     figures |= {(group.key, one.session): one.reward for group in run.groups for one in group.responses}
     figures |= {key: value for key, value in flatten(run.config).items()}
     return figures, bool(run.notes) or "no curve" in said
@@ -306,6 +307,14 @@ def build_knobs(folder: Path) -> None:
     (folder / "typed.txt").write_text('{"knobs": {}, "overrides": []}')
 
 
+def words(line: str) -> list[str]:
+    """Return the words of a command in a comment; a line of prose, whose apostrophes are no quotes, as it is."""
+    try:
+        return shlex.split(line.replace("#", ""))
+    except ValueError:
+        return [line]
+
+
 def recipe(folder: Path, target: Path) -> tuple[Figures, bool]:
     """Return the resolved configuration of a dry run, or of preflight; a knob's value has to be found in the plan."""
     typed = json.loads(target.read_text())
@@ -321,10 +330,17 @@ def recipe(folder: Path, target: Path) -> tuple[Figures, bool]:
         for name, value in (typed["knobs"] | {"DRY_RUN": "1", "OPENAI_API_KEY": SECRET}).items():
             patch.setenv(name, value)
         patch.setattr("medix_verl.recipe.stages.compose_config", seen)
-        said = medix("recipe", "medix_cpu", "--", *typed["overrides"])
+        try:
+            said = medix("recipe", "medix_cpu", "--", *typed["overrides"])
+        except Exception as error:
+            known = error if isinstance(error, Refused) else explain(error)
+            if known is None:
+                raise
+            assert not leaks(str(known)), "a password is shown"  # asked while its variable is set, as the command does
+            raise Refused from error
     assert not leaks(said), "a password is shown"
     for value in (value for name, value in typed["knobs"].items() if name in ("MODEL", "DATA", "RUN", "JUDGE_MODEL")):
-        shown = shlex.split(said.replace("#", "")) if value.isprintable() else [value]
+        shown = [word for line in said.splitlines() for word in words(line)] if value.isprintable() else [value]
         assert any(value in word or mask_secrets(value) in word for word in shown), "the value is not in the plan"
     from omegaconf import OmegaConf
 
@@ -372,7 +388,7 @@ def try_one(fuzz: Fuzz, good: Path, expected: Figures, number: int, place: Path,
     if place.exists():
         shutil.rmtree(place)
     shutil.copytree(good, place)
-    files = sorted(path for pattern in fuzz.targets for path in place.glob(pattern))
+    files = sorted(path for pattern in fuzz.targets for path in place.glob(pattern) if path.stat().st_size)
     cases = [(path, *case) for path in files for case in damages_of(path).items()]
     cases += [(path, name, how) for name, (pattern, how) in fuzz.own.items() for path in place.glob(pattern)]
     target, name, damage = rng.choice(cases)

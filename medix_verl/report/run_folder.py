@@ -128,6 +128,7 @@ def load_run(path: Path) -> RunFolder:
             "Name the folder of a run, e.g. outputs/demo. Prepared data and evaluations have pages of their own.",
         )
     notes = [f"{name}: not there (yet); left out" for name in RUN_FILES if not (path / name).exists()]
+    notes += [f"{name}: empty" for name in RUN_FILES if (path / name).is_file() and not (path / name).stat().st_size]
     config = _mapping(path, "config.yaml", notes)
     scored = own_file(path, "rollouts/scored.jsonl", notes)
     times = [(path / name).stat().st_mtime for name in RUN_FILES if (path / name).exists()]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf.errors import ConfigAttributeError
 from typer.testing import CliRunner
 
 from medix.errors import ConfigError
@@ -40,6 +41,7 @@ def hub_error(name: str, module: str = "huggingface_hub.errors") -> Exception:
         (hub_error("GatedRepoError"), "401 Client Error.", "hf auth login"),
         (hub_error("OfflineModeIsEnabled"), "401 Client Error.", "HF_HUB_OFFLINE"),
         (hub_error("ConnectError", "httpx"), "401 Client Error.", "HTTPS_PROXY"),
+        (ConfigAttributeError("Key 'trainer' is not in struct"), "Key 'trainer' is not", "Correct the override"),
     ],
 )
 def test_an_expected_error_is_a_problem_and_a_remedy(error: Exception, problem: str, fix: str) -> None:

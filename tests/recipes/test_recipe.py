@@ -104,6 +104,24 @@ def test_a_knobs_text_reaches_hydra_as_it_is(launch: Launch, tmp_path: Path) -> 
         assert settings["medix.data_dir" if recipe == "medix_7b" else "data.train_files"] == data
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("trainer.save_freq=abc", "trainer.save_freq is 'abc', where 10 is usual"),
+        ("actor_rollout_ref.rollout.n=eight", "'eight', where 8 is usual"),
+        ("trainer.val_before_train=maybe", "'maybe', where True is usual"),
+        ("+medix.reward.components.mine.path=x.py:f", ""),
+        ("trainer.save_freq=null", ""),
+    ],
+)
+def test_a_word_in_the_place_of_a_number_is_refused(override: str, says: str) -> None:
+    if not says:
+        compose_config("medix_cpu", [override])
+        return
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        compose_config("medix_cpu", [override])
+
+
 @pytest.mark.parametrize(("text", "plain"), [("gspo", True), ("a/b-2.5", True), ("null", False), ("1e5", False)])
 def test_only_what_needs_quotes_has_them(text: str, plain: bool) -> None:
     assert (quoted(text) == text) == plain
