@@ -42,11 +42,18 @@ class TaskSettings(TypedDict):
     refused: NotRequired[Counts]
 
 
+class ModelSettings(TypedDict):
+    """Which model answered."""
+
+    backend: str
+    model: str
+
+
 class GenerateSettings(TypedDict):
     """How the questions were asked."""
 
     run: str
-    model: dict[str, Any]
+    model: ModelSettings
     prompt: str
     decoding: dict[str, Any]
     limit: int | None
@@ -54,10 +61,20 @@ class GenerateSettings(TypedDict):
     complete: bool
 
 
+class OneJudge(TypedDict):
+    """What of a judge decides its judgements."""
+
+    model: str
+    votes: int
+    temperature: float
+    sees_images: bool
+    wording: NotRequired[str]
+
+
 class JudgeSettings(TypedDict):
     """Who judged, by which rubric a task; `versions` has what changes with the wording of a rubric's prompt."""
 
-    judges: list[dict[str, Any]]
+    judges: list[OneJudge]
     rubrics: dict[str, str]
     versions: dict[str, str]
 

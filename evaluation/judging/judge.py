@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -83,7 +83,9 @@ class JudgeOptions:
             await client.aclose()
 
 
-def judgement_key(settings: dict[str, Any], rubric: str, version: str, case: Case, images: Sequence[str] = ()) -> str:
+def judgement_key(
+    settings: Mapping[str, Any], rubric: str, version: str, case: Case, images: Sequence[str] = ()
+) -> str:
     """Return the content address of a judgement."""
     texts = (case.question, case.reference, case.candidate, case.aliases)
     # The verdict prompt shows neither reasoning nor passage, so equal answers share one judgement.
