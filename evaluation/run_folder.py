@@ -45,7 +45,6 @@ class TaskSettings(TypedDict):
 class ModelSettings(TypedDict):
     """Which model answered."""
 
-    backend: str
     model: str
 
 
