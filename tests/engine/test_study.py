@@ -1,4 +1,4 @@
-"""A study for real: two variants, one seed, four steps; killed in the middle of the second and called again."""
+"""A study for real: two variants, one seed, four steps. As a drill it is killed in the second and called again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.engine.conftest import ROOT, SMALL
 STEPS, STUDY_LIMIT_S = 4, 800
 VARIANTS = {"judge_only": ["medix.reward.components.embed_accuracy.weight=0"], "gspo": ["algorithm=gspo"]}
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * STUDY_LIMIT_S)]
+pytestmark = pytest.mark.timeout(2 * STUDY_LIMIT_S)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def study(two_rank_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study's file, from the model and the data of the first run."""
     folder = tmp_path_factory.mktemp("study")
@@ -50,20 +50,34 @@ def steps_of(study: Path, variant: str) -> list[int]:
     return [row["step"] for row in rows if "timing_s/step" in row["data"]]
 
 
-def test_a_killed_study_goes_on_with_the_variant_that_was_running(study: Path) -> None:
+def kill_in(study: Path, variant: str) -> None:
+    """Start the study, and end it with kill -9 once the variant has made a step."""
     process, limit = start(study), time.monotonic() + STUDY_LIMIT_S
     try:
-        while not steps_of(study, "gspo"):
+        while not steps_of(study, variant):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < limit
             time.sleep(0.2)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-    first = (study / "out" / "runs" / "judge_only" / "seed_0" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "killed",
+    [pytest.param(False, marks=pytest.mark.engine), pytest.param(True, marks=pytest.mark.drill)],
+    ids=["in peace", "killed"],
+)
+def test_a_study_ends_with_its_table_and_a_killed_one_repeats_no_finished_run(killed: bool, study: Path) -> None:
+    first = study / "out" / "runs" / "judge_only" / "seed_0" / "metrics.jsonl"
+    if killed:
+        kill_in(study, "gspo")
+        before = first.read_bytes()
     said, _ = start(study).communicate(timeout=STUDY_LIMIT_S)
-    assert "1 of 2: judge_only, seed 0: done" in said, said
-    assert (study / "out" / "runs" / "judge_only" / "seed_0" / "metrics.jsonl").read_bytes() == first
-    assert max(steps_of(study, "gspo")) == STEPS
+    if killed:
+        assert "1 of 2: judge_only, seed 0: done" in said, said
+        assert first.read_bytes() == before
+    for variant in VARIANTS:
+        assert max(steps_of(study, variant), default=0) == STEPS, said
     with (study / "out" / "table.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["kind"] == "all"]
     assert {(row["variant"], row["samples"]) for row in rows} == {("judge_only", "123"), ("gspo", "123")}
