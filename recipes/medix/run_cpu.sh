@@ -10,7 +10,7 @@ export REWARD=${REWARD:-strict}  # strict | paper
 demo=outputs/demo  # of GRPO with the strict reward; a folder holds one configuration
 if [[ $ALGO-$REWARD != grpo-strict ]]; then demo=outputs/demo_${ALGO}_$REWARD; fi
 export RUN=${RUN:-$demo}  # folder of the run; the same RUN again resumes
-export STEPS=${STEPS:-20} SEED=${SEED:-0}
+export STEPS=${STEPS:-40} SEED=${SEED:-0}
 export TINY_STEPS=${TINY_STEPS:-720}  # warm-start steps of the tiny model
 export MODEL=${MODEL:-} DATA=${DATA:-}  # a model's folder and a folder of `medix prepare`; empty: made here
 source recipes/medix/lib/cpu_env.sh

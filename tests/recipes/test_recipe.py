@@ -107,7 +107,7 @@ def test_a_knobs_text_reaches_hydra_as_it_is(launch: Launch, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("trainer.save_freq=abc", "trainer.save_freq is 'abc', where 10 is usual"),
+        ("trainer.save_freq=abc", "trainer.save_freq is 'abc', where 20 is usual"),
         ("actor_rollout_ref.rollout.n=eight", "'eight', where 8 is usual"),
         ("trainer.val_before_train=maybe", "'maybe', where True is usual"),
         ("+medix.reward.components.mine.path=x.py:f", ""),
