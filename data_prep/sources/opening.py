@@ -225,16 +225,17 @@ def _table_paths(source: Source) -> list[Path]:
         tiers = [",".join(f"{name}/*" for name in config.split(",")), "*.parquet", "*.jsonl", "*.json"]
     every = sorted(path for path in root.rglob("*") if path.suffix.lower() in tables.FORMS and path.is_file())
     every = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    if results := [] if files else [path.parent for path in every if path.name in RESULTS]:
-        raise ConfigError(
-            f"{results[0]} holds results of a medix command; its files would be read as questions of {root}.",
-            "Move it out of the data and name another --out, or name the data's own files with ?files=.",
-        )
     paths = [path for path in every if path.suffix.lower() in suffixes] if not tiers else []
     for tier in tiers:
         patterns = [pattern for pattern in tier.split(",") if pattern]
         if paths := [path for path in every if any(map(path.relative_to(root).match, patterns))]:
             break
+    results = {path.parent for path in every if path.name in RESULTS} if not files else set()
+    if read := [folder for folder in results if any(path.is_relative_to(folder) for path in paths)]:
+        raise ConfigError(
+            f"{read[0]} holds results of a medix command; its files would be read as questions of {root}.",
+            "Move it out of the data and name another --out, or name the data's own files with ?files=.",
+        )
     if not paths:
         others = sorted({"".join(path.suffixes[-2:]) for path in root.rglob("*") if path.is_file()})[:12]
         raise ConfigError(

@@ -196,8 +196,9 @@ def test_ids_count_within_their_split_and_the_limit_within_what_is_prepared(tmp_
 
 def test_rows_of_parts_that_are_left_out_are_counted_and_said(tmp_path: Path) -> None:
     line = json.dumps({"question": "q?", "options": ["a1", "b1"], "answer_idx": "A", "answer": "a1"})
-    (tmp_path / "phrases_no_exclude_test.jsonl").write_text(line)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "phrases_no_exclude_test.jsonl").write_text(line)
     with pytest.raises(DataError, match=r"1 of medqa/test.*"):
-        prepare([f"medqa:{tmp_path}"], tmp_path / "out", workers=0)
-    (tmp_path / "phrases_no_exclude_train.jsonl").write_text(line)
-    assert prepare([f"medqa:{tmp_path}"], tmp_path / "out", workers=0)["left_out"] == {"medqa/test": 1}
+        prepare([f"medqa:{tmp_path}/set"], tmp_path / "out", workers=0)
+    (tmp_path / "set" / "phrases_no_exclude_train.jsonl").write_text(line)
+    assert prepare([f"medqa:{tmp_path}/set"], tmp_path / "out", workers=0)["left_out"] == {"medqa/test": 1}
