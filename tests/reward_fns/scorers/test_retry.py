@@ -195,13 +195,15 @@ async def test_each_fault_of_an_endpoint_has_its_kind(behaviour: Any, kind: str,
 @pytest.mark.parametrize(
     ("header", "low", "high"),
     [
-        ("7", 7, 7), ("1.5", 1.5, 1.5), (formatdate(time.time() + 3600, usegmt=True), 3000, 3601), ("soon", 0, 0),
+        ("7", 7, 7), ("1.5", 1.5, 1.5), ("in an hour", 3500, 3601), ("soon", 0, 0),
         ("-3", 0, 0), ("\xb2", 0, 0), ("nan", 0, 0), ("1e99", 0, 0), (formatdate(0, usegmt=True), 0, 0),
     ],
 )  # fmt: skip
 async def test_a_server_may_ask_to_wait_in_seconds_or_until_a_date(
     header: str, low: float, high: float, fake_judge: Any
 ) -> None:
+    if header == "in an hour":
+        header = formatdate(time.time() + 3600, usegmt=True)
     fake_judge.behaviour = answering(429, **{"Retry-After": header})
     pool = EndpointPool(EndpointOptions(urls=(fake_judge.url,)))
     with pytest.raises(EndpointError) as fault:
