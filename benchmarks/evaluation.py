@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +30,7 @@ from benchmarks.mock_judge import running
 from evaluation.backends import Answered, Decoding, Question
 from evaluation.backends.endpoint import EndpointBackend
 from evaluation.concurrency import run_bounded
-from evaluation.generate import generate
+from evaluation.generate import GenerateCounts, generate
 from evaluation.item import Item
 from evaluation.options import Asking
 from evaluation.run_folder import RunFolder
@@ -61,10 +62,15 @@ def seconds(backend: Any, count: int, width: int) -> float:
     loaded = mock.patch("evaluation.generate.load_items", side_effect=[items(1), items(count)])
     with tempfile.TemporaryDirectory() as folder, loaded:
         start = time.perf_counter()
-        counts = asyncio.run(generate(RunFolder(Path(folder)), backend, Asking("synthetic", ["sample"]), width))
+        counts = asyncio.run(answered(RunFolder(Path(folder)), backend, width))
         taken = time.perf_counter() - start
     assert counts.answered == count, counts
     return taken
+
+
+async def answered(folder: RunFolder, backend: Any, width: int) -> GenerateCounts:
+    async with aclosing(backend):
+        return await generate(folder, backend, Asking("synthetic", ["sample"]), width)
 
 
 class InstantBackend:

@@ -18,7 +18,7 @@ from data_prep import dedupe, fingerprints, manifest, report
 from data_prep.records import Record, Refusal
 from data_prep.settings import Settings
 from data_prep.shards import ShardResult, ShardTask, assemble, read_facts, run_shards, shard_path
-from data_prep.sources import Source, open_source
+from data_prep.sources import Source, check_apart, open_source
 from medix.errors import ConfigError, DataError
 from medix.files import hold_folder, write_atomically
 from medix.prompts import load_prompt
@@ -60,6 +60,8 @@ def prepare(
     load_prompt(Path(settings.prompt))
     opened, against = ([open_source(one) for one in stated] for stated in (settings.sources, settings.against))
     out = Path(out)
+    for source in [*opened, *against]:
+        check_apart(out, source)
     with hold_folder(out, "prepare"):
         asked = manifest.inputs(settings, [*opened, *against])
         if (done := _finished(out, asked, overwrite)) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,12 +33,12 @@ async def _generate(folder: Folder, asking: Asking, calls: Calls, judges: Sequen
     from evaluation.generate import generate as stage
 
     _ = asking.local, asking.template  # A wrong one is told before an endpoint is asked.
-    backend = asking.open_backend(calls, folder.out)
-    for judge in judges:
-        await judge.check()
-    if isinstance(backend, EndpointBackend):  # The others were looked at when they were made.
-        await backend.check()
-    counts = await stage(RunFolder(folder.out), backend, asking, calls.in_flight)
+    async with aclosing(asking.open_backend(calls, folder.out)) as backend:
+        for judge in judges:
+            await judge.check()
+        if isinstance(backend, EndpointBackend):  # The others were looked at when they were made.
+            await backend.check()
+        counts = await stage(RunFolder(folder.out), backend, asking, calls.in_flight)
     typer.echo(
         f"generate: {counts.items} items, {counts.already} already answered, "
         f"{counts.answered} answered, {counts.failed} without a response, {counts.refused} rows of the sources refused"

@@ -11,6 +11,7 @@ from typing import Any
 
 from data_prep.images import prepare_image
 from data_prep.records import Refusal, Unfit
+from data_prep.sources import check_apart, open_source
 from evaluation.backends import Answered, Backend, Question
 from evaluation.concurrency import Watch
 from evaluation.item import Content, Item, content_hash
@@ -38,7 +39,7 @@ class GenerateCounts:
 
 
 async def generate(folder: RunFolder, backend: Backend, asking: Asking, width: int = 16) -> GenerateCounts:
-    """Ask all questions that have no response yet.
+    """Ask all questions that have no response yet; the backend is the caller's to close.
 
     Args:
         width: questions in flight; only the rule for giving up looks at it here.
@@ -67,7 +68,6 @@ async def generate(folder: RunFolder, backend: Backend, asking: Asking, width: i
                 folder.note_asked(task_name, keys)
             folder.update_settings("generate", stage.settings() | {"complete": True})
         finally:
-            await backend.aclose()
             folder.log_stage("generate", started, asdict(stage.counts))
     return stage.counts
 
@@ -102,8 +102,9 @@ class _Stage:
 
         Raises:
             EvaluationError: the task has no row, or all its rows are refused.
-            ConfigError: its files are missing.
+            ConfigError: its files are missing, or the answers would lie among them.
         """
+        check_apart(self.folder.path, open_source(task.specification(self.asking.local.get(task.name))))
         reasons: Counter[str] = Counter()
         files = f"--data {task.name}=FOLDER"
         try:

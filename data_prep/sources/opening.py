@@ -26,6 +26,8 @@ MIRROR: Final = "MEDIX_DATA_MIRROR"
 """Environment variable: a folder that holds `OWNER/NAME` folders, as `hf download --repo-type dataset` writes them."""
 RESULTS: Final = ("quarantine.jsonl", "generations.jsonl", "scored.jsonl")
 """What `medix prepare`, `medix eval` and a training run leave in their folders."""
+PREPARED: Final = ("train.parquet", "val.parquet", "manifest.json")
+"""What else `medix prepare` writes."""
 SAMPLED: Final = 200
 """Rows of each table that are looked at to tell what its columns are."""
 COMMON: Final = (
@@ -109,6 +111,20 @@ def open_source(specification: str) -> Source:
         columns, place = Columns(folders.ROLES, fixed, (), ()), ImagePlace(root, view=_view(options))
         return dataclasses.replace(source, tables=(Table(root, TRAIN, tables.Form("folder"), columns, place),))
     return _with_tables(source)
+
+
+def check_apart(out: Path, source: Source) -> None:
+    """Refuse a folder of results inside of a source: they would be read as its data, or take the place of its files.
+
+    Raises:
+        ConfigError: `out` is the source's folder or lies in it, or the source is a file that would be written there.
+    """
+    place, root = out.resolve(), source.root.resolve()
+    if place.is_relative_to(root) or root in [place / name for name in (*RESULTS, *PREPARED)]:
+        raise ConfigError(
+            f"--out {out} lies in the data of {source.specification}: results would be read as data, or overwrite it.",
+            "Name a folder beside the data with --out.",
+        )
 
 
 def _view(options: Mapping[str, str]) -> DicomView:

@@ -185,8 +185,9 @@ def test_ids_count_within_their_split_and_the_limit_within_what_is_prepared(tmp_
     lines = [
         json.dumps({"id": n, "question": f"{n}?", "answer": "a", "split": ("test", "train")[n > 5]}) for n in range(9)
     ]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    found = prepare([f"jsonl:{tmp_path}?splits=train"], tmp_path / "out", workers=0, limit=2)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "rows.jsonl").write_text("\n".join(lines))
+    found = prepare([f"jsonl:{tmp_path / 'one'}?splits=train"], tmp_path / "out", workers=0, limit=2)
     assert {split: facts["rows"] for split, facts in found["splits"].items()} == {"train": 2}
     for name in ("train", "val"):
         (tmp_path / "two").mkdir(exist_ok=True)

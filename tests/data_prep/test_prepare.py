@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -159,6 +160,28 @@ def test_a_finished_set_is_not_made_again_nor_overwritten(tmp_path: Path, write_
     with pytest.raises(ConfigError, match="--overwrite"):
         prepare([f"jsonl:{root}"], out, workers=0)
     assert prepare([f"jsonl:{root}"], out, workers=0, overwrite=True)["rows"]["kept"] == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("table:PATH/set", "set"),  # its own train.parquet would be replaced
+        ("table:PATH/set/train.parquet", "set"),
+        ("table:PATH/set", "set/prepared"),  # read as questions by the next call
+        ("table:PATH/set", "link/prepared"),
+    ],
+)
+def test_results_never_lie_in_the_data(source: str, out: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    rows = [{"question": f"Which organ is number {n}?", "answer": f"organ {n}"} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / "train.parquet")
+    before = (tmp_path / "set" / "train.parquet").read_bytes()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="lies in the data of"):
+            prepare([source.replace("PATH", str(tmp_path))], tmp_path / out, workers=0)
+    assert (tmp_path / "set" / "train.parquet").read_bytes() == before
+    assert prepare([source.replace("PATH", str(tmp_path))], tmp_path / "beside", workers=0)["rows"]["kept"] == 3
 
 
 def test_the_threshold_fails_the_command_and_names_the_reason(tmp_path: Path, write_set: WriteSet) -> None:

@@ -103,6 +103,16 @@ def test_what_is_wrong_is_told_before_the_first_question(tmp_path, fake_server, 
     assert fake_server.bodies == []
 
 
+@pytest.mark.parametrize("inside", [".", "run"])
+def test_answers_never_lie_in_the_data(inside, tmp_path, fake_server):
+    given = arguments(tmp_path, fake_server)
+    data = Path(given[given.index("--data") + 1].partition("=")[2])
+    given[given.index("--out") + 1] = data / inside
+    with pytest.raises(ConfigError, match="lies in the data of medqa"):
+        run("run", *given)
+    assert fake_server.bodies == []
+
+
 def test_a_wrong_name_of_the_model_is_told_at_once(tmp_path, fake_server):
     fake_server.reply = lambda prompt, asked: 404
     with pytest.raises(EvaluationError, match=r"Model 'stub' can not be asked.*Check --model-url and --model"):
