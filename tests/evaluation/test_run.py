@@ -110,7 +110,7 @@ def test_answers_never_lie_in_the_data(inside, tmp_path, fake_server):
     given[given.index("--out") + 1] = data / inside
     with pytest.raises(ConfigError, match="lies in the data of medqa"):
         run("run", *given)
-    assert fake_server.bodies == []
+    assert [body["messages"][0]["content"] for body in fake_server.bodies] == ["Hello"]  # is the endpoint there?
 
 
 def test_a_wrong_name_of_the_model_is_told_at_once(tmp_path, fake_server):
