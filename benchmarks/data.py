@@ -50,7 +50,8 @@ def measure(checkout: Path, source: Path, out: Path, workers: int) -> dict[str, 
     """Return the seconds, CPU seconds and peak memory (MiB, with the workers) of one preparation."""
     command = ["prepare", f"jsonl:{source}", "--out", str(out), "--workers", str(workers)]
     program = f"from {'medix_verl' if (checkout / 'medix_verl').is_dir() else 'medix'}.cli import main; main()"
-    environment, began = {**os.environ, "PYTHONPATH": str(checkout)}, time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", program, *command], stdout=subprocess.DEVNULL, env=environment, cwd=checkout
     )

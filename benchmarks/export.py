@@ -81,7 +81,8 @@ def main(
     old: Path | None = None,
 ) -> None:
     """Measure; a layer has 35 million parameters, `like` lends its tokenizer, `old` is a checkout with its .venv."""
-    here, like = str(Path(__file__).resolve().parents[1]), like.resolve()
+    here = str(Path(__file__).resolve().parents[1])
+    like = like.resolve()
     with tempfile.TemporaryDirectory() as name:
         actor = Path(name) / "global_step_1" / "actor"
         shutil.copytree(like, actor / "huggingface", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))

@@ -87,7 +87,8 @@ def main(
 def embed_part(embedder: str, threads: int) -> dict[str, Any]:
     from reward_fns.scorers.embedder import LocalEncoder
 
-    encoder, rng = LocalEncoder(embedder, threads=threads), random.Random(1)
+    encoder = LocalEncoder(embedder, threads=threads)
+    rng = random.Random(1)
     encoder.encode_now(["warm up"])
     words = [*SHORT, "nodule", "upper lobe", "chronic", "fracture", "opacity", "calcified"]
     references = [" ".join(rng.sample(words, 3)) for _ in range(512)]

@@ -116,7 +116,8 @@ def _near_images(rows: Sequence[Row]) -> list[Evidence]:
 
 def _near_questions(rows: Sequence[Row]) -> list[Evidence]:
     """Return the rows without images whose question nearly repeats an earlier one."""
-    index, pairs = TextIndex(), []
+    index = TextIndex()
+    pairs = []
     for _, fact in rows:
         if not fact.image_keys and fact.question_key not in index.known:
             if found := index.nearest(fact.question_key, fact.signature):
@@ -137,7 +138,8 @@ def _different_answers(rows: Sequence[Row]) -> list[Evidence]:
 def _contamination(
     training: Sequence[Row], evaluation: Sequence[Row], settings: Settings, findings: Findings
 ) -> dict[str, Any]:
-    images, questions = _image_leaks(training, evaluation), _question_leaks(training, evaluation)
+    images = _image_leaks(training, evaluation)
+    questions = _question_leaks(training, evaluation)
     groups = {
         (fact.source, fact.group): {"near": _name(fact), "found": "patient or study"}
         for _, fact in evaluation
@@ -176,8 +178,10 @@ def _templates(rows: Iterable[Row]) -> set[str]:
 
 def _image_leaks(training: Sequence[Row], evaluation: Sequence[Row]) -> dict[str, Evidence]:
     """Return training image key -> where it is in the evaluation sets."""
-    (mine, index), (known, other) = _images(training), _images(evaluation)
-    keys, facts = list(mine), list(known.values())
+    mine, index = _images(training)
+    known, other = _images(evaluation)
+    keys = list(mine)
+    facts = list(known.values())
     leaks: dict[str, Evidence] = {
         keys[i]: {"near": _name(facts[j]), "found": "image, nearly", "correlation": round(likeness, 4)}
         for i, j, likeness in index.nearest(other)

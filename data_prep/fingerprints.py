@@ -135,7 +135,8 @@ class TextIndex:
     def add(self, key: str, signature: str, meaning: Any) -> None:
         """Keep a question by its key; only the first of a key counts."""
         if key not in self.known:
-            self.known[key], self._signatures[key] = meaning, _minhash(signature)
+            self.known[key] = meaning
+            self._signatures[key] = _minhash(signature)
             self._lsh.insert(key, self._signatures[key], check_duplication=False)
 
     def nearest(self, key: str, signature: str) -> tuple[Any, float] | None:

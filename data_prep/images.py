@@ -199,7 +199,8 @@ def _check_whole(data: bytes, image: Image.Image) -> None:
     The decoder fills what is missing. Whether it did is told by a second decoding with noise before the end marker:
     behind a whole scan it changes nothing. A filled baseline JPEG ends in a grey pixel; others are not decoded twice.
     """
-    end, progressive = data.rfind(b"\xff\xd9"), bool(image.info.get("progressive"))
+    end = data.rfind(b"\xff\xd9")
+    progressive = bool(image.info.get("progressive"))
     if progressive and not _all_scans(data):
         raise Unfit("damaged_image", "pixels: scans of a progressive JPEG are missing")
     rgb = image.convert("RGB")
@@ -226,7 +227,8 @@ def _all_scans(data: bytes) -> bool:
     whole: dict[int, set[int]] = {}
     place = 2
     while (place := data.find(b"\xff", place)) >= 0 and place + 4 <= len(data):
-        marker, size = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
+        marker = data[place + 1]
+        size = int.from_bytes(data[place + 2 : place + 4])
         if marker == 0xD9:
             break
         if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # inside of a scan

@@ -159,7 +159,8 @@ def verify(out: Path) -> dict[str, Any]:
     """
     manifest = read(out)
     for stated in (*manifest["splits"].values(), manifest["quarantine"], manifest["report"]):
-        path, fix = out / stated["name"], "Prepare the set again with --overwrite."
+        path = out / stated["name"]
+        fix = "Prepare the set again with --overwrite."
         if not path.is_file():
             raise DataError(f"{path} is missing.", fix)
         found = file_facts(path, out)

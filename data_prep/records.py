@@ -102,7 +102,8 @@ class ImageRef:
         return data
 
     def _from_folder(self, most: int) -> bytes:
-        name, path = self.name[:80], self.place / self.name
+        name = self.name[:80]
+        path = self.place / self.name
         try:
             with open_inside(self.place, self.name) as file:
                 return file.read(most)

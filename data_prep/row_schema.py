@@ -63,7 +63,9 @@ def open_prepared(path: Path) -> Any:
 
 
 def _holds(found: pa.Field, wanted: pa.Field) -> bool:
-    of, kind, parts = pa.types, found.type, list(wanted.type) if pa.types.is_struct(wanted.type) else []
+    of = pa.types
+    kind = found.type
+    parts = list(wanted.type) if pa.types.is_struct(wanted.type) else []
     if of.is_null(kind):
         return wanted.name in MAY_BE_ABSENT
     if parts:

@@ -131,7 +131,8 @@ def calibrate(folder: Folder, judging: Judging, calibrating: Calibrating, calls:
     from evaluation.calibrate.stage import OURS, describe, read_pairs
     from evaluation.calibrate.stage import calibrate as stage
 
-    c, judges = calibrating, judging.judges(calls)
+    c = calibrating
+    judges = judging.judges(calls)
     labelled = list(
         ontology_pairs(read_terms(c.ontology), c.limit, c.seed) if c.ontology else read_pairs(c.pairs or OURS)
     )

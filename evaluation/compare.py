@@ -34,7 +34,8 @@ def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
         (score_a, cluster, _), (score_b, _, _) = first[uid], second[uid]
         if score_a is not None and score_b is not None:
             by_task[uid[0]].append((score_a, score_b, cluster))
-    x, y = _settings(a), _settings(b)
+    x = _settings(a)
+    y = _settings(b)
     differences = [([y - x for x, y, _ in pairs], [cluster for *_, cluster in pairs]) for pairs in by_task.values()]
     return {
         "a": _who(a),

@@ -51,7 +51,9 @@ class Watch(Status):
 
     def __init__(self, stage: str, what: str, width: int) -> None:
         super().__init__(stage, console=Console(stderr=True, quiet=not sys.stderr.isatty()))
-        self._stage, self._what, self._done = stage, what, 0
+        self._stage = stage
+        self._what = what
+        self._done = 0
         self._recent: deque[bool] = deque(maxlen=max(8, 2 * width))
 
     def __enter__(self) -> Watch:

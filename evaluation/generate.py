@@ -76,7 +76,10 @@ class _Stage:
     """What one call of the stage asks, and what it has counted so far."""
 
     def __init__(self, folder: RunFolder, identity: dict[str, Any], asking: Asking) -> None:
-        self.folder, self.asking, self.identity, self.counts = folder, asking, identity, GenerateCounts()
+        self.folder = folder
+        self.asking = asking
+        self.identity = identity
+        self.counts = GenerateCounts()
         self.asked: dict[str, list[str]] = {task.name: [] for task in asking.chosen}
         self.refused: dict[str, Counter[str]] = {task.name: Counter() for task in asking.chosen}
         self.run = content_hash(identity, asking.describe())

@@ -233,7 +233,8 @@ class RunFolder:
         again = "Run the same `medix eval generate` command again: it asks only what is missing."
         with self.generations.reader() as (places, read):
             for task, facts in settings["tasks"].items():
-                file, count = self._asked(task), facts.get("items", 0)
+                file = self._asked(task)
+                count = facts.get("items", 0)
                 keys = file.read_text(encoding="utf-8", errors="replace").split() if file.is_file() else []
                 if len(keys) != count:
                     raise EvaluationError(f"{file} names {len(keys)} items, but {count} were asked.", again)
@@ -284,9 +285,12 @@ class RunFolder:
 
 
 def _cost(rows: Rows[Row] | Rows[Judgement], prices: Sequence[float]) -> dict[str, Any]:
-    total, seconds, calls = Counter(prompt_tokens=0, completion_tokens=0), 0.0, 0
+    total = Counter(prompt_tokens=0, completion_tokens=0)
+    seconds = 0.0
+    calls = 0
     for _, row in rows.latest():
-        calls, seconds = calls + 1, seconds + row.latency_s
+        calls += 1
+        seconds += row.latency_s
         total.update({name: row.usage.get(name, 0) for name in total})
     money = sum(count * price / 1e6 for count, price in zip(total.values(), prices, strict=False))
     cost = {"calls": calls, "call_seconds": round(seconds, 3), **total}

@@ -77,8 +77,10 @@ class Tally:
         return {value: Tally(outcomes).figures() for value, outcomes in parts.items()}
 
     def figures(self) -> dict[str, Any]:
-        (scores, clusters), n = self.scored(), len(self.outcomes)
-        missing, right = n - len(scores), sum(scores)
+        scores, clusters = self.scored()
+        n = len(self.outcomes)
+        missing = n - len(scores)
+        right = sum(scores)
         return {
             "items": n,
             "scored": len(scores),
@@ -164,7 +166,8 @@ def score(folder: RunFolder, scoring: Scoring | None = None) -> dict[str, Any]:
             say so), or an item that was asked is missing.
     """
     scoring = scoring or Scoring()
-    prices, metrics = scoring.read_prices(), scoring.metrics()
+    prices = scoring.read_prices()
+    metrics = scoring.metrics()
     started, settings = time.time(), folder.settings()
     result = {"settings": settings, **summarise(scored_items(folder), settings["generate"]["tasks"])}
     result["faults"] = faults = _faults(result, scoring)

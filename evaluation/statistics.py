@@ -197,7 +197,8 @@ def sign_flip_p(differences: Sequence[float], clusters: Sequence[str]) -> float:
         return 1.0  # Both signs of a single cluster are as far from zero.
     from scipy.stats import permutation_test
 
-    rng, draws = np.random.default_rng(0), {"n_resamples": 20_000, "batch": 500, "vectorized": True}
+    rng = np.random.default_rng(0)
+    draws = {"n_resamples": 20_000, "batch": 500, "vectorized": True}
     return float(permutation_test((sums,), np.sum, permutation_type="samples", rng=rng, **draws).pvalue)
 
 
@@ -243,7 +244,8 @@ def corrected_mean(
     the others are certain. The interval (delta method) holds the spread of the items, by cluster, and the uncertainty
     of the judge's two rates. There is no mean where the judge is too near chance for it to mean anything.
     """
-    plain, by_judge = clustered_mean(scores, clusters), sum(judged)
+    plain = clustered_mean(scores, clusters)
+    by_judge = sum(judged)
     if not len(scores) or (by_judge and not errors.youden):
         return Estimate(plain.n, plain.clusters, None)
     from scipy.stats import norm
@@ -251,7 +253,8 @@ def corrected_mean(
     youden = errors.youden if by_judge else 1.0
     shift = errors.true_no / errors.negatives - 1 if by_judge else 0.0
     values = [(s + shift) / youden if of_judge else s for s, of_judge in zip(scores, judged, strict=True)]
-    estimate, mean = clustered_mean(values, clusters), sum(values) / len(values)
+    estimate = clustered_mean(values, clusters)
+    mean = sum(values) / len(values)
     spread = estimate.se if estimate.se is not None else math.sqrt(_variance(int(sum(scores)), len(scores))) / youden
     variance = spread**2
     if by_judge:

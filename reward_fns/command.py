@@ -127,7 +127,8 @@ async def score_rows(
         DataError: a row is wrong; those before it have been yielded.
         ScorerError: a scorer failed; whatever was scored by then has been yielded.
     """
-    waiting, fault = deque[tuple[Row, asyncio.Task[dict[str, Any]]]](), None
+    waiting = deque[tuple[Row, asyncio.Task[dict[str, Any]]]]()
+    fault = None
     try:
         for row in rows:
             waiting.append((row, asyncio.create_task(_record(row, composite, service))))

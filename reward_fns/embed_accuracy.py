@@ -43,7 +43,8 @@ class EmbedAccuracy:
         decided = decide_without_judge(reading, self.guard)
         if decided is not None or reading.candidate is None:
             return decided or ComponentScore(0.0)
-        pair, verdict = (reading.reference, reading.candidate), None
+        pair = (reading.reference, reading.candidate)
+        verdict = None
         if self.veto == "judge":
             request = judge_request(item, reading, self.question, self.aliases, "strict")
             near, verdict = await asyncio.gather(scorers.similarity(*pair), scorers.judge(request))

@@ -115,14 +115,16 @@ def _components(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _weight(name: str, options: Mapping[str, Any]) -> float:
-    weight, where = options.get("weight"), f"{_WHERE}.{name}.weight"
+    weight = options.get("weight")
+    where = f"{_WHERE}.{name}.weight"
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
         raise ConfigError(f"{where} is {weight!r}, not a finite number of at least 0.", f"Set {where}, e.g. to 0.1.")
     return float(weight)
 
 
 def _build(name: str, options: Mapping[str, Any]) -> Component:
-    rest, where = {key: value for key, value in options.items() if key != "path"}, f"{_WHERE}.{name}"
+    rest = {key: value for key, value in options.items() if key != "path"}
+    where = f"{_WHERE}.{name}"
     if options.get("path"):
         return CustomComponent(name, str(options["path"]), rest)
     if name not in COMPONENTS:

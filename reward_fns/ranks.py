@@ -52,7 +52,8 @@ def compare(scored: Iterable[tuple[str, float, float]]) -> str:
 
 def _advantages(scores: Sequence[float]) -> list[float]:
     """Return each score's distance from the mean in standard deviations; 0 for all if there is no spread."""
-    mean, spread = fmean(scores), pstdev(scores)
+    mean = fmean(scores)
+    spread = pstdev(scores)
     return [(value - mean) / spread if spread > 1e-9 else 0.0 for value in scores]
 
 

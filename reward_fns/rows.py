@@ -122,7 +122,8 @@ def read_rows(path: Path, defaults: Mapping[str, Any], recorded: frozenset[str] 
 
 def _of_run(data: Mapping[str, Any], recorded: frozenset[str]) -> dict[str, Any]:
     """Return the verdict and the cosine that a run recorded with a response, as assumptions."""
-    verdict, cosine = _inside(_inside(data, "detail"), "judge"), _inside(data, "scores").get("embed_similarity")
+    verdict = _inside(_inside(data, "detail"), "judge")
+    cosine = _inside(data, "scores").get("embed_similarity")
     found = {
         "assume_judge": verdict.get("correct") if "judge" in recorded else None,
         "assume_similarity": cosine if cosine != NOT_APPLICABLE and "similarity" in recorded else None,

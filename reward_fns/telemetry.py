@@ -55,7 +55,8 @@ def _shares(groups: Sequence[str], rewards: Sequence[Mapping[str, float]]) -> di
     shares: dict[str, float] = {}
     if JUDGE_ASKED in rewards[0]:
         asked, cached, shared = (sum(row[key] for row in rewards) for key in (JUDGE_ASKED, JUDGE_CACHED, JUDGE_SHARED))
-        faults, calls = sum(row.get(JUDGE_FAULTS, 0.0) for row in rewards), asked - cached - shared
+        faults = sum(row.get(JUDGE_FAULTS, 0.0) for row in rewards)
+        calls = asked - cached - shared
         shares = {
             "reward/judge_calls": calls,
             "reward/judge_failures": faults,

@@ -10,7 +10,8 @@ from data_prep.records import Unfit
 from data_prep.sources.tables import literal, present
 
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_NAME, _TEXT = ("key", "label", "letter"), ("value", "text", "option", "content")
+_NAME = ("key", "label", "letter")
+_TEXT = ("value", "text", "option", "content")
 """Keys of an option that is a mapping of its own."""
 
 

@@ -108,7 +108,8 @@ def open_source(specification: str) -> Source:
     source = Source(specification, name, root, revision, options)
     if name in ("image_folder", "dicom") and not folders.has_metadata(root):
         fixed = {"modality": options["modality"]} if "modality" in options else {}
-        columns, place = Columns(folders.ROLES, fixed, (), ()), ImagePlace(root, view=_view(options))
+        columns = Columns(folders.ROLES, fixed, (), ())
+        place = ImagePlace(root, view=_view(options))
         return dataclasses.replace(source, tables=(Table(root, TRAIN, tables.Form("folder"), columns, place),))
     return _with_tables(source)
 
@@ -119,7 +120,8 @@ def check_apart(out: Path, source: Source) -> None:
     Raises:
         ConfigError: `out` is the source's folder or lies in it, or the source is a file that would be written there.
     """
-    place, root = out.resolve(), source.root.resolve()
+    place = out.resolve()
+    root = source.root.resolve()
     if place.is_relative_to(root) or root in [place / name for name in (*RESULTS, *PREPARED)]:
         raise ConfigError(
             f"--out {out} lies in the data of {source.specification}: results would be read as data, or overwrite it.",
@@ -172,7 +174,9 @@ def _default_root(name: str, data_set: DataSet, path: str, revision: str, option
 
 def _with_tables(source: Source) -> Source:
     """Find the tables of a source and tell what their columns, parts and images are."""
-    data_set, options, words = source.set, source.options, source.words()
+    data_set = source.set
+    options = source.options
+    words = source.words()
     mapping = {role: options[role] for role in cols.MAPPED if role in options and role != "language"}
     header = [name.strip() for name in options.get("columns", "").split(",") if name.strip()]
     found: list[Table] = []
@@ -202,7 +206,8 @@ def _with_tables(source: Source) -> Source:
     _check_passed_over(source, bool(found), passed_over)
     found = _with_splits(source, found)
     _check_images(source, found)
-    stems, splits = Counter(table.path.stem for table in found), Counter(table.split for table in found)
+    stems = Counter(table.path.stem for table in found)
+    splits = Counter(table.split for table in found)
     for number, table in enumerate(found):
         name = table.path.stem
         if stems[name] > 1:

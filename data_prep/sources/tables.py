@@ -160,7 +160,8 @@ def _plan_jsonl(path: Path, form: Form, size: int) -> Iterator[Stretch]:
     first = count = offset = start = 0
     with path.open("rb") as file:
         for _, length in _lines(file):
-            offset, count = offset + length, count + 1
+            offset += length
+            count += 1
             if count == size:
                 yield Stretch(path, form, first, count, offset=start)
                 first, count, start = first + count, 0, offset
@@ -182,7 +183,8 @@ def _jsonl_rows(stretch: Stretch) -> Iterator[tuple[int, Row]]:
 def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
     """Yield the lines of a file, each cut at the bound, and their whole lengths."""
     while line := file.readline(MAX_LINE_BYTES):
-        length, part = len(line), line
+        length = len(line)
+        part = line
         while not part.endswith(b"\n") and (part := file.readline(MAX_LINE_BYTES)):
             length += len(part)
         yield line, length
@@ -326,7 +328,8 @@ def _parquet_sample(path: Path, count: int) -> tuple[tuple[str, ...], list[Mappi
             schema = file.schema_arrow
             plain = [field.name for field in schema if not _holds_bytes(field.type)]
             embedded = {field.name: b"" for field in schema if _holds_bytes(field.type)}
-            found, taken = list[dict[str, Any]](), 0
+            found = list[dict[str, Any]]()
+            taken = 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=plain):
                 rows: list[dict[str, Any]] = [{} for _ in range(batch.num_rows)]
                 for name in plain:

@@ -69,7 +69,8 @@ async def check_client(client: ChatClient, options: str) -> None:
 
 def describe_failure(error: EndpointError) -> dict[str, str]:
     """Return kind and detail; a prompt over the model's limit and a refused key are told apart from other refusals."""
-    detail, kind = error.problem, str(error.kind)
+    detail = error.problem
+    kind = str(error.kind)
     if error.status in (401, 403):
         kind = "unauthorised"
     elif error.status in (400, 413, 422) and any(words in detail.lower() for words in OVERFLOW_WORDS):

@@ -80,7 +80,8 @@ def _pair(row: Mapping[str, Any], path: Path, number: int) -> Pair:
             f"{path.name}, pair {number} is no labelled pair: {dict(row)!r}"[:300],
             "Give it a reference, a candidate, and `right` as yes or no.",
         )
-    kind, group = text.get("kind") or "unnamed", text.get("group") or str(number)
+    kind = text.get("kind") or "unnamed"
+    group = text.get("group") or str(number)
     return Pair(text.get("question", ""), text["reference"], text["candidate"], right, kind, group)
 
 
@@ -125,7 +126,8 @@ def measure(judged: Iterable[Judged]) -> dict[str, Any]:
 
     Pairs without a verdict are counted and left out.
     """
-    everything, by_kind = list(judged), defaultdict[str, list[Judged]](list)
+    everything = list(judged)
+    by_kind = defaultdict[str, list[Judged]](list)
     for pair, verdict in everything:
         by_kind[pair.kind].append((pair, verdict))
     return {"all": _figures(everything), "kinds": {kind: _figures(by_kind[kind]) for kind in sorted(by_kind)}}

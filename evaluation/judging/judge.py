@@ -113,7 +113,8 @@ class Judge:
             calls = (self._vote(rubric, user_message(text, shown), n, asked) for n, text in enumerate(texts))
             votes = await asyncio.gather(*calls)
         given = tuple(vote for vote in votes if vote is not None)
-        score, error = rubrics.combine(rubric, votes, case.points), None
+        score = rubrics.combine(rubric, votes, case.points)
+        error = None
         if score is None:
             # Votes are odd in number, so one is missing. Where not all failed by the endpoint it is not given up.
             error = min(asked.errors, key=lambda error: error["kind"] in FATAL_KINDS)
@@ -135,7 +136,9 @@ class Judge:
 
         The client finds out whether the server can hold the reply to the form, or has to think first.
         """
-        o, started, said = self.options, asked.latency_s, ""
+        o = self.options
+        started = asked.latency_s
+        said = ""
 
         def read(reply: ChatReply) -> Vote:
             asked.usage.update(reply.usage)
@@ -144,7 +147,8 @@ class Judge:
             # A reply that was cut off or filtered says something else than the judge would have said.
             if vote is not None and reply.finish_reason in ("stop", ""):
                 return vote
-            found, fix = reply.text[:300], "Use a judge that follows the prompt, or raise its tokens."
+            found = reply.text[:300]
+            fix = "Use a judge that follows the prompt, or raise its tokens."
             raise EndpointError(f"The judge's reply is no vote: {found!r}.", fix, "unusable", final=True, found=found)
 
         for attempt in range(o.tries):

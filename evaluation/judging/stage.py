@@ -176,7 +176,8 @@ def scored_items(folder: RunFolder) -> Iterator[ScoredItem]:
             if decision.correct is not None:
                 yield ScoredItem(row, float(decision.correct), decision.how, "", decision)
                 continue
-            case, version = Case.of(row, decision.answer or "", decision.reasoning), judging["versions"].get(rubric, "")
+            case = Case.of(row, decision.answer or "", decision.reasoning)
+            version = judging["versions"].get(rubric, "")
             findings = {
                 judge["model"]: read(judgement_key(judge, rubric, version, case, row.images)) or NOT_JUDGED
                 for judge in judging["judges"]

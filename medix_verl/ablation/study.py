@@ -36,8 +36,8 @@ class Setup:
 class Study:
     """One question, asked by training the same model under several rewards or algorithms.
 
-    `{out}` stands for the study's folder in every text, `{seed}` for a run's seed; a set-up step that mentions `{seed}`
-    runs once a seed.
+    `{out}` stands for the study's folder in every text, `{studies}` for the folder above it, which studies share, and
+    `{seed}` for a run's seed; a set-up step that mentions `{seed}` runs once a seed.
     """
 
     name: str
@@ -84,7 +84,8 @@ class Run:
         """
         note = self.folder.with_suffix(".json")
         settings = {"command": list(self.command), "knobs": {**self.environment, "STEPS": "", "RUN": ""}}
-        if note.is_file() and read_mapping(note) != settings:
+        has_run = (self.folder / "metrics.jsonl").is_file() and note.is_file()
+        if has_run and read_mapping(note) != settings:
             raise ConfigError(
                 f"{self.folder} holds a run of {self.variant!r} with other settings ({note.name}).",
                 "Give the changed variant another name, or delete the run's folder and that file.",
@@ -136,8 +137,9 @@ def runs_of(study: Study, out: Path) -> list[Run]:
 
 
 def fill(text: str, out: Path, seed: int | None) -> str:
-    """Return a study's text with `{out}` and `{seed}` filled in."""
-    return text.replace("{out}", str(out)).replace("{seed}", "" if seed is None else str(seed))
+    """Return a study's text with `{out}`, `{studies}` and `{seed}` filled in."""
+    places = text.replace("{out}", str(out)).replace("{studies}", str(out.parent))
+    return places.replace("{seed}", "" if seed is None else str(seed))
 
 
 def setup_steps(study: Study, out: Path) -> Iterator[tuple[Path, list[str]]]:

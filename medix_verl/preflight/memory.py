@@ -102,7 +102,8 @@ def mean_pixels(config: Any) -> tuple[float, str]:
     prepare = OmegaConf.select(config, "medix.prepare") or {}
     least, most = float(prepare.get("min_pixels") or 0), float(prepare.get("max_pixels") or math.inf)
     train = lookup(mapping_inside(folder, "manifest.json"), "splits.train")
-    bins, rows = lookup(train, "pixels.histogram") or {}, lookup(train, "rows")
+    bins = lookup(train, "pixels.histogram") or {}
+    rows = lookup(train, "rows")
     # A bin of the histogram spans a factor of four: its middle is half its edge. The image processor enlarges the small
     # ones and reduces the large ones.
     total = sum(n * min(max(int(key[3:]) / 2, least), most) for key, n in bins.items() if key.startswith("<= "))

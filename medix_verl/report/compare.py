@@ -28,7 +28,8 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """Write the page and return its path: `out`, or `compare_A_B.html` beside the first run."""
     runs = [load_run(path) for path in run_dirs]
     path = out or run_dirs[0].resolve().parent / f"compare_{'_'.join(run.name for run in runs)}.html"
-    names, settings = labels(runs), difference(runs)
+    names = labels(runs)
+    settings = difference(runs)
     charts = overlays(runs, names)
     page = render(
         "compare.html.j2",

@@ -113,11 +113,13 @@ def pack_rollouts(run: RunFolder, images: dict[str, list[str]]) -> tuple[str, di
     by_step: dict[int, list[Group]] = {}
     for group in run.groups:
         by_step.setdefault(group.step, []).append(group)
-    chunks, spent = {}, sum(len(uri) for uris in images.values() for uri in uris)
+    chunks = {}
+    spent = sum(len(uri) for uris in images.values() for uri in uris)
     for step in spread_out(list(by_step)):
         packed = pack({group.key: [asdict(response) for response in group.responses] for group in by_step[step]})
         if spent + len(packed) <= MAX_PACKED_BYTES:
-            chunks[step], spent = packed, spent + len(packed)
+            chunks[step] = packed
+            spent += len(packed)
     if len(chunks) < len(by_step):
         run.notes.append(
             f"the texts of {len(chunks)} out of {len(by_step)} steps are in this page, to keep it small; "

@@ -173,7 +173,8 @@ def own_file(folder: Path, name: str, notes: list[str]) -> Path | None:
 def evaluated(path: Path, notes: list[str]) -> Iterator[tuple[str, str, tuple[str, str, str], dict[str, Any]]]:
     """Yield (name, task, (items, score, 95 % interval), all of scores.json) of each `medix eval` in a run's `eval/`."""
     for file in sorted((path / "eval").glob("*/scores.json")):
-        name, scores = file.parent.name, _mapping(path, f"eval/{file.parent.name}/scores.json", notes)
+        name = file.parent.name
+        scores = _mapping(path, f"eval/{file.parent.name}/scores.json", notes)
         tasks = scores.get("tasks")
         for task, result in tasks.items() if isinstance(tasks, Mapping) else ():
             figures = [lookup(result, f"estimate.{key}") for key in ("mean", "low", "high")]

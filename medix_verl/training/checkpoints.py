@@ -92,7 +92,9 @@ class CheckpointKeeper:
     """
 
     def __init__(self, folder: Path, options: CheckpointOptions, val_files: Sequence[Path] = ()) -> None:
-        self.folder, self.options, self.val_files = folder, options, val_files
+        self.folder = folder
+        self.options = options
+        self.val_files = val_files
 
     def values(self, rows: Iterable[Mapping[str, Any]]) -> dict[int, float]:
         """Return step -> the figure by which checkpoints are compared, from rows of `metrics.jsonl`."""

@@ -50,7 +50,8 @@ class RuleJudge:
     def _equal(self, reference: str, candidate: str) -> bool:
         if same_answer(reference, candidate):
             return True
-        left, right = _fold(reference, self._concepts), _fold(candidate, self._concepts)
+        left = _fold(reference, self._concepts)
+        right = _fold(candidate, self._concepts)
         if not left or not right or answer_key(reference) is None or answer_key(candidate) is None:
             return False
         if left == right:
@@ -84,7 +85,9 @@ def _has_content(statement: Statement) -> bool:
 
 def _fold(text: str, concepts: Concepts) -> list[str] | None:
     """Return the tokens with every known wording, longest first, replaced by the name of its meaning, or None."""
-    found, folded, position = tokens(text), list[str](), 0
+    found = tokens(text)
+    folded = list[str]()
+    position = 0
     if len(found) > _ENOUGH_TOKENS:
         return None
     longest = max(map(len, concepts), default=0)

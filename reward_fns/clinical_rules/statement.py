@@ -115,7 +115,9 @@ def _take_reply(found: list[str], comma: bool) -> tuple[str | None, list[str]]:
 
 def _take_labels(found: list[str]) -> tuple[frozenset[str], list[str]]:
     """Return labels such as `stage 2a`, `l4` or `n1`, and the other tokens."""
-    labels, rest, tokens = set[str](), list[str](), iter(zip_longest(found, found[1:], fillvalue=""))
+    labels = set[str]()
+    rest = list[str]()
+    tokens = iter(zip_longest(found, found[1:], fillvalue=""))
     for token, after in tokens:
         if token in lexicon().numbered and _LABEL.fullmatch(after):
             labels.add(f"{token} {after}")

@@ -112,9 +112,11 @@ def load_judge_prompt(path: Path = JUDGE_PROMPT, max_field_chars: int = 2000) ->
     if not path.is_file():
         raise ConfigError(f"There is no judge prompt at {path}.", f"Name an existing file, e.g. {JUDGE_PROMPT}.")
     template = path.read_text(encoding="utf-8").strip()
-    wrong, needed = _misplaced(template), {"reference", "candidate"}
+    wrong = _misplaced(template)
+    needed = {"reference", "candidate"}
     shown = {field for field in FIELDS if f"{{{field}}}" in template}
-    is_plain, is_partial = "[[" not in template and needed <= shown, needed <= shown - set(wrong) == shown
+    is_plain = "[[" not in template and needed <= shown
+    is_partial = needed <= shown - set(wrong) == shown
     if wrong and not is_plain and not is_partial:
         raise _wrong_prompt(f"The judge prompt {path}", wrong[0])
     return JudgePrompt(template, max_field_chars, not wrong)

@@ -130,7 +130,7 @@ def write_study(folder: Path, **changes: object) -> Path:
     return path
 
 
-def ablate(folder: Path, study: Path, *options: str) -> tuple[int, str]:
+def ablate(folder: Path, study: Path, *options: str, out: str = "o") -> tuple[int, str]:
     command = [
         sys.executable,
         "-c",
@@ -138,7 +138,7 @@ def ablate(folder: Path, study: Path, *options: str) -> tuple[int, str]:
         "ablate",
         str(study),
         "--out",
-        str(folder / "o"),
+        str(folder / out),
     ]
     done = subprocess.run([*command, *options], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
     return done.returncode, done.stdout + done.stderr
@@ -182,15 +182,23 @@ def test_a_wrong_override_is_refused_before_the_first_variant_starts(tmp_path: P
 
 @pytest.mark.slow
 def test_studies_share_runs_and_a_changed_variant_does_not_pass_for_the_old_one(tmp_path: Path) -> None:
-    shared = {"runs": str(tmp_path / "runs"), "seeds": [0]}
-    calls = tmp_path / "o" / "calls"
-    for variants in ({"right": []}, {"right": [], "wrong": ["x=wrong"]}):
-        assert ablate(tmp_path, write_study(tmp_path, variants=variants, **shared))[0] == 0
+    calls = tmp_path / "calls"
+    shared = {"runs": "{studies}/runs", "seeds": [0], "knobs": {"CALLS": str(calls), "MODEL": "{studies}/model_{seed}"}}
+    variants: dict[str, list[str]] = {"right": [], "wrong": ["x=wrong"]}
+
+    def study(name: str, variants: dict[str, list[str]]) -> tuple[int, str]:
+        return ablate(tmp_path, write_study(tmp_path, variants=variants, **shared), out=name)
+
+    assert study("first", {"right": []})[0] == 0
+    assert study("second", variants)[0] == 0  # another study, in another folder
     assert [Path(call).parent.name for call in calls.read_text().splitlines()] == ["right", "wrong"]
-    code, said = ablate(tmp_path, write_study(tmp_path, variants={"right": ["x=wrong"]}, **shared))
+    code, said = study("third", {"right": ["x=wrong"]})
     assert code == 2
     assert "'right' with other settings" in said
-    assert len(calls.read_text().splitlines()) == 2
+    # What has not run yet may change.
+    assert study("fourth", {"dies": ["x=dies"]})[0] == 2
+    assert study("fourth", {"dies": []})[0] == 0
+    assert [Path(call).parent.name for call in calls.read_text().splitlines()] == ["right", "wrong", "dies", "dies"]
 
 
 def test_a_dry_run_prints_every_command_and_writes_nothing(tmp_path: Path) -> None:
@@ -236,3 +244,13 @@ def test_the_studies_that_come_with_the_project_are_whole(path: Path, monkeypatc
     takes = subprocess.run([sys.executable, "-m", "examples.tiny_vlm", "--help"], capture_output=True, text=True).stdout
     for _, command in setup_steps(study, Path("out")):
         assert command[0] == "medix" or all(word in takes for word in command if word.startswith("--"))
+
+
+def test_the_studies_that_come_with_the_project_share_their_common_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = set()
+    for path in (ROOT / "examples" / "studies").glob("*.yaml"):
+        study = load_study(path)
+        runs = [run for run in runs_of(study, Path("/studies") / study.name) if run.variant == "recommended"]
+        found.add(tuple((run.folder, run.command, tuple(run.environment.items())) for run in runs))
+    assert len(found) == 1
