@@ -17,7 +17,7 @@ from medix.response import parse_response
 from medix.same_answer import answer_key
 from medix.sample import NOT_APPLICABLE
 from reward_fns.component import Component, ComponentScore, ScoringInput
-from reward_fns.scorers.types import JudgeRequest, Scorers, Similarity, Verdict
+from reward_fns.scorers.types import JudgeRequest, Scorers, Similarity, Verdict, VerdictParse
 
 ACCURACIES: Final = ("llm_accuracy", "embed_accuracy")
 """`acc` is the first of these that has a weight, else the total."""
@@ -131,6 +131,12 @@ class Composite:
     def needs(self) -> frozenset[str]:
         """What the weighted components ask of the scorers: `judge`, `similarity`, both or neither."""
         return frozenset().union(*(part.component.needs for part in self._active))
+
+    @property
+    def verdicts(self) -> tuple[VerdictParse, ...]:
+        """How the weighted components have replies to the judge's own prompt read, which has to fit all of them."""
+        asking = [part.component for part in self._active if "judge" in part.component.needs]
+        return tuple(sorted({read for one in asking if (read := getattr(one, "verdict", None))})) or ("strict",)
 
     async def score(self, item: ScoringInput, scorers: Scorers | None = None) -> CompositeScore:
         """Return the reward of one response.

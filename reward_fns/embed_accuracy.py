@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,13 +12,15 @@ from reward_fns.clinical_rules.rule_judge import states_the_same
 from reward_fns.component import ComponentScore, ScoringInput
 from reward_fns.llm_accuracy import decide_without_judge, judge_request
 from reward_fns.reading import READINGS, ReadingName
-from reward_fns.scorers.types import Scorers
+from reward_fns.scorers.types import Scorers, VerdictParse
 
 
 @dataclass(frozen=True)
 class EmbedAccuracy:
     """1 from the threshold up (`form: binary`) or the cosine itself, not below 0 (`form: cosine`)."""
 
+    verdict: ClassVar[VerdictParse] = "strict"
+    """How the vetoing judge's reply is read."""
     reading: ReadingName = "strict"
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.45
     """Calibrated for the demo's embedder under guard and veto; docs/reward.md says how to do it for another."""
@@ -46,7 +48,7 @@ class EmbedAccuracy:
         pair = (reading.reference, reading.candidate)
         verdict = None
         if self.veto == "judge":
-            request = judge_request(item, reading, self.question, self.aliases, "strict")
+            request = judge_request(item, reading, self.question, self.aliases, self.verdict)
             near, verdict = await asyncio.gather(scorers.similarity(*pair), scorers.judge(request))
         else:
             near = await scorers.similarity(*pair)

@@ -8,6 +8,7 @@ Our manager scores with its composite and reaches the model through veRL's route
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from medix.errors import ScorerError
@@ -15,6 +16,7 @@ from medix.errors import ScorerError
 if TYPE_CHECKING:
     from medix_verl.preflight.scorers import JudgeCheck
     from reward_fns.scorers.service import ScorerService
+    from reward_fns.scorers.types import VerdictParse
 
 logger = logging.getLogger(__name__)
 WRONG_AT_MOST = 1
@@ -26,10 +28,13 @@ def compute_score(*_args: Any, **_kwargs: Any) -> NoReturn:
     raise RuntimeError("Another reward manager than MedixRewardManager is in force. Fix: leave reward.reward_manager.")
 
 
-async def ask_fixed_verdicts(scorers: ScorerService, judge_check: JudgeCheck) -> None:
+async def ask_fixed_verdicts(scorers: ScorerService, judge_check: JudgeCheck, verdicts: Sequence[VerdictParse]) -> None:
     """Ask what preflight asks of other judges: this one starts with the run, so it is asked before it pays a response.
 
     The cache is passed by: it knows a judge by its path, where other weights may stand now.
+
+    Args:
+        verdicts: how the composite has replies read: `Composite.verdicts`.
 
     Raises:
         ScorerError: it is not fit to judge, or did not answer.
@@ -38,7 +43,7 @@ async def ask_fixed_verdicts(scorers: ScorerService, judge_check: JudgeCheck) ->
 
     asked = scorers.uncached()
     try:
-        wrong = await wrong_verdicts(asked)
+        wrong = await wrong_verdicts(asked, verdicts)
     finally:
         await asked.aclose()
     problem = (

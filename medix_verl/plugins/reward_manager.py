@@ -94,7 +94,8 @@ class MedixRewardManager(RewardManagerBase):  # type: ignore[misc]
         if not self._asks_judge:
             return
         if self._judge_asked is None:
-            self._judge_asked = asyncio.ensure_future(ask_fixed_verdicts(self.scorers, self._judge_check))
+            asked = ask_fixed_verdicts(self.scorers, self._judge_check, self.composite.verdicts)
+            self._judge_asked = asyncio.ensure_future(asked)
         await asyncio.shield(self._judge_asked)
 
     def _decode(self, item: Any) -> str:

@@ -130,8 +130,9 @@ def _scorers(config: Any, serves_judge: bool) -> list[Check]:
 
     def ask() -> str:
         medix = OmegaConf.to_container(config.medix, resolve=True)
-        needs = build_composite(medix["reward"], AssumedScorers()).needs
-        found.extend(scorers.check_scorers(medix["scorer"], needs - ({"judge"} if serves_judge else set())))
+        composite = build_composite(medix["reward"], AssumedScorers())
+        needs = composite.needs - ({"judge"} if serves_judge else set())
+        found.extend(scorers.check_scorers(medix["scorer"], needs, composite.verdicts))
         return ""
 
     asked = run_check("scorers", ask)

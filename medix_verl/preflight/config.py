@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -17,6 +18,7 @@ from medix_verl.mean_band import read_mean_band
 from medix_verl.preflight.check import Check
 from medix_verl.training.watch import read_watchdog
 from reward_fns import AssumedScorers, build_composite
+from reward_fns.scorers.judge_prompt import JUDGE_PROMPT, load_judge_prompt
 from reward_fns.scorers.service import ServiceOptions
 
 # veRL takes the class by `reward_manager.name`, not by `module.name`.
@@ -115,9 +117,13 @@ def _size_rules(config: Any, sizes: Sizes) -> Iterator[tuple[bool, str, str]]:
 
 
 def check_reward(config: Any) -> str:
-    """Build the composite, and show its effective weights."""
+    """Build the composite, hold the judge's prompt against how it reads verdicts, and show its effective weights."""
     settings = OmegaConf.to_container(config.medix.reward, resolve=True)
     composite = build_composite(settings, AssumedScorers())
+    if "judge" in composite.needs:
+        prompt = str(OmegaConf.select(config, "medix.scorer.judge.prompt", default=JUDGE_PROMPT))
+        for verdict in composite.verdicts:
+            load_judge_prompt(Path(prompt)).check(verdict, prompt)
     return ", ".join(f"{row['component']} {row['effective']:.4g}" for row in composite.table())
 
 

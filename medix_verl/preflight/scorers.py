@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +15,7 @@ from medix.files import read_mapping
 from medix_verl.preflight.check import Check
 from medix_verl.preflight.model import hub_name, missing_files
 from reward_fns.scorers.service import ScorerService
-from reward_fns.scorers.types import JudgeRequest
+from reward_fns.scorers.types import JudgeRequest, Scorers, VerdictParse
 
 FIXED_VERDICTS = (
     ("Which organ is shown?", "liver", "liver.", True),
@@ -28,12 +30,18 @@ FIXED_VERDICTS = (
 JudgeCheck = Literal["stop", "warn"]
 
 
-def check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:
-    """Probe what the composite needs (`judge`, `similarity`); a scorer of weight 0 is not asked."""
+def check_scorers(
+    scorer: dict[str, Any], needs: frozenset[str], verdicts: Sequence[VerdictParse] = ("strict",)
+) -> list[Check]:
+    """Probe what the composite needs (`judge`, `similarity`); a scorer of weight 0 is not asked.
+
+    Args:
+        verdicts: how the composite has the judge's replies read: `Composite.verdicts`.
+    """
     # A probe must say "unreachable" within seconds: no cache that could answer for it, and no waiting.
     judge = {**scorer["judge"], "retries": 1, "timeout_s": 20.0}
     service = ScorerService({**scorer, "judge": judge, "cache": {}, "hold_limit_s": 0.0})
-    asked = {"judge": partial(_judge_check, service, judge)}
+    asked = {"judge": partial(_judge_check, service, judge, verdicts)}
     asked["similarity"] = partial(_embedder_check, service, scorer["embedder"])
 
     async def ask() -> list[Check]:
@@ -43,24 +51,28 @@ def check_scorers(scorer: dict[str, Any], needs: frozenset[str]) -> list[Check]:
     return asyncio.run(ask())
 
 
-async def wrong_verdicts(scorers: ScorerService) -> list[str]:
+async def wrong_verdicts(scorers: Scorers, verdicts: Sequence[VerdictParse]) -> list[str]:
     """Ask for the fixed verdicts, and return what came out wrong, in words.
+
+    Args:
+        verdicts: how replies are read; with two ways all are asked twice, as the run will ask.
 
     Raises:
         ScorerError: there was no verdict to be had.
+        ConfigError: the judge's prompt does not fit one of the ways.
     """
     wrong = []
-    for question, reference, answer, right in FIXED_VERDICTS:
-        verdict = await scorers.judge(JudgeRequest(reference, answer, question, parse=scorers.verdict_parse))
+    for parse, (question, reference, answer, right) in itertools.product(verdicts, FIXED_VERDICTS):
+        verdict = await scorers.judge(JudgeRequest(reference, answer, question, parse=parse))
         if verdict.correct != right:
             wrong.append(f"{answer!r} for {reference!r}")
-    return wrong
+    return list(dict.fromkeys(wrong))
 
 
-async def _judge_check(service: ScorerService, judge: dict[str, Any]) -> Check:
+async def _judge_check(service: ScorerService, judge: dict[str, Any], verdicts: Sequence[VerdictParse]) -> Check:
     name, urls = f"judge {judge['model']}", ", ".join(judge["urls"])
     try:
-        wrong = await wrong_verdicts(service)
+        wrong = await wrong_verdicts(service, verdicts)
     except (ScorerError, ConfigError) as error:
         remedy = f"{error.fix} Or start one with `python -m examples.rule_judge`, or set JUDGE_URL= to yours."
         return Check("fail", f"{urls}: {error.problem}", remedy, name)

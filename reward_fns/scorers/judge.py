@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medix.errors import ConfigError, ScorerError
+from medix.errors import ScorerError
 from medix.options import Count, CountOrZero, NotNegative
 from reward_fns.scorers.cache import VerdictCache
 from reward_fns.scorers.chat import ChatClient, ChatReply, Sampling, user_message
@@ -133,11 +133,7 @@ class Judge:
     def _prompt_for(self, request: JudgeRequest) -> JudgePrompt:
         if request.template is not None:
             return own_prompt(request.template, self.options.max_field_chars)
-        if request.parse == "strict" and not self.prompt.is_delimited:
-            raise ConfigError(
-                f"The judge prompt {self.options.prompt} has no delimited fields. Only `paper` can do without.",
-                "Name a prompt with them in medix.scorer.judge.prompt, or use reward_preset=paper.",
-            )
+        self.prompt.check(request.parse, self.options.prompt)
         return self.prompt
 
     def _read(self, reply: ChatReply, request: JudgeRequest) -> Verdict:

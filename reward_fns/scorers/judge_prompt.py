@@ -16,7 +16,7 @@ from typing import Final
 
 from medix.errors import ConfigError
 from medix.prompts import PROMPT_DIR
-from reward_fns.scorers.types import JudgeRequest
+from reward_fns.scorers.types import JudgeRequest, VerdictParse
 
 JUDGE_PROMPT: Final = PROMPT_DIR / "judge.txt"
 FIELDS: Final = {
@@ -71,6 +71,18 @@ class JudgePrompt:
             "candidate": self._field(request.candidate),
         }
         return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
+
+    def check(self, verdict: VerdictParse, name: str) -> None:
+        """Refuse to have strict verdicts on texts that are not delimited.
+
+        Raises:
+            ConfigError: `verdict` is `strict` and the prompt, a file of that name, lacks a field or its delimiters.
+        """
+        if verdict == "strict" and not self.is_delimited:
+            raise ConfigError(
+                f"The judge prompt {name} has no delimited fields. Only `paper` can do without.",
+                "Name a prompt with them in medix.scorer.judge.prompt, or use reward_preset=paper.",
+            )
 
     def _field(self, text: str) -> str:
         if "[[" not in self.template:

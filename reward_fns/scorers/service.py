@@ -19,7 +19,7 @@ from medix.options import NotNegative, Share, read_options
 from reward_fns.scorers.cache import CacheOptions, VerdictCache
 from reward_fns.scorers.embedder import Embedder, EmbedderOptions, Encoder
 from reward_fns.scorers.judge import Judge, JudgeOptions, Refusals
-from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict, VerdictParse
+from reward_fns.scorers.types import JudgeRequest, Similarity, Verdict
 
 JUDGE_COUNTS = ("requests", "calls", "cache_hits", "coalesced", "unparsed", "prompt_tokens", "completion_tokens")
 EMBED_COUNTS = ("texts", "encoded", "batches", "seconds")
@@ -89,13 +89,6 @@ class ScorerService:
         self.open(("similarity",))
         assert self._embedder is not None
         return await self._embedder.similarity(reference, candidate)
-
-    @property
-    def verdict_parse(self) -> VerdictParse:
-        """How replies to the judge's prompt are read: one without all delimited fields is the released reward's."""
-        self.open(("judge",))
-        assert self._judge is not None
-        return "strict" if self._judge.prompt.is_delimited else "substring"
 
     def uncached(self) -> ScorerService:
         """Return a service of the same options that knows no earlier verdict and leaves none. Close it by itself."""

@@ -37,7 +37,7 @@ class FakeTokenizer:
 class FakeService(AssumedScorers):
     """Stands for the scorer service: right on the fixed verdicts but the `wrong` ones, or failing, YES and 0.9 else."""
 
-    judge_faults, at_once, verdict_parse = 0, 4, "strict"
+    judge_faults, at_once = 0, 4
     wrong: tuple[str, ...] = ()
     fault: Exception | None = None
 

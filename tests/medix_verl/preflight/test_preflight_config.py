@@ -113,6 +113,27 @@ def test_a_useless_reward_is_refused(components: dict[str, Any], message: str, c
         settings.check_reward(config)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scorer.judge.prompt": "judge_paper.txt"}, "has no delimited fields"),  # under the strict preset
+        ({"scorer.judge.prompt": "judge_paper.txt", "reward.components.llm_accuracy.verdict": "substring"},
+         "has no delimited fields"),  # the embedder's veto is still read strictly
+        ({"scorer.judge.prompt": "judge_paper.txt", "reward.components.llm_accuracy.verdict": "substring",
+          "reward.components.embed_accuracy.veto": "none"}, ""),
+        ({"reward.components.llm_accuracy.verdict": "substring"}, ""),
+        ({"scorer.judge.prompt": "nowhere.txt"}, "There is no judge prompt"),
+    ],
+)  # fmt: skip
+def test_a_judge_prompt_that_a_component_can_not_use_is_refused(
+    changes: dict[str, Any], message: str, config: Any
+) -> None:
+    for key, value in changes.items():
+        OmegaConf.update(config, f"medix.{key}", value, force_add=True)
+    found = run_check("reward", lambda: settings.check_reward(config))
+    assert (found.status, message in found.found) == ("fail" if message else "pass", True)
+
+
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):

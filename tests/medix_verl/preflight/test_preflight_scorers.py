@@ -11,6 +11,7 @@ import pytest
 
 from examples.rule_judge.server import start_rule_judge
 from medix_verl.preflight.scorers import FIXED_VERDICTS, check_scorers
+from reward_fns.scorers.types import VerdictParse
 
 JUDGE = frozenset({"judge"})
 
@@ -32,13 +33,24 @@ def settings(url: str, model: str = "rule-judge") -> dict[str, Any]:
     return {"judge": {"urls": [url], "model": model}, "embedder": {"kind": "none", "model": ""}}
 
 
-@pytest.mark.parametrize("prompt", ["judge.txt", "judge_paper.txt"])
-def test_the_rule_judge_gets_all_fixed_verdicts_right(prompt: str, judge_url: str) -> None:
-    """Under the prompt of either preset, each read as its preset reads it."""
+@pytest.mark.parametrize(
+    ("prompt", "verdicts", "wrong"),
+    [
+        ("judge.txt", ["strict"], ""),
+        ("judge_paper.txt", ["substring"], ""),
+        ("judge.txt", ["substring"], ""),  # the released reading under a prompt that has more than it needs
+        ("judge_paper.txt", ["strict"], "has no delimited fields"),  # the run would end at its first response
+        ("judge_paper.txt", ["strict", "substring"], "has no delimited fields"),
+    ],
+)
+def test_the_fixed_verdicts_are_asked_as_the_run_will_ask(
+    prompt: str, verdicts: list[VerdictParse], wrong: str, judge_url: str
+) -> None:
     scorer = settings(judge_url)
-    (check,) = check_scorers({**scorer, "judge": {**scorer["judge"], "prompt": prompt}}, JUDGE)
+    (check,) = check_scorers({**scorer, "judge": {**scorer["judge"], "prompt": prompt}}, JUDGE, verdicts)
     number = len(FIXED_VERDICTS)
-    assert (check.status, check.found) == ("pass", f"{number} of {number} fixed verdicts right at {judge_url}")
+    assert check.status == ("fail" if wrong else "pass")
+    assert (wrong or f"{number} of {number} fixed verdicts right at {judge_url}") in check.found
 
 
 def test_a_scorer_that_nothing_needs_is_not_asked() -> None:

@@ -104,7 +104,7 @@ async def test_a_colocated_judge_is_asked_anew_although_the_cache_knows_its_path
     for behaviour in (None, know, None):
         fake_judge.behaviour = behaviour
         service = ScorerService(fast(fake_judge.url, cache=str(tmp_path / "c.sqlite")))
-        outcomes += await asyncio.gather(ask_fixed_verdicts(service, "stop"), return_exceptions=True)
+        outcomes += await asyncio.gather(ask_fixed_verdicts(service, "stop", ["strict"]), return_exceptions=True)
         await service.aclose()
     assert [type(outcome) for outcome in outcomes] == [ScorerError, type(None), ScorerError]
     assert len(fake_judge.bodies) == 18
