@@ -39,7 +39,7 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> Any:
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
             raise ConfigError(
                 f"An override does not fit {name}.yaml and veRL's schema: {' '.join(str(error).split())}.",
-                "Correct the key (`+key=value` adds a new one); DRY_RUN=1 prints every key there is.",
+                "Correct the key, or put a + before one that is new; DRY_RUN=1 prints every key there is.",
             ) from error
     # veRL's schema has few types, so a word in the place of a number would fail in the middle of a run.
     for key in (override.partition("=")[0].lstrip("+") for override in overrides):
