@@ -65,19 +65,23 @@ def _write(plan: Study, folder: Path, failed: Mapping[str, str]) -> list[str]:
     truth = read_truth(Path(plan.truth))
     results: dict[str, dict[int, list[Finding]]] = {}
     said: dict[str, list[str]] = {}
+    notes: list[str] = []
     for run in done:
-        results.setdefault(run.variant, {})[run.seed] = read_findings(run.folder, truth)
+        unread: list[str] = []
+        results.setdefault(run.variant, {})[run.seed] = read_findings(run.folder, truth, unread)
+        notes += [f"{run.variant}, seed {run.seed}: {note}" for note in unread]
         said.setdefault(run.variant, []).extend(f"seed {run.seed}: {text}" for text in spoken(run.folder))
+    table.check_whole(results)
     baseline = plan.baseline or next(iter(plan.variants))
     rows = table.rows(results)
     compared = table.against(results, baseline) if baseline in results else {}
     page.draw_curves(results, folder / "curves.png")
     pictures = thumbnails(load_run(done[0].folder), folder / "data")
-    html = page.render_page(plan, results, rows, compared, said, failed, pictures, folder / "curves.png")
+    html = page.render_page(plan, results, rows, compared, said, failed, notes, pictures, folder / "curves.png")
     write_atomically(folder / "study.html", html)
     write_atomically(folder / "table.csv", table.as_csv(rows))
     markdown = table.as_markdown(rows, compared, baseline)
     write_atomically(folder / "table.md", markdown + "\n")
     typer.echo(f"{markdown}\n\npage:   {folder / 'study.html'}\ntable:  {folder / 'table.csv'}, table.md")
-    typer.echo(f"curves: {folder / 'curves.png'}")
+    typer.echo("\n".join([f"curves: {folder / 'curves.png'}", *(f"note:   {note}" for note in notes)]))
     return [f"{run.variant}, seed {run.seed}" for run in runs if run not in done]

@@ -63,6 +63,7 @@ def render_page(
     compared: Mapping[str, Any],
     monitors: Mapping[str, Sequence[str]],
     failed: Mapping[str, str],
+    notes: Sequence[str],
     pictures: Mapping[str, Sequence[str]],
     curve: Path,
 ) -> str:
@@ -71,6 +72,7 @@ def render_page(
     Args:
         monitors: for each variant what its runs' hacking monitors said.
         failed: for each run that failed, the last lines of its log.
+        notes: what could not be read.
         pictures: sample id -> data URIs.
         curve: the PNG of `draw_curves`.
     """
@@ -80,7 +82,7 @@ def render_page(
     }
     template = environment(Path(__file__).parent).get_template("page.html.j2")
     return template.render(
-        study=study, table=table, compared=compared, monitors=monitors, failed=failed, examples=examples,
+        study=study, table=table, compared=compared, monitors=monitors, failed=failed, notes=notes, examples=examples,
         step=last_step(results), baseline=study.baseline or next(iter(study.variants)),
         curve=base64.b64encode(curve.read_bytes()).decode(),
     )  # fmt: skip

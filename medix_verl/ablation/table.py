@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from evaluation.statistics import PairedComparison, compare_paired
-from medix_verl.ablation.truth import Finding
+from medix.errors import DataError
+from medix_verl.ablation.truth import TRAIN_AGAIN, Finding
 
 ALL = "all"
 
@@ -72,6 +73,28 @@ def last_step(results: Results) -> int:
     steps = [{finding.step for finding in found} for seeds in results.values() for found in seeds.values()]
     shared = set.intersection(*steps) if steps else set()
     return max(shared, default=0)
+
+
+def check_whole(results: Results) -> None:
+    """Check that every run answered every sample that another one answered.
+
+    Raises:
+        DataError: a run lacks responses, so that its figures would be of other samples than the rest.
+    """
+    step = last_step(results)
+    answered = {
+        f"{variant}, seed {seed}": {finding.sample_id for finding in found if finding.step == step}
+        for variant, seeds in results.items()
+        for seed, found in seeds.items()
+    }
+    asked = set().union(*answered.values())
+    for name, samples in answered.items():
+        if lacking := asked - samples:
+            raise DataError(
+                f"{name}: {len(lacking)} of {len(asked)} samples have no response at step {step}, "
+                f"e.g. {min(lacking)!r}.",
+                TRAIN_AGAIN,
+            )
 
 
 def rows(results: Results) -> list[Row]:

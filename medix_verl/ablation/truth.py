@@ -7,6 +7,7 @@ pleasing it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from medix.jsonl import JsonLines
 from medix.response import parse_response
 from medix.same_answer import same_answer
 from medix.sample import NOT_APPLICABLE
+from medix_verl.report.run_folder import own_file
 from reward_fns.composite import ACCURACIES
 
+TRAIN_AGAIN: Final = "Delete the run's folder; the same command trains it again."
 _WORD: Final = re.compile(r"[a-z]+|\d+")
 _NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 CLOSED: Final[Mapping[str, Mapping[str, str]]] = {
@@ -108,41 +111,55 @@ def _closed(text: str, kind: str) -> str | None:
     return said.pop() if len(said) == 1 and not negated else None
 
 
-def read_findings(run: Path, truth: Mapping[str, Known]) -> list[Finding]:
+def read_findings(run: Path, truth: Mapping[str, Known], notes: list[str] | None = None) -> list[Finding]:
     """Read every validation response of a run; after a resume the later one of a step, sample and session counts.
 
+    Args:
+        notes: gets what could not be read.
+
     Raises:
-        DataError: a response is for a sample that the truth does not know.
+        DataError: a line is no scored response, or is for a sample that the truth does not know.
     """
+    notes = [] if notes is None else notes
+    path = own_file(run, "rollouts/scored.jsonl", notes)
+    lines = JsonLines(path or run / "rollouts" / "scored.jsonl")
     found: dict[tuple[int, str, Any], Finding] = {}
-    for number, row in JsonLines(run / "rollouts" / "scored.jsonl"):
+    for number, row in lines if path else ():
         if row.get("split") != "val":
             continue
-        sample_id = str(row["sample_id"])
-        if sample_id not in truth:
-            raise DataError(
-                f"Line {number} of {run}/rollouts/scored.jsonl is for {sample_id!r}, which the truth does not know.",
-                "Name the file that the validation samples were prepared from with `truth:` in the study.",
-            )
-        candidate = parse_response(row["response"]).scorable_answer
-        found[int(row["step"]), sample_id, row.get("session", 0)] = _finding(row, truth[sample_id], candidate)
+        try:
+            finding = _finding(row, truth)
+        except (TypeError, ValueError, AttributeError, OverflowError, LookupError) as error:
+            raise DataError(f"Line {number} of {path} is no scored response: {error!r}.", TRAIN_AGAIN) from error
+        found[finding.step, finding.sample_id, str(row.get("session", 0))] = finding
+    notes += filter(None, [lines.note()])
     return list(found.values())
 
 
-def _finding(row: Mapping[str, Any], known: Known, candidate: str | None) -> Finding:
-    scores = row["scores"]
+def _finding(row: Mapping[str, Any], truth: Mapping[str, Known]) -> Finding:
+    sample_id, scores = str(row["sample_id"]), row["scores"]
+    known = truth.get(sample_id)
+    if known is None:
+        raise DataError(
+            f"A validation response is for {sample_id!r}, which the truth does not know.",
+            "Name the file that the validation samples were prepared from with `truth:` in the study.",
+        )
+    candidate = parse_response(row["response"]).scorable_answer
     accuracies = {
         name: float(scores[name]) for name in ACCURACIES if scores.get(name, NOT_APPLICABLE) != NOT_APPLICABLE
     }
+    score = float(scores["score"])
+    if not all(0.0 <= value <= 1.0 for value in accuracies.values()) or not math.isfinite(score):
+        raise ValueError("a score that no component gives")
     return Finding(
         step=int(row["step"]),
-        sample_id=str(row["sample_id"]),
+        sample_id=sample_id,
         kind=known.kind,
-        paid=sum(accuracies.values()) / len(accuracies) if accuracies else float(scores["score"]),
+        paid=sum(accuracies.values()) / len(accuracies) if accuracies else score,
         true=is_true(candidate, known),
         components=accuracies,
         question=str(row.get("question", "")),
         reference=known.reference,
         candidate=candidate or "",
-        score=float(scores["score"]),
+        score=score,
     )

@@ -104,6 +104,13 @@ def check_model_folder(path: str) -> str | Check:
         )
     if missing := missing_files(folder, "config.json", "preprocessor_config.json", "tokenizer_config.json"):
         raise ConfigError(f"The model in {path} has no {', '.join(missing)}.", "Build or download the model again.")
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json"):
+        if (folder / name).is_file():
+            read_mapping(folder / name)  # says what is wrong with a broken file
+    index = folder / "model.safetensors.index.json"
+    shards = read_mapping(index).get("weight_map", {}) if index.is_file() else {}
+    if lacking := sorted(set(dict(shards).values()) - {file.name for file in folder.iterdir()}):
+        raise ConfigError(f"The model in {path} has no {', '.join(lacking)}.", "Download the model again.")
     for weights in folder.glob("*.safetensors"):
         try:
             with safe_open(weights, framework="numpy"):
@@ -115,7 +122,7 @@ def check_model_folder(path: str) -> str | Check:
 
 def missing_files(folder: Path, *names: str) -> list[str]:
     """Return which of these files a model's folder lacks; it always needs weights."""
-    return [name for name in (*names, "*.safetensors") if not any(folder.glob(name))]
+    return [name for name in (*names, "*.safetensors") if not any(path.is_file() for path in folder.glob(name))]
 
 
 @cache

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -226,13 +227,39 @@ def test_a_wrong_study_is_refused(tmp_path: Path, changes: dict[str, object], sa
         load_study(write_study(tmp_path, **changes))
 
 
-def test_a_response_that_the_truth_does_not_know_is_refused(tmp_path: Path) -> None:
+SCORED = {"split": "val", "step": 0, "sample_id": "a", "response": "", "scores": {"score": 0.5, "llm_accuracy": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sample_id": "z"}, "'z', which the truth does not know"),
+        ({"scores": {}}, "Line 1 of .* is no scored response"),
+        ({"scores": {"score": 0.5, "llm_accuracy": 5}}, "no component gives"),
+        ({"scores": {"score": float("nan")}}, "no component gives"),
+        ({"response": None}, "no scored response"),
+        ({"step": "x"}, "no scored response"),
+        ({"scores": [1]}, "no scored response"),
+    ],
+)
+def test_a_line_that_is_no_response_of_the_study_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     write_study(tmp_path)
     log = tmp_path / "rollouts" / "scored.jsonl"
     log.parent.mkdir()
-    log.write_text(json.dumps({"split": "val", "step": 0, "sample_id": "z", "response": "", "scores": {}}) + "\n")
-    with pytest.raises(DataError, match="'z'"):
+    log.write_text(json.dumps(SCORED) + "\nhalf a line {\n")
+    notes: list[str] = []
+    assert [found.paid for found in read_findings(tmp_path, read_truth(tmp_path / "truth.jsonl"), notes)] == [1.0]
+    assert len(notes) == 1  # as a run that was killed while writing leaves it: told, and no fault
+    log.write_text(json.dumps(SCORED | change) + "\n")
+    with pytest.raises(DataError, match=says):
         read_findings(tmp_path, read_truth(tmp_path / "truth.jsonl"))
+
+
+def test_a_run_that_lost_responses_is_not_held_against_whole_ones() -> None:
+    whole = [finding(step=0), finding(step=0, sample="b"), finding(), finding(sample="b")]
+    table.check_whole({"v": {0: whole, 1: whole}})
+    with pytest.raises(DataError, match="w, seed 1: 1 of 2 samples have no response at step 1"):
+        table.check_whole({"v": {0: whole}, "w": {1: whole[:-1]}})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples" / "studies").glob("*.yaml")), ids=lambda path: path.stem)

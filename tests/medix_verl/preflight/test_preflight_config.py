@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from medix.errors import ConfigError
+from medix.errors import ConfigError, MedixError
 from medix_verl.preflight import config as settings
 from medix_verl.preflight import machine, model
 from medix_verl.preflight.check import Check, failed, run_check
@@ -148,6 +148,21 @@ def test_a_model_folder_must_be_whole(model_folder: Path) -> None:
     (model_folder / "preprocessor_config.json").unlink()
     (model_folder / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"no preprocessor_config\.json, \*\.safetensors"):
+        model.check_model_folder(str(model_folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("tokenizer.json", '{"model": {"vo', "can not be read"),
+        ("config.json", "[]", "not a mapping"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}',
+         r"has no model-2\.safetensors"),
+    ],
+)  # fmt: skip
+def test_a_download_that_was_cut_off_is_told(name: str, content: str, says: str, model_folder: Path) -> None:
+    (model_folder / name).write_text(content)
+    with pytest.raises(MedixError, match=says):
         model.check_model_folder(str(model_folder))
 
 
