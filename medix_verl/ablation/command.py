@@ -14,6 +14,7 @@ from medix.errors import ConfigError
 if TYPE_CHECKING:
     from medix_verl.ablation.study import Study
     from medix_verl.ablation.truth import Finding
+    from medix_verl.report.run_folder import RunFolder
 
 
 def ablate(
@@ -51,10 +52,9 @@ def ablate(
 def _write(plan: Study, folder: Path, failed: Mapping[str, str]) -> list[str]:
     """Write table, curves and page of the runs that are done; return the names of the others."""
     from medix.files import write_atomically
-    from medix_verl.ablation import page, table
+    from medix_verl.ablation import page, table, watched
     from medix_verl.ablation.study import runs_of
     from medix_verl.ablation.truth import read_findings, read_truth
-    from medix_verl.report.monitors import spoken
     from medix_verl.report.run_folder import load_run
     from medix_verl.report.thumbnails import thumbnails
 
@@ -64,23 +64,25 @@ def _write(plan: Study, folder: Path, failed: Mapping[str, str]) -> list[str]:
         raise ConfigError(f"No run of {plan.name} is done.", f"Read the logs in {folder / 'logs'}.")
     truth = read_truth(Path(plan.truth))
     results: dict[str, dict[int, list[Finding]]] = {}
-    said: dict[str, list[str]] = {}
+    folders: dict[str, dict[int, RunFolder]] = {}
     notes: list[str] = []
     for run in done:
         unread: list[str] = []
         results.setdefault(run.variant, {})[run.seed] = read_findings(run.folder, truth, unread)
         notes += [f"{run.variant}, seed {run.seed}: {note}" for note in unread]
-        said.setdefault(run.variant, []).extend(f"seed {run.seed}: {text}" for text in spoken(run.folder))
+        folders.setdefault(run.variant, {})[run.seed] = load_run(run.folder)
     table.check_whole(results)
     baseline = plan.baseline or next(iter(plan.variants))
     rows = table.rows(results)
     compared = table.against(results, baseline) if baseline in results else {}
+    watch = watched.watch(folders, truth)
     page.draw_curves(results, folder / "curves.png")
-    pictures = thumbnails(load_run(done[0].folder), folder / "data")
-    html = page.render_page(plan, results, rows, compared, said, failed, notes, pictures, folder / "curves.png")
+    shared = done[0].environment.get("DATA")
+    pictures = thumbnails(folders[done[0].variant][done[0].seed], Path(shared) if shared else None)
+    html = page.render_page(plan, results, rows, compared, watch, failed, notes, pictures, folder / "curves.png")
     write_atomically(folder / "study.html", html)
     write_atomically(folder / "table.csv", table.as_csv(rows))
-    markdown = table.as_markdown(rows, compared, baseline)
+    markdown = f"{table.as_markdown(rows, compared, baseline)}\n\n{watched.as_markdown(watch)}"
     write_atomically(folder / "table.md", markdown + "\n")
     typer.echo(f"{markdown}\n\npage:   {folder / 'study.html'}\ntable:  {folder / 'table.csv'}, table.md")
     typer.echo("\n".join([f"curves: {folder / 'curves.png'}", *(f"note:   {note}" for note in notes)]))

@@ -12,6 +12,7 @@ from medix.pages import environment
 from medix_verl.ablation.study import Study
 from medix_verl.ablation.table import Results, Row, curves, last_step
 from medix_verl.ablation.truth import Finding
+from medix_verl.ablation.watched import Watched
 
 MOST_PAID = 3
 
@@ -61,7 +62,7 @@ def render_page(
     results: Results,
     table: Sequence[Row],
     compared: Mapping[str, Any],
-    monitors: Mapping[str, Sequence[str]],
+    watched: Sequence[Watched],
     failed: Mapping[str, str],
     notes: Sequence[str],
     pictures: Mapping[str, Sequence[str]],
@@ -70,7 +71,7 @@ def render_page(
     """Return the page as HTML that asks nothing of the network.
 
     Args:
-        monitors: for each variant what its runs' hacking monitors said.
+        watched: the hacking monitors against the truth.
         failed: for each run that failed, the last lines of its log.
         notes: what could not be read.
         pictures: sample id -> data URIs.
@@ -82,7 +83,7 @@ def render_page(
     }
     template = environment(Path(__file__).parent).get_template("page.html.j2")
     return template.render(
-        study=study, table=table, compared=compared, monitors=monitors, failed=failed, notes=notes, examples=examples,
+        study=study, table=table, compared=compared, watched=watched, failed=failed, notes=notes, examples=examples,
         step=last_step(results), baseline=study.baseline or next(iter(study.variants)),
         curve=base64.b64encode(curve.read_bytes()).decode(),
     )  # fmt: skip

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
 
 from medix_verl.report.charts import SHARE_AXIS, Chart, Level, change, colour_of, line
 from medix_verl.report.rollouts import FAR_COSINE, SHORT_CHARS, Group
-from medix_verl.report.run_folder import Metrics, RunFolder, Series, load_run
+from medix_verl.report.run_folder import Metrics, RunFolder, Series
 
 WATCH_SHARE, ALERT_SHARE = 0.05, 0.25
 REPEATED_ALERT: Final = 0.5
@@ -24,6 +23,15 @@ JUMP_WINDOW, JUMP_MIN = 3, 0.3
 CANARIES: Final = 12
 RED: Final = "#cc3311"
 FLAGGED: Final = {
+    "contradicted": (
+        "Paid though it contradicts the reference",
+        "were paid though side, negation, number or the like contradict the reference, by the guard's rules: "
+        "read whether the reward can tell them apart",
+    ),
+    "near_refused": (
+        "Embedder pays what the judge refuses",
+        "were paid by the embedder while the judge said NO: read which of them is right",
+    ),
     "judge_far": (
         "Judge says YES, embedder says far",
         f"were paid by the judge while their answer is far (cosine < {FAR_COSINE}) from the reference: "
@@ -40,12 +48,6 @@ FLAGGED: Final = {
 def monitors(run: RunFolder) -> list[Chart]:
     """Return all monitors, in a fixed order; one that has nothing to go by says so."""
     return [*(_flagged(run, name) for name in FLAGGED), repeated(run), thinking(run), jumps(run.metrics), canaries(run)]
-
-
-def spoken(run_dir: Path) -> list[str]:
-    """Return what the monitors of a run found that is worth a look, a sentence each."""
-    found = monitors(load_run(run_dir))
-    return [f"{chart.title}: {chart.sentence}" for chart in found if chart.level in ("watch", "alert")]
 
 
 def _by_step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from medix.jsonl import JsonLines
 from medix.response import parse_response
 from medix.sample import NOT_APPLICABLE
+from reward_fns.clinical_rules.contradiction import find_contradiction
 from reward_fns.composite import DISAGREE
 
 SHOWN_CHARS: Final = 4000
@@ -87,15 +89,16 @@ class Group:
         return len(self.responses) > 1 and len({response.reward for response in self.responses}) == 1
 
     def flags(self, response: Response) -> set[str]:
-        """Return what makes a response worth a look: `disagree`, `judge_far` or `short_paid`."""
+        """Return what makes a response worth a look: `disagree`, or a key of `FLAGGED` in the monitors."""
         judged, near = (response.scores.get(name, 0.0) for name in ("llm_accuracy", "embed_accuracy"))
+        answer, is_paid = response.answer, max(judged, near) >= 0.5
         found = {
             "disagree": response.scores.get(DISAGREE) == 1.0,
+            "contradicted": is_paid and answer is not None and _contradicts(self.reference, answer),
+            "near_refused": response.verdict is False and near >= 0.5,
             "judge_far": response.scores.get("embed_similarity", 1.0) < FAR_COSINE and judged >= 0.5,
             # An answer that is missing altogether is a matter of the form.
-            "short_paid": response.answer is not None
-            and max(judged, near) >= 0.5
-            and _letters(response.answer) <= SHORT_CHARS < _letters(self.reference),
+            "short_paid": is_paid and answer is not None and _letters(answer) <= SHORT_CHARS < _letters(self.reference),
         }
         return {name for name, is_set in found.items() if is_set}
 
@@ -183,6 +186,11 @@ def _response(number: int, row: dict[str, Any]) -> Response:
 
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+@lru_cache(maxsize=100_000)
+def _contradicts(reference: str, answer: str) -> bool:
+    return find_contradiction(reference, answer) is not None
 
 
 def _letters(text: str) -> int:

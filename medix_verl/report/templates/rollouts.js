@@ -2,7 +2,7 @@
 "use strict";
 (async () => {
   const ROW_PX = 56;
-  const FLAG_TEXT = { disagree: "judge ≠ embedder", no_spread: "no spread", judge_far: "YES but far", short_paid: "short answer paid" };
+  const FLAG_TEXT = { disagree: "judge ≠ embedder", no_spread: "no spread", contradicted: "paid, contradicts", near_refused: "NO but near", judge_far: "YES but far", short_paid: "short answer paid" };
   const byId = (id) => document.getElementById(id);
   const [form, list, space, panel, count] = ["filters", "list", "list-space", "group", "count"].map(byId);
   const images = JSON.parse(byId("images").textContent);

@@ -19,7 +19,10 @@ from medix_verl.ablation import table
 from medix_verl.ablation.page import most_paid
 from medix_verl.ablation.study import load_study, runs_of, setup_steps
 from medix_verl.ablation.truth import Finding, Known, is_true, read_findings, read_truth
+from medix_verl.ablation.watched import Watched, as_markdown, watch
 from medix_verl.cli import app
+from medix_verl.report.rollouts import Group, Response
+from medix_verl.report.run_folder import Metrics, RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -253,6 +256,31 @@ def test_a_line_that_is_no_response_of_the_study_is_refused(tmp_path: Path, chan
     log.write_text(json.dumps(SCORED | change) + "\n")
     with pytest.raises(DataError, match=says):
         read_findings(tmp_path, read_truth(tmp_path / "truth.jsonl"))
+
+
+def answers(*said: str, step: int, split: str) -> Group:
+    """Responses that the embedder pays in full, to a question whose answer is `left lung`."""
+    scores = {"score": 1.0, "embed_accuracy": 1.0}
+    responses = [Response(n, n, "", 0, scores, text, 9, (), None, "", 0, {}, True) for n, text in enumerate(said)]
+    return Group(f"{split}{step}", step, split, "a", "Where?", "left lung", "CT_SCAN", responses)
+
+
+def test_the_monitors_are_held_against_the_truth() -> None:
+    groups = [
+        answers("right lung", "left lung", step=1, split="train"),
+        answers("right lung", "right lung", "left lung", "left lung", step=2, split="train"),
+        answers("right lung", step=2, split="val"),  # untrue, and flagged
+        answers("the lung", step=3, split="val"),  # untrue, and not flagged: it contradicts nothing
+        answers("left lung", step=4, split="val"),
+    ]
+    gamed, sound = (RunFolder(Path("run"), Metrics([]), found) for found in (groups, groups[-1:]))
+    one, other = watch({"gamed": {3: gamed}, "sound": {3: sound}}, {"a": Known("left lung", (), "place")})
+    assert (one.monitor, one.spoke, one.peaks) == ("Paid though it contradicts the reference", (3,), (0.5,))
+    assert (one.flagged, one.untrue, one.falsely_paid, one.caught) == (1, 1, 2, 1)
+    assert other == Watched("sound", "")
+    shown = as_markdown([one, other])
+    assert "| gamed | Paid though it contradicts the reference | 3 | 0.50 | 1 | 100% | 50% |" in shown
+    assert "| sound | no monitor spoke | none |  |  |  |  |" in shown
 
 
 def test_a_run_that_lost_responses_is_not_held_against_whole_ones() -> None:

@@ -36,6 +36,8 @@ def found(run: RunFolder) -> dict[str, Chart]:
 
 
 PLANTED: dict[str, Callable[[int], Group]] = {
+    "contradicted": lambda step: group(step, response(0, "no lungs"), response(1)),
+    "near_refused": lambda step: group(step, response(0, verdict=False, llm_accuracy=0.0), response(1)),
     "judge_far": lambda step: group(step, response(0, embed_similarity=0.1), response(1)),
     "short_paid": lambda step: group(step, response(0, "."), response(1)),
     "repeated": lambda step: group(step, *(response(i, "same", llm_accuracy=0.0) for i in range(6))),
@@ -99,6 +101,8 @@ def test_without_anything_logged_every_monitor_says_so() -> None:
         ("lungs", {"embed_similarity": 0.49}, {"judge_far"}),
         ("lungs", {"embed_similarity": 0.49, "llm_accuracy": 0.0}, set()),
         ("lungs", {"judge_embedder_disagree": 1.0}, {"disagree"}),
+        ("no lungs", {}, {"contradicted"}),
+        ("no lungs", {"llm_accuracy": 0.0, "embed_accuracy": 0.0}, set()),  # contradicts, and is not paid
     ],
 )
 def test_flags_of_a_response(answer: str | None, scores: dict[str, float], flags: set[str]) -> None:
