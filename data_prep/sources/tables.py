@@ -35,6 +35,8 @@ FORMS: Final[dict[str, str]] = {
     ".csv": "text", ".tsv": "text", ".psv": "text", ".txt": "text",
 }  # fmt: skip
 """Suffix -> how the file is read."""
+_CONVERSATIONS: Final = ("conversations", "conversation", "messages")
+_SPEAKERS: Final = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer"}
 _FAULTS: Final = (OSError, pa.ArrowException, ValueError, RecursionError, MemoryError, OverflowError)
 
 Row = Mapping[str, Any] | Unfit
@@ -146,8 +148,11 @@ def sample(path: Path, form: Form, count: int) -> tuple[tuple[str, ...], list[Ma
     if form.kind == "parquet":
         names, rows_found = _parquet_sample(path, count)
         return names, list(map(_shortened, rows_found))
-    first = itertools.islice(plan(path, form, count), 1)
-    found = [_shortened(row) for stretch in first for _, row in rows(stretch) if not isinstance(row, Unfit)]
+    first = [row for stretch in itertools.islice(plan(path, form, count), 1) for _, row in rows(stretch)]
+    found = [_shortened(row) for row in first if not isinstance(row, Unfit)]
+    for row in () if found else first:
+        if isinstance(row, Unfit) and row.reason == "bad_field":  # conversations of several turns alone
+            raise row
     return tuple(dict.fromkeys([name for row in found for name in row])), found
 
 
@@ -216,7 +221,20 @@ def _checked_object(value: Any) -> Row:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (UnicodeEncodeError, RecursionError, ValueError):
         return Unfit("not_utf8", "a lone surrogate in a text, or too deep")
-    return value
+    return _exchange(value)
+
+
+def _exchange(row: dict[str, Any]) -> Row:
+    """Return a row that holds a conversation (LLaVA's `conversations`, `messages`) with its question and its answer."""
+    name = next((name for name in _CONVERSATIONS if name in row and "question" not in row), None)
+    turns = row.get(name) if name else None
+    if not (isinstance(turns, list) and turns and all(isinstance(turn, dict) for turn in turns)):
+        return row
+    said = [(str(turn.get("from", turn.get("role"))).lower(), turn.get("value", turn.get("content"))) for turn in turns]
+    asked = [(_SPEAKERS.get(who, who), text) for who, text in said if who != "system"]
+    if [who for who, _ in asked] != ["question", "answer"]:
+        return Unfit("bad_field", f"{name!r} holds {len(turns)} turns, not one question and its answer")
+    return {**{key: value for key, value in row.items() if key != name}, **dict(asked)}
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
