@@ -70,6 +70,10 @@ def _mask_assigned(match: re.Match[str]) -> str:
 
 
 def _values_of_the_environment() -> list[str]:
-    """Return the values of the variables that hold secrets, the longest first."""
-    values = {value.strip() for name, value in os.environ.items() if is_secret_name(name)}
+    """Return the values of the variables that hold secrets, the longest first.
+
+    `PWD` and `OLDPWD` name folders, and a path such as that of GOOGLE_APPLICATION_CREDENTIALS is no secret itself.
+    """
+    named = {name: value.strip() for name, value in os.environ.items() if is_secret_name(name)}
+    values = {value for name, value in named.items() if name not in ("PWD", "OLDPWD") and not os.path.exists(value)}
     return sorted((value for value in values if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)

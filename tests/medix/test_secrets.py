@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from medix.secrets import is_secret_name, mask_secrets, mask_settings
@@ -22,6 +24,16 @@ from medix.secrets import is_secret_name, mask_secrets, mask_settings
 def test_a_secret_in_any_form_is_hidden(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_JUDGE_KEY", "value-of-SECRET1")
     assert "SECRET1" not in mask_secrets(text)
+
+
+def test_a_folder_that_a_variable_names_is_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`PWD` looks like a password's name: every path below the working directory was shown as ***."""
+    (tmp_path / "key.json").touch()
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("OLDPWD", "/home/somebody/elsewhere")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    text = f"no files at {tmp_path}/data, /home/somebody/elsewhere or {tmp_path}/key.json"
+    assert mask_secrets(text) == text
 
 
 @pytest.mark.parametrize(
