@@ -21,7 +21,7 @@ import pytest
 
 from medix.jsonl import JsonLines
 from tests.evaluation.conftest import FakeServer
-from tests.test_fuzz import build_checkpoint, picture
+from tests.fuzzed import build_checkpoint, picture
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(1800)]
 
