@@ -75,5 +75,6 @@ def _values_of_the_environment() -> list[str]:
     `PWD` and `OLDPWD` name folders, and a path such as that of GOOGLE_APPLICATION_CREDENTIALS is no secret itself.
     """
     named = {name: value.strip() for name, value in os.environ.items() if is_secret_name(name)}
-    values = {value for name, value in named.items() if name not in ("PWD", "OLDPWD") and not os.path.exists(value)}
+    is_path = {value for value in named.values() if os.path.isabs(value) and os.path.exists(value)}
+    values = {value for name, value in named.items() if name not in ("PWD", "OLDPWD")} - is_path
     return sorted((value for value in values if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)

@@ -176,7 +176,6 @@ def _with_tables(source: Source) -> Source:
     """Find the tables of a source and tell what their columns, parts and images are."""
     data_set = source.set
     options = source.options
-    words = source.words()
     mapping = {role: options[role] for role in cols.MAPPED if role in options and role != "language"}
     header = [name.strip() for name in options.get("columns", "").split(",") if name.strip()]
     found: list[Table] = []
@@ -184,14 +183,12 @@ def _with_tables(source: Source) -> Source:
     for path in _table_paths(source):
         try:
             form = tables.form_of(path, header)
-            names, rows = tables.sample(path, form, SAMPLED)
+            form, columns, names, rows = _recognised(source, path, form, mapping)
         except Unfit as unfit:
             raise ConfigError(
                 f"{path} cannot be read: {unfit.detail}.",
                 "Restore the file, or name the tables to read with ?files=.",
             ) from unfit
-        rows, names = _adapted(source, path, rows, names)
-        columns = cols.recognise(path.name, names, rows, mapping, data_set.columns, words, data_set.first_option)
         if columns is None:
             passed_over[path] = names
             continue
@@ -215,6 +212,22 @@ def _with_tables(source: Source) -> Source:
         counted = table.counted_ids and splits[table.split] > 1
         found[number] = dataclasses.replace(table, name=name, counted_ids=counted)
     return dataclasses.replace(source, tables=tuple(found), passed_over=tuple(path.name for path in passed_over))
+
+
+def _recognised(
+    source: Source, path: Path, form: tables.Form, mapping: Mapping[str, str]
+) -> tuple[tables.Form, cols.Columns | None, tuple[str, ...], list[Mapping[str, Any]]]:
+    """Return how a table is read, what its columns are, their names, and its first rows.
+
+    A table without question and answer columns is looked at for conversations that hold both.
+    """
+    data_set = source.set
+    names, rows = tables.sample(path, form, SAMPLED)
+    rows, names = _adapted(source, path, rows, names)
+    columns = cols.recognise(path.name, names, rows, mapping, data_set.columns, source.words(), data_set.first_option)
+    if columns is None and not form.conversation and (name := tables.conversation_in(rows)):
+        return _recognised(source, path, dataclasses.replace(form, conversation=name), mapping)
+    return form, columns, names, rows
 
 
 def _adapted(

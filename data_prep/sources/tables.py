@@ -51,6 +51,8 @@ class Form:
     quoted: bool = True
     header: tuple[str, ...] = ()
     """Column names of a text table whose first line is a row."""
+    conversation: str = ""
+    """Column that holds question and answer as turns of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -135,25 +137,66 @@ def rows(stretch: Stretch, columns: Sequence[str] | None = None) -> Iterator[tup
     """
     if stretch.fault is not None:
         raise stretch.fault
+    name = stretch.form.conversation
     if stretch.groups:
-        yield from _parquet_rows(stretch, columns)
+        found = _parquet_rows(stretch, columns if columns is None or not name else (*columns, name))
     elif stretch.payload:
-        yield from enumerate(stretch.payload, stretch.first)
+        found = enumerate(stretch.payload, stretch.first)
     else:
-        yield from _jsonl_rows(stretch)
+        found = _jsonl_rows(stretch)
+    for number, row in found:
+        yield number, row if isinstance(row, Unfit) or not name else _exchange(row, name)
 
 
 def sample(path: Path, form: Form, count: int) -> tuple[tuple[str, ...], list[Mapping[str, Any]]]:
-    """Return the columns of a table and its first rows; embedded images are there as empty bytes."""
+    """Return the columns of a table and its first rows; embedded images are there as empty bytes.
+
+    Raises:
+        Unfit: the table cannot be read, or none of its conversations is one question and its answer.
+    """
+    names: tuple[str, ...] = ()
+    first: list[Row] = []
     if form.kind == "parquet":
-        names, rows_found = _parquet_sample(path, count)
-        return names, list(map(_shortened, rows_found))
-    first = [row for stretch in itertools.islice(plan(path, form, count), 1) for _, row in rows(stretch)]
+        names, read = _parquet_sample(path, count)
+        first = [_exchange(row, form.conversation) if form.conversation else row for row in read]
+    else:
+        first = [row for stretch in itertools.islice(plan(path, form, count), 1) for _, row in rows(stretch)]
     found = [_shortened(row) for row in first if not isinstance(row, Unfit)]
-    for row in () if found else first:
-        if isinstance(row, Unfit) and row.reason == "bad_field":  # conversations of several turns alone
+    for row in first:
+        if form.conversation and not found and isinstance(row, Unfit):
             raise row
-    return tuple(dict.fromkeys([name for row in found for name in row])), found
+    return tuple(dict.fromkeys([*names, *(name for row in found for name in row)])), found
+
+
+def conversation_in(sampled: Sequence[Mapping[str, Any]]) -> str:
+    """Return the column that holds conversations, as LLaVA's `conversations` or `messages`, or an empty text.
+
+    Example:
+        >>> conversation_in([{"id": 1, "messages": [{"role": "user", "content": "Where?"}]}])
+        'messages'
+    """
+    names = (name for row in sampled for name in _CONVERSATIONS if name in row)
+    return next((name for name in names if all(_turns(row.get(name)) for row in sampled)), "")
+
+
+def _turns(value: Any) -> list[dict[str, Any]]:
+    are_turns = isinstance(value, list) and all(isinstance(turn, dict) for turn in value)
+    return value if are_turns else []
+
+
+def _exchange(row: Mapping[str, Any], name: str) -> Row:
+    """Return a row with the question and the answer of its conversation as columns of these names."""
+    said = [
+        (str(turn.get("from") or turn.get("role")).lower(), turn.get("value") or turn.get("content"))
+        for turn in _turns(row.get(name))
+    ]
+    asked = [(_SPEAKERS.get(who, who), text) for who, text in said if who != "system"]
+    if [who for who, _ in asked] != ["question", "answer"]:
+        return Unfit("bad_field", f"{name!r} holds {len(said)} turns, not one question and its answer")
+    for column in ("question", "answer"):
+        if present(row.get(column)):
+            return Unfit("bad_field", f"there is a column {column!r} beside {name!r}, and either may be meant")
+    return {**{key: value for key, value in row.items() if key != name}, **dict(asked)}
 
 
 def _shortened(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -221,20 +264,7 @@ def _checked_object(value: Any) -> Row:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (UnicodeEncodeError, RecursionError, ValueError):
         return Unfit("not_utf8", "a lone surrogate in a text, or too deep")
-    return _exchange(value)
-
-
-def _exchange(row: dict[str, Any]) -> Row:
-    """Return a row that holds a conversation (LLaVA's `conversations`, `messages`) with its question and its answer."""
-    name = next((name for name in _CONVERSATIONS if name in row and "question" not in row), None)
-    turns = row.get(name) if name else None
-    if not (isinstance(turns, list) and turns and all(isinstance(turn, dict) for turn in turns)):
-        return row
-    said = [(str(turn.get("from", turn.get("role"))).lower(), turn.get("value", turn.get("content"))) for turn in turns]
-    asked = [(_SPEAKERS.get(who, who), text) for who, text in said if who != "system"]
-    if [who for who, _ in asked] != ["question", "answer"]:
-        return Unfit("bad_field", f"{name!r} holds {len(turns)} turns, not one question and its answer")
-    return {**{key: value for key, value in row.items() if key != name}, **dict(asked)}
+    return value
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

@@ -71,7 +71,7 @@ def _write(plan: Study, folder: Path, failed: Mapping[str, str]) -> list[str]:
         results.setdefault(run.variant, {})[run.seed] = read_findings(run.folder, truth, unread)
         notes += [f"{run.variant}, seed {run.seed}: {note}" for note in unread]
         folders.setdefault(run.variant, {})[run.seed] = load_run(run.folder)
-    table.check_whole(results)
+    table.check_whole(results, plan.steps)
     baseline = plan.baseline or next(iter(plan.variants))
     rows = table.rows(results)
     compared = table.against(results, baseline) if baseline in results else {}
@@ -85,5 +85,6 @@ def _write(plan: Study, folder: Path, failed: Mapping[str, str]) -> list[str]:
     markdown = f"{table.as_markdown(rows, compared, baseline)}\n\n{watched.as_markdown(watch)}"
     write_atomically(folder / "table.md", markdown + "\n")
     typer.echo(f"{markdown}\n\npage:   {folder / 'study.html'}\ntable:  {folder / 'table.csv'}, table.md")
+    typer.echo(f"figures: of the validation at step {table.last_step(results)}")
     typer.echo("\n".join([f"curves: {folder / 'curves.png'}", *(f"note:   {note}" for note in notes)]))
     return [f"{run.variant}, seed {run.seed}" for run in runs if run not in done]

@@ -75,19 +75,22 @@ def last_step(results: Results) -> int:
     return max(shared, default=0)
 
 
-def check_whole(results: Results) -> None:
-    """Check that every run answered every sample that another one answered.
+def check_whole(results: Results, step: int) -> None:
+    """Check that every run was validated at a step, on every sample that another run answered there.
 
     Raises:
-        DataError: a run lacks responses, so that its figures would be of other samples than the rest.
+        DataError: a run lacks responses, so that its figures would be of another step or other samples than the rest.
     """
-    step = last_step(results)
     answered = {
         f"{variant}, seed {seed}": {finding.sample_id for finding in found if finding.step == step}
         for variant, seeds in results.items()
         for seed, found in seeds.items()
     }
     asked = set().union(*answered.values())
+    if not asked:
+        raise DataError(
+            f"No run was validated at step {step}.", "Set trainer.test_freq in the study's overrides, and train again."
+        )
     for name, samples in answered.items():
         if lacking := asked - samples:
             raise DataError(

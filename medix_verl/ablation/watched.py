@@ -9,7 +9,7 @@ from statistics import fmean
 
 from medix_verl.ablation.truth import Known, is_true
 from medix_verl.report.monitors import FLAGGED, monitors
-from medix_verl.report.rollouts import Group, Response
+from medix_verl.report.rollouts import Group
 from medix_verl.report.run_folder import RunFolder
 
 
@@ -59,7 +59,7 @@ def _flagged(
     variant: str, name: str, seeds: Mapping[int, RunFolder], truth: Mapping[str, Known], spoke: tuple[int, ...]
 ) -> Watched:
     answered = [
-        (name in group.flags(response), _paid(response), is_true(response.answer, truth[group.sample_id]))
+        (name in group.flags(response), response.is_paid, is_true(response.answer, truth[group.sample_id]))
         for run in seeds.values()
         for group in run.validation_groups
         if group.sample_id in truth
@@ -72,10 +72,6 @@ def _flagged(
         falsely_paid=sum(paid and not true for _, paid, true in answered),
         caught=sum(flag and paid and not true for flag, paid, true in answered),
     )  # fmt: skip
-
-
-def _paid(response: Response) -> bool:
-    return max(response.scores.get(name, 0.0) for name in ("llm_accuracy", "embed_accuracy")) >= 0.5
 
 
 def _peak(name: str, groups: Sequence[Group]) -> float:

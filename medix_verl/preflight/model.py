@@ -24,6 +24,7 @@ from medix.processes import child_environment, python_command
 from medix_verl.preflight.check import Check
 
 KNOWN_MODELS = Path(__file__).with_name("known_models.json")
+_AGAIN = "Build or download the model again."
 
 
 @dataclass(frozen=True)
@@ -103,21 +104,32 @@ def check_model_folder(path: str) -> str | Check:
             f"Set MODEL= to a folder or a hub name; `python -m examples.tiny_vlm --out {path}` builds a tiny one.",
         )
     if missing := missing_files(folder, "config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        raise ConfigError(f"The model in {path} has no {', '.join(missing)}.", "Build or download the model again.")
+        raise ConfigError(f"The model in {path} has no {', '.join(missing)}.", _AGAIN)
+    check_readable(folder)
+    return f"{path} holds weights, tokenizer and processor"
+
+
+def check_readable(folder: Path) -> None:
+    """Check the files of a model's folder for a download that was cut off; no weights are read, but their headers.
+
+    Raises:
+        MedixError: a file can not be read, or the index names weights that are not there.
+    """
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json"):
         if (folder / name).is_file():
             read_mapping(folder / name)  # says what is wrong with a broken file
     index = folder / "model.safetensors.index.json"
-    shards = read_mapping(index).get("weight_map", {}) if index.is_file() else {}
-    if lacking := sorted(set(dict(shards).values()) - {file.name for file in folder.iterdir()}):
-        raise ConfigError(f"The model in {path} has no {', '.join(lacking)}.", "Download the model again.")
+    shards = read_mapping(index).get("weight_map") if index.is_file() else {}
+    if not isinstance(shards, dict):
+        raise ConfigError(f"{index} names no weights.", _AGAIN)
+    if lacking := sorted(set(map(str, shards.values())) - {file.name for file in folder.iterdir()}):
+        raise ConfigError(f"The model in {folder} has no {', '.join(lacking)}.", _AGAIN)
     for weights in folder.glob("*.safetensors"):
         try:
             with safe_open(weights, framework="numpy"):
                 pass
         except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{weights} can not be read: {error}", "Build or download the model again.") from error
-    return f"{path} holds weights, tokenizer and processor"
+            raise ConfigError(f"{weights} can not be read: {error}", _AGAIN) from error
 
 
 def missing_files(folder: Path, *names: str) -> list[str]:

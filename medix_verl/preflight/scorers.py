@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from medix.errors import ConfigError, ScorerError
 from medix.files import read_mapping
 from medix_verl.preflight.check import Check
-from medix_verl.preflight.model import hub_name, missing_files
+from medix_verl.preflight.model import check_readable, hub_name, missing_files
 from reward_fns.scorers.service import ScorerService
 from reward_fns.scorers.types import JudgeRequest, Scorers, VerdictParse
 
@@ -145,6 +145,7 @@ def _check_judge_folder(path: str) -> str:
         missing.append("chat template")
     if missing:
         raise ConfigError(f"The judge in {path} has no {', '.join(missing)}.", "Build or download it again.")
+    check_readable(folder)
     if "auto_map" in settings:
         # veRL 0.9.1 opens the judge's tokenizer with trust_remote_code=True, whatever is configured.
         raise ConfigError(

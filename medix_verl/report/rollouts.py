@@ -13,7 +13,7 @@ from medix.jsonl import JsonLines
 from medix.response import parse_response
 from medix.sample import NOT_APPLICABLE
 from reward_fns.clinical_rules.contradiction import find_contradiction
-from reward_fns.composite import DISAGREE
+from reward_fns.composite import ACCURACIES, DISAGREE
 
 SHOWN_CHARS: Final = 4000
 """Of a response, question or reference; the whole of it stays in scored.jsonl."""
@@ -50,6 +50,11 @@ class Response:
     @property
     def reward(self) -> float:
         return self.scores.get("score", 0.0)
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether the judge or the embedder counted the answer as right."""
+        return max(self.scores.get(name, 0.0) for name in ACCURACIES) >= 0.5
 
 
 @dataclass
@@ -91,7 +96,7 @@ class Group:
     def flags(self, response: Response) -> set[str]:
         """Return what makes a response worth a look: `disagree`, or a key of `FLAGGED` in the monitors."""
         judged, near = (response.scores.get(name, 0.0) for name in ("llm_accuracy", "embed_accuracy"))
-        answer, is_paid = response.answer, max(judged, near) >= 0.5
+        answer, is_paid = response.answer, response.is_paid
         found = {
             "disagree": response.scores.get(DISAGREE) == 1.0,
             "contradicted": is_paid and answer is not None and _contradicts(self.reference, answer),

@@ -34,6 +34,11 @@ def test_a_folder_that_a_variable_names_is_no_secret(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     text = f"no files at {tmp_path}/data, /home/somebody/elsewhere or {tmp_path}/key.json"
     assert mask_secrets(text) == text
+    # A file of that name in the working directory does not show a key.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hunter2").touch()
+    monkeypatch.setenv("MY_JUDGE_KEY", "hunter2")
+    assert mask_secrets("the server echoed hunter2") == "the server echoed ***"
 
 
 @pytest.mark.parametrize(

@@ -285,9 +285,15 @@ def test_the_monitors_are_held_against_the_truth() -> None:
 
 def test_a_run_that_lost_responses_is_not_held_against_whole_ones() -> None:
     whole = [finding(step=0), finding(step=0, sample="b"), finding(), finding(sample="b")]
-    table.check_whole({"v": {0: whole, 1: whole}})
+    table.check_whole({"v": {0: whole, 1: whole}}, 1)
     with pytest.raises(DataError, match="w, seed 1: 1 of 2 samples have no response at step 1"):
-        table.check_whole({"v": {0: whole}, "w": {1: whole[:-1]}})
+        table.check_whole({"v": {0: whole}, "w": {1: whole[:-1]}}, 1)
+    # Without its last validation the whole table would be of step 0, and without any the variant would not be in it.
+    for left in (whole[:2], []):
+        with pytest.raises(DataError, match="w, seed 1: 2 of 2 samples"):
+            table.check_whole({"v": {0: whole}, "w": {1: left}}, 1)
+    with pytest.raises(DataError, match="No run was validated at step 2"):
+        table.check_whole({"v": {0: whole}}, 2)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples" / "studies").glob("*.yaml")), ids=lambda path: path.stem)

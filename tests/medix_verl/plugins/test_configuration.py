@@ -82,7 +82,7 @@ PARTS = {
     "config.json": "{}",
     "tokenizer_config.json": "{}",
     "chat_template.jinja": "{{ messages }}",
-    "model.safetensors": "",
+    "model.safetensors": "\2\0\0\0\0\0\0\0{}",  # a header of two bytes, and no tensor
 }
 FAULTS: dict[str, tuple[dict[str, str | None], dict[str, Any], str | None]] = {
     # Files that are missing (None) or hold something else, settings, what the refusal names.
@@ -90,6 +90,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], dict[str, Any], str | None]] = {
     **{f"no {name}": ({name: None}, {}, "has no ") for name in PARTS},
     "code of its own": ({"tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["x.Mine", null]}}'}, {}, "auto_map"),
     "damaged": ({"tokenizer_config.json": "{"}, {}, "tokenizer_config"),
+    "weights cut off": ({"model.safetensors": "\2"}, {}, "model.safetensors can not be read"),
     "no folder": ({}, {"reward.reward_model.model_path": "outputs/no-such-folder"}, "JUDGE_MODEL"),
     "no name for veRL": ({}, {"reward.custom_reward_function.path": None}, "custom_reward_function"),
     "no slots": ({}, {"reward.reward_model.enable_resource_pool": False}, "enable_resource_pool"),

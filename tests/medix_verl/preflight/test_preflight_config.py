@@ -158,6 +158,8 @@ def test_a_model_folder_must_be_whole(model_folder: Path) -> None:
         ("config.json", "[]", "not a mapping"),
         ("model.safetensors.index.json", '{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}',
          r"has no model-2\.safetensors"),
+        ("model.safetensors.index.json", '{"weight_map": ["a"]}', "names no weights"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": ["b"]}}', "has no"),
     ],
 )  # fmt: skip
 def test_a_download_that_was_cut_off_is_told(name: str, content: str, says: str, model_folder: Path) -> None:
