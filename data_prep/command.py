@@ -39,7 +39,7 @@ def prepare_command(
         float, typer.Option(help="Share of the training rows held out, whole patients or images together")
     ] = 0.0,
     max_quarantine: Annotated[float, typer.Option(help="Share of damaged rows at which the command fails")] = 0.05,
-    workers: Annotated[int | None, typer.Option(help="Processes, one per processor by default", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes, one a processor by default; 0: none", min=0)] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another set in --out")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only count rows; open no image, write nothing")] = False,
     verify: Annotated[Path | None, typer.Option(help="Check a prepared folder against its manifest")] = None,

@@ -32,6 +32,9 @@ def files(*suffixes: str) -> list[Path]:
 
 
 PYTHON = files(".py")
+NODES: dict[Path, list[ast.AST]] = {
+    path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))) for path in PYTHON
+}
 
 
 def name_of(path: Path) -> str:
@@ -46,9 +49,9 @@ def imported_by(node: ast.AST) -> Iterator[str]:
         yield node.module.split(".")[0]
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
+def imported(path: Path) -> Iterator[str]:
     """Yield the first part of every module that is imported anywhere in a file, within functions too."""
-    for node in ast.walk(tree):
+    for node in NODES[path]:
         yield from imported_by(node)
 
 
@@ -62,7 +65,7 @@ def test_the_core_starts_without_the_heavy_packages(module: str) -> None:
 def test_python_files_are_short_and_say_what_they_are() -> None:
     texts = {name_of(path): path.read_text(encoding="utf-8") for path in PYTHON}
     assert {name: len(text.splitlines()) for name, text in texts.items() if len(text.splitlines()) > 500} == {}
-    assert [name for name, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))] == []
+    assert [name for name, text in texts.items() if text.strip() and not ast.get_docstring(NODES[ROOT / name][0])] == []
     assert [name for name in texts if Path(name).stem in {"utils", "helpers", "common", "misc"}] == []
 
 
@@ -78,7 +81,7 @@ def arrows() -> dict[tuple[str, str], list[str]]:
     rooms, found = allowed_imports(), {}
     for path in PYTHON:
         room = path.relative_to(ROOT).parts[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in NODES[path]:
             for name in set(imported_by(node)) & set(rooms) - {room}:
                 found.setdefault((room, name), []).append(f"{name_of(path)}:{node.lineno}")
     return found
@@ -101,16 +104,16 @@ def test_imports_between_rooms_run_one_way() -> None:
 def test_only_the_plugins_import_verl() -> None:
     # Tests and benchmarks measure veRL itself.
     product = [path for path in PYTHON if path.relative_to(ROOT).parts[0] not in {"tests", "benchmarks"}]
-    importers = [name_of(path) for path in product if "verl" in imported(ast.parse(path.read_text(encoding="utf-8")))]
+    importers = [name_of(path) for path in product if "verl" in imported(path)]
     assert importers
     assert [name for name in importers if not name.startswith("medix_verl/plugins/")] == []
 
 
 def test_nobody_trusts_remote_code() -> None:
-    calls = [(path, node) for path in PYTHON for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     trusting = [
         name_of(path)
-        for path, node in calls
+        for path in PYTHON
+        for node in NODES[path]
         if isinstance(node, ast.keyword)
         and node.arg == "trust_remote_code"
         and not (isinstance(node.value, ast.Constant) and node.value.value is False)

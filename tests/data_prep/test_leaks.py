@@ -60,7 +60,7 @@ def test_a_planted_leak_is_found_and_dropped(tmp_path: Path, write_set: WriteSet
     leaked = [{"id": f"image{i}", "picture": image, "question": f"Else {i}?"} for i, image in enumerate(changed)]
     leaked += [{"id": f"question{i}", "question": reworded(question(i)), "answer": "other"} for i in range(20)]
     training_set = write_set(clean + leaked)
-    options: dict[str, Any] = {"workers": 1, "against": (f"jsonl:{evaluation_set}",), "max_quarantine": 0.0}
+    options: dict[str, Any] = {"workers": 0, "against": (f"jsonl:{evaluation_set}",), "max_quarantine": 0.0}
     found = prepare([f"jsonl:{training_set}"], tmp_path / "kept", **options)["dedupe"]["against"]
     assert found["evaluation_rows"] == 40
     assert (found["image"]["rows"], found["question"]["rows"], found["contaminated_rows"]) == (20, 20, 40)
@@ -170,7 +170,7 @@ def test_the_terminal_ends_with_the_leak_and_may_fail_for_it(tmp_path: Path, wri
     root = write_set([{"question": question(1), "patient_id": "p", "kind_of_scan": "x"}])
     other = write_set([{"question": question(1)}], name="test", folder="other")
     command = ["prepare", f"jsonl:{root}", "--out", str(tmp_path / "out"), "--against", f"jsonl:{other}"]
-    command += ["--workers", "1"]
+    command += ["--workers", "0"]
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.exception
     assert "1 training rows are also among the 1 rows" in shown.output.strip().splitlines()[-1]

@@ -218,7 +218,7 @@ def test_the_command(tmp_path: Path, write_set: WriteSet) -> None:
     assert run(app, ["prepare", f"jsonl:{root}", "--dry-run"]).output.startswith(
         "rows\tjsonl/train\t2\njsonl: train.jsonl: id from id"
     )
-    written = run(app, ["prepare", f"jsonl:{root}", "--out", str(out), "--workers", "1"])
+    written = run(app, ["prepare", f"jsonl:{root}", "--out", str(out), "--workers", "0"])
     assert written.exit_code == 0, written.output
     assert run(app, ["prepare", "--verify", str(out)]).exit_code == 0
     assert isinstance(run(app, ["prepare", f"jsonl:{root}"]).exception, ConfigError)
