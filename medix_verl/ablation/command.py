@@ -13,7 +13,7 @@ from medix.errors import ConfigError
 
 if TYPE_CHECKING:
     from medix_verl.ablation.study import Study
-    from medix_verl.ablation.truth import Finding
+    from medix_verl.ablation.truth import Finding, Known
     from medix_verl.report.run_folder import RunFolder
 
 
@@ -26,6 +26,7 @@ def ablate(
     """Train every variant of a study with every seed, then compare what each reward paid with what was true."""
     from medix.files import hold_folder, write_atomically
     from medix_verl.ablation.study import check_variants, execute, load_study, runs_of, setup_steps
+    from medix_verl.ablation.truth import read_truth
 
     plan = load_study(study)
     folder = (out or Path("outputs/studies") / plan.name).resolve()
@@ -35,13 +36,14 @@ def ablate(
         for run in runs_of(plan, folder):
             typer.echo(run.shown())
         return
+    truth = read_truth(Path(plan.truth))  # before a run costs hours
     with hold_folder(folder, "study"):
         failed: dict[str, str] = {}
         if not report_only:
             check_variants(plan, folder)
             write_atomically(folder / "study.yaml", study.read_bytes())
             failed = execute(plan, folder, typer.echo)
-        missing = _write(plan, folder, failed)
+        missing = _write(plan, folder, truth, failed)
     if missing:
         raise ConfigError(
             f"{len(missing)} runs are not done: {', '.join(missing)}.",
@@ -49,12 +51,12 @@ def ablate(
         )
 
 
-def _write(plan: Study, folder: Path, failed: Mapping[str, str]) -> list[str]:
+def _write(plan: Study, folder: Path, truth: Mapping[str, Known], failed: Mapping[str, str]) -> list[str]:
     """Write table, curves and page of the runs that are done; return the names of the others."""
     from medix.files import write_atomically
     from medix_verl.ablation import page, table, watched
     from medix_verl.ablation.study import runs_of
-    from medix_verl.ablation.truth import read_findings, read_truth
+    from medix_verl.ablation.truth import read_findings
     from medix_verl.report.run_folder import load_run
     from medix_verl.report.thumbnails import thumbnails
 
@@ -62,7 +64,6 @@ def _write(plan: Study, folder: Path, failed: Mapping[str, str]) -> list[str]:
     done = [run for run in runs if run.is_done(plan.steps)]
     if not done:
         raise ConfigError(f"No run of {plan.name} is done.", f"Read the logs in {folder / 'logs'}.")
-    truth = read_truth(Path(plan.truth))
     results: dict[str, dict[int, list[Finding]]] = {}
     folders: dict[str, dict[int, RunFolder]] = {}
     notes: list[str] = []

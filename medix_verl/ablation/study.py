@@ -119,6 +119,8 @@ def load_study(path: Path) -> Study:
         raise ConfigError(f"The baseline {study.baseline!r} is no variant of {path}.", "Name one of its variants.")
     if not study.variants or not study.seeds:
         raise ConfigError(f"{path} has no variants or no seeds.", "Add at least one of each.")
+    if len(set(study.seeds)) < len(study.seeds):
+        raise ConfigError(f"{path} names a seed twice: {study.seeds}.", "Give each run a seed of its own.")
     if not Path(study.recipe).is_file():
         raise ConfigError(f"There is no recipe at {study.recipe}.", "Run the command in the project's folder.")
     return study

@@ -68,14 +68,19 @@ def read_truth(path: Path) -> dict[str, Known]:
     """Read the JSONL that the validation samples came from: `id`, `answer` or `reference`, `aliases`, `kind`.
 
     Raises:
-        DataError: the file is missing, damaged, or a row lacks its reference.
+        DataError: the file is missing, damaged, or a row is wrong or there twice.
     """
-    lines, known = JsonLines(path), {}
+    lines = JsonLines(path)
+    known: dict[str, Known] = {}
     for number, row in lines:
-        reference = row.get("reference", row.get("answer"))
-        if not isinstance(reference, str) or not isinstance(row.get("id"), str):
+        sample_id, reference, aliases = row.get("id"), row.get("reference", row.get("answer")), row.get("aliases") or []
+        if not isinstance(reference, str) or not isinstance(sample_id, str):
             raise DataError(f"Line {number} of {path} has no `id` or no `answer`.", "Complete the row.")
-        known[row["id"]] = Known(reference, tuple(row.get("aliases") or ()), str(row.get("kind", "open")))
+        if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+            raise DataError(f"The `aliases` in line {number} of {path} are no list of texts.", "Write them as a list.")
+        if sample_id in known:
+            raise DataError(f"Line {number} of {path} has the id {sample_id!r} again.", "Give each sample its own.")
+        known[sample_id] = Known(reference, tuple(aliases), str(row.get("kind", "open")))
     if note := lines.note():
         raise DataError(f"{note}.", f"Restore {path}.")
     if not known:

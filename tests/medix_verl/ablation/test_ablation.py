@@ -223,11 +223,39 @@ def test_a_dry_run_prints_every_command_and_writes_nothing(tmp_path: Path) -> No
         ({"recipe": "nowhere.sh"}, "no recipe"),
         ({"sedes": [1]}, "seeds"),
         ({"steps": 0}, "steps"),
+        ({"seeds": [1, 1]}, "a seed twice"),
     ],
 )
 def test_a_wrong_study_is_refused(tmp_path: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load_study(write_study(tmp_path, **changes))
+
+
+TRUTH = {"id": "a", "answer": "left lung", "aliases": ["lung, left"], "kind": "place"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{**TRUTH, "aliases": "left"}], "no list of texts"),  # each letter would be an answer
+        ([{**TRUTH, "aliases": [1]}], "no list of texts"),
+        ([TRUTH, {**TRUTH, "answer": "right lung"}], "'a' again"),
+        ([{**TRUTH, "answer": None}], "no `answer`"),
+        ([{**TRUTH, "id": 1}], "no `id`"),
+        ([], "no samples"),
+    ],
+)
+def test_a_wrong_truth_is_refused(tmp_path: Path, rows: list[dict[str, object]], says: str) -> None:
+    (tmp_path / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=says):
+        read_truth(tmp_path / "truth.jsonl")
+
+
+def test_a_missing_truth_is_refused_before_the_first_run(tmp_path: Path) -> None:
+    study = write_study(tmp_path, truth=str(tmp_path / "gone.jsonl"))
+    done = CliRunner().invoke(app, ["ablate", str(study), "--out", str(tmp_path / "o")])
+    assert "gone.jsonl" in str(done.exception)
+    assert not (tmp_path / "o").exists()
 
 
 SCORED = {"split": "val", "step": 0, "sample_id": "a", "response": "", "scores": {"score": 0.5, "llm_accuracy": 1.0}}
