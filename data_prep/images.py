@@ -193,6 +193,22 @@ def _decode(image: Image.Image) -> tuple[Image.Image, list[str]]:
         raise Unfit("damaged_image", f"pixels: {type(error).__name__}: {str(error)[:80]}") from error
 
 
+def shown_alike(data: bytes) -> bool:
+    """Return whether every reader shows an image as this one does: upright, with no more than 8 bits a sample.
+
+    A plain conversion to RGB makes 16 bits of grey white, and leaves an image lying that its EXIF block turns.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=READ_FORMATS)
+            # A PNG would be decoded to find its EXIF block.
+            turned = image.format in ("JPEG", "MPO") and image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+            return not turned and not image.mode.startswith(("I", "F"))
+    except (*_FAULTS, Image.DecompressionBombError):
+        return True  # refused where it is decoded
+
+
 def _check_whole(data: bytes, image: Image.Image) -> None:
     """Refuse a JPEG whose last scan ends early, or whose last scans are missing, although an end marker follows.
 

@@ -25,7 +25,8 @@ def _rouge_l(package: Any, candidates: Texts, references: Texts) -> list[float]:
 
 
 def _ratescore(package: Any, candidates: Texts, references: Texts) -> list[float]:
-    return [float(score) for score in package.RaTEScore().compute_score(list(candidates), list(references))]
+    on_gpu = import_module("torch").cuda.is_available()  # its default is a GPU, and an error without one
+    return [float(s) for s in package.RaTEScore(use_gpu=on_gpu).compute_score(list(candidates), list(references))]
 
 
 def _radgraph(package: Any, candidates: Texts, references: Texts) -> list[float]:
@@ -56,9 +57,12 @@ def report_metrics(items: Iterable[ScoredItem], names: Sequence[str]) -> dict[st
             by_task.setdefault(item.row.task, []).append(texts)
     result: dict[str, Any] = {}
     for task, rows in by_task.items():
-        candidates, references, clusters = zip(*rows, strict=True)
+        answered = [(candidate, reference) for candidate, reference, _ in rows if candidate.strip()]
         for name, package in packages.items():
-            scores = METRICS[name][2](package, candidates, references)
+            # RaTEScore gives 0.5 to a text without an entity, an empty one among them.
+            found = iter(METRICS[name][2](package, *zip(*answered, strict=True)) if answered else ())
+            scores = [next(found) if candidate.strip() else 0.0 for candidate, _, _ in rows]
+            clusters = [cluster for _, _, cluster in rows]
             result.setdefault(task, {})[name] = clustered_mean(scores, clusters).within().as_json()
     return result
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
-from data_prep.images import MAX_BYTES, ImagePolicy, prepare_image
+from data_prep.images import MAX_BYTES, ImagePolicy, prepare_image, shown_alike
 from data_prep.records import ImageRef, Record, Refusal, Unfit
 from data_prep.sources import records
 from evaluation.item import ITEM_KINDS, LETTERS, Item, ItemKind, Name, content_hash
@@ -21,7 +21,7 @@ from medix.options import Count, CountOrZero, Texts, read_options, suggest
 
 TASK_DIR = Path(__file__).resolve().parent / "tasks"
 SENT_AS_IT_IS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")
-"""Image formats that every server reads; others are converted to PNG."""
+"""Image formats that every server reads; others, 16 bits of grey, and what EXIF turns, are converted to PNG."""
 AS_LARGE_AS_IT_IS = ImagePolicy(1, 2**62)
 _YES_NO = ("yes", "no")
 
@@ -249,7 +249,7 @@ def _image(ref: ImageRef, jpeg: bool) -> bytes:
         Unfit: it is missing, outside its folder, too large, or no image.
     """
     data = ref.read(MAX_BYTES)
-    if data.startswith(SENT_AS_IT_IS) and not jpeg:
+    if data.startswith(SENT_AS_IT_IS) and not jpeg and shown_alike(data):
         return data
     prepared = prepare_image(data, ref.name, AS_LARGE_AS_IT_IS, ref.view)
     if not jpeg:

@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from data_prep.images import EXTENSIONS
 from data_prep.records import Unfit
-from data_prep.sources import tables
-from data_prep.sources.choices import choices_of, option_pairs
-from data_prep.sources.splits import TRAIN, split_of_word, splits_in
-from data_prep.sources.tables import present
+from data_prep.sources.choices import first_option, option_pairs
+from data_prep.sources.fields import literal, present, said
+from data_prep.sources.splits import TEST, TRAIN, split_of_word, splits_in
 from medix.errors import ConfigError
 from medix.modality import MODALITIES
 from medix.options import suggest
@@ -24,16 +23,16 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "question": ("question", "questiontext", "problem", "query", "prompt", "sent1", "instruction", "text"),
     "answer": (
         "answer", "answers", "answertext", "solution", "output", "reference", "groundtruth", "correctanswer",
-        "finaldecision", "target", "response", "caption", "label", "text",
+        "gtanswer", "finaldecision", "target", "response", "caption", "label", "text",
     ),
     "options": ("options", "choices", "answerchoices"),
     "letter": (
         "answeridx", "answerindex", "answerlabel", "answerletter", "cop", "correctoption", "correctchoice",
-        "correctidx", "correctindex", "correctletter", "label",
+        "correctidx", "correctindex", "correctletter", "answerkey", "label",
     ),
     "image": (
         "images", "image", "imagename", "imgname", "imagepath", "imgpath", "imagefile", "imgfile", "filename",
-        "figurepath", "filepath", "img", "picture", "pictures", "imagebytes",
+        "figurepath", "filepath", "img", "picture", "pictures", "imagebytes", "imagebase64",
     ),
     "id": ("id", "qid", "uid", "questionid", "sampleid", "rowid", "pubid", "pmid", "realidx"),
     "split": ("split", "datasplit", "partition", "subset", "phase", "part", "set"),
@@ -50,7 +49,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 _SECOND: Final = {"instruction": "input", "sent1": "sent2"}
 """A question in two columns."""
 _FAMILIES: Final = {
-    "options": re.compile(r"(choice|options?|op|opt|ending|)([a-j0-9])"),
+    "options": re.compile(r"(choice|options?|op|opt|ending|answer|ans|alternative|)([a-j0-9])"),
     "image": re.compile(r"(image|img|imagepath|picture)([0-9]{1,2})"),
 }
 KINDS: Final = {
@@ -68,6 +67,7 @@ MODALITY_WORDS: Final = {
 _BY_NAME: Final = (
     "options", "letter", "image", "id", "split", "modality", "answer_kind", "aliases", "source", "language",
 )  # fmt: skip
+_BASE64_IMAGE: Final = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|Qk)[A-Za-z0-9+/]{64}")
 _NONE: Final = "none"
 MAPPED: Final = (*ROLES, "extra")
 """Options of a specification that name a column."""
@@ -117,8 +117,9 @@ class Columns:
 def text_of(value: Any, name: str) -> str:
     """Return a field as text."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Unfit("bad_field", f"{name!r} is a {type(value).__name__}, not text")
-    return str(value).strip()
+        remedy = ": write yes or no" if isinstance(value, bool) else ""
+        raise Unfit("bad_field", f"{name!r} is a {type(value).__name__}, not text{remedy}")
+    return said(value)
 
 
 def recognise(
@@ -157,6 +158,7 @@ def recognise(
     if "passage" in finder.roles:
         finder.by_name("headings", words)
     finder.by_content(words)
+    finder.check_flags()
     finder.check_letters()
     return finder.finish(first_option)
 
@@ -281,12 +283,26 @@ class _Finder:
                 )
             self.take(role, found)
 
+    def check_flags(self) -> None:
+        """Refuse a column such as `is_test` whose values say yes or no: held-out rows would train."""
+        if "split" in self.all_roles() or "split" in self.refused:
+            return
+        for name in self.free():
+            values = {said(value).lower() for value in self.values(name)}
+            if (parts := splits_in(name)) and values and values <= {"0", "1", "true", "false", "yes", "no"}:
+                part = min(parts)
+                other = TEST if part == TRAIN else TRAIN
+                raise ConfigError(
+                    f"The column {name} of {self.where} seems to say which rows are of the {part} part.",
+                    f"Write ?split={name}&{part}=1,true,yes&{other}=0,false,no, or ?split=none if it is no part.",
+                )
+
     def _looks_like(self, role: str, name: str, words: Mapping[str, str]) -> bool:
         values = self.values(name)
         if role == "split":
             return self._names_parts(name, words)
         if role == "image":
-            return bool(values) and sum(map(_looks_like_image, values)) >= 0.8 * len(values)
+            return bool(values) and sum(map(looks_like_image, values)) >= 0.8 * len(values)
         return sum(len(_pairs(v)) > 1 for v in values) >= 0.8 * len(values) > 0 and self._holds_answers(name)
 
     def _names_parts(self, name: str, words: Mapping[str, str]) -> bool:
@@ -315,7 +331,7 @@ class _Finder:
             str(row.get(answers[0])).strip().lower()
             in {part.strip().lower() for pair in _pairs(row[name]) for part in pair}
             for row in self.rows
-            if answers and isinstance(row.get(name), list | dict)
+            if answers and _pairs(row.get(name))
         ]
         return sum(hits) >= 0.8 * len(hits) > 0
 
@@ -323,6 +339,12 @@ class _Finder:
         """Refuse a table whose answers are letters of options that were not found."""
         if "options" in self.all_roles() or "answer" not in self.roles or "options" in self.refused:
             return
+        wrong = [name for name in self.free() if re.match(r"distractor|(incorrect|wrong)(answer|option)", plain(name))]
+        if wrong:
+            raise ConfigError(
+                f"The columns {', '.join(wrong)} of {self.where} hold wrong options, and no column was taken for all.",
+                "Add a column with all options in the order to ask them, or leave them out with ?options=none.",
+            )
         answers = [str(value).strip() for value in self.values(self.roles["answer"][0])]
         bare = [a for a in answers if re.fullmatch(r"[A-H][.):]?", a)]
         question = self.roles.get("question", ("",))[0]
@@ -335,51 +357,49 @@ class _Finder:
 
     def finish(self, first_option: int | None) -> Columns:
         unread = tuple(name for name in self.free() if name not in self.extra)
-        stated = self.mapping.get("first_option")
-        base = int(stated) if stated in ("0", "1") else self._first_option(first_option)
-        return Columns(dict(self.roles), dict(self.fixed), self.extra, unread, base)
+        return Columns(dict(self.roles), dict(self.fixed), self.extra, unread, self._first_option(first_option))
 
     def _first_option(self, declared: int | None) -> int | None:
         """Tell whether numbers of options begin at 0 or at 1."""
         role = "letter" if "letter" in self.roles else "answer"
         if "options" not in self.roles or role not in self.roles:
             return None
-        stated = self.values(self.roles[role][0])
-        numbers = {int(v) for v in stated if isinstance(v, int) or (role == "letter" and str(v).strip().isdecimal())}
-        most = 0
-        for row in self.rows:
-            with contextlib.suppress(Unfit):
-                most = max(most, len(choices_of(self.roles["options"], row)))
-        numbers = {number for number in numbers if number >= 0}  # -1 stands for an option that is kept secret
-        if not numbers or 0 in numbers:
-            return 0
-        if most in numbers:
-            return 1
-        if declared is None and not (role == "letter" and "answer" in self.roles):
+        if (said := self.mapping.get("first_option")) is not None:
+            return None if said == _NONE else int(said)
+        name = self.roles[role][0]
+        stated = [(row[name], row) for row in self.rows if present(row.get(name))]
+        try:
+            return first_option(self.roles["options"], stated, role == "letter", declared)
+        except Unfit as unfit:
             raise ConfigError(
-                f"Whether {self.roles[role][0]} of {self.where} counts options from 0 or from 1 cannot be told.",
-                "Say it: ?first_option=0 or ?first_option=1.",
-            )
-        return declared
+                f"Whether {name} of {self.where} counts options from 0 or from 1 cannot be told: {unfit.detail}.",
+                "Say it: ?first_option=0 or ?first_option=1; ?first_option=none if its numbers are texts.",
+            ) from unfit
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:
-    """Return the options of a list or mapping, or none."""
+    """Return the options of a list, a mapping, or a text that writes one; none of anything else."""
     with contextlib.suppress(Unfit):
-        return option_pairs(value) if isinstance(value, list | dict) else []
+        return option_pairs(value)
     return []
 
 
-def _looks_like_image(value: Any) -> bool:
+def looks_like_image(value: Any) -> bool:
+    """Return whether a field is an image: bytes, base64, or a name with an image's extension."""
     if isinstance(value, bytes):
         return True
     if isinstance(value, list):
-        return bool(value) and all(_looks_like_image(item) for item in value)
+        return bool(value) and all(looks_like_image(item) for item in value)
     if isinstance(value, dict):
         return isinstance(value.get("bytes"), bytes)
-    return isinstance(value, str) and (
+    if not isinstance(value, str) or "\n" in value[:60]:
+        return False
+    # A web address may end in a query.
+    name = re.split(r"[?#]", value)[0] if "://" in value[:8] else value
+    return (
         value.startswith("data:image/")
-        or ("\n" not in value and value.rsplit(".", 1)[-1].lower() in {*EXTENSIONS, "gz", "nii"} and "." in value)
+        or bool(_BASE64_IMAGE.match(value))
+        or ("\n" not in name and "." in name and name.rsplit(".", 1)[-1].lower() in {*EXTENSIONS, "gz", "nii"})
     )
 
 
@@ -406,11 +426,11 @@ def kind_of(columns: Columns, row: Mapping[str, Any], reference: str, question: 
 def texts(value: Any, name: str) -> tuple[str, ...]:
     """Return a field that holds a list of texts, or several texts between `|` or `#`."""
     if isinstance(value, str):
-        found = tables.literal(value)
+        found = literal(value)
         value = re.split(r"[|#]", value) if found is value else found
     if not isinstance(value, list) or not all(isinstance(item, str | int | float) and present(item) for item in value):
         raise Unfit("bad_field", f"{name!r} is not a list of texts")
-    return tuple(str(item).strip() for item in value if str(item).strip())
+    return tuple(said(item) for item in value if present(item))
 
 
 def passage_of(columns: Columns, row: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from data_prep.images import EXTENSIONS
 from data_prep.records import DEFAULT_VIEW, DicomView, ImageRef, Unfit
+from data_prep.sources.fields import literal
 from medix.errors import ConfigError
 
 SUFFIXES: Final = frozenset(f".{extension}" for extension in EXTENSIONS)
@@ -45,7 +46,7 @@ class ImagePlace:
     def _ref(self, item: Any) -> ImageRef:
         if isinstance(item, dict):
             # The path beside embedded bytes is where they once came from: it says nothing on the format any more.
-            item = item.get("bytes") or item.get("path")
+            item = item.get("bytes") or item.get("path") or item.get("url")
         if isinstance(item, bytes):
             return ImageRef(data=item, view=self.view)
         if not isinstance(item, str) or not item.strip():
@@ -87,13 +88,13 @@ def find_place(
         folder = Path(stated).expanduser()
         if not folder.is_dir():
             raise ConfigError(f"There is no folder {stated}, which ?image_root= names.", "Correct ?image_root=.")
-        return _best(_names(values), [ImagePlace(folder)])[0]
+        return _best(names(values), [ImagePlace(folder)])[0]
     top = root if root.is_dir() else root.parent
-    names = _names(values)
-    best, hits = _best(names, list(_candidates(table.parent, top, named)))
-    if names and not hits:
+    wanted = names(values)
+    best, hits = _best(wanted, list(_candidates(table.parent, top, named)))
+    if wanted and not hits:
         linked = [path for path in _folders(table.parent, top) if path.is_symlink()]
-        if linked and _best(names, [ImagePlace(path) for path in linked])[1]:
+        if linked and _best(wanted, [ImagePlace(path) for path in linked])[1]:
             raise ConfigError(
                 f"The images of {table.name} are behind the link {linked[0].name}, which is not followed.",
                 f"Name the folder it leads to: ?image_root={linked[0].resolve()}",
@@ -101,15 +102,26 @@ def find_place(
     return best
 
 
-def _names(values: Iterable[Any]) -> list[str]:
+def names(values: Iterable[Any]) -> list[str]:
+    """Return the names of files that fields of an image column hold."""
     items = [item for value in values for item in _several(value)]
-    items = [item.get("path") if isinstance(item, dict) and not item.get("bytes") else item for item in items]
-    names = [item.strip() for item in items if isinstance(item, str) and len(item) < 256]
-    return list(dict.fromkeys(filter(None, names)))[:_TRIED]
+    items = [
+        item.get("path") or item.get("url") if isinstance(item, dict) and not item.get("bytes") else item
+        for item in items
+    ]
+    found = [item.strip() for item in items if isinstance(item, str) and len(item) < 256]
+    return list(dict.fromkeys(filter(None, found)))[:_TRIED]
+
+
+def any_there(wanted: Sequence[str], table: Path, root: Path, named: Sequence[str]) -> bool:
+    """Return whether an image of one of these names is in a place where `find_place` looks."""
+    top = root if root.is_dir() else root.parent
+    return _best(wanted, list(_candidates(table.parent, top, named)))[1] > 0
 
 
 def _several(value: Any) -> list[Any]:
-    """Return the images of a field: a list, or a text with `|` between them."""
+    """Return the images of a field: a list, the text of one, or a text with `|` between them."""
+    value = literal(value)
     return value if isinstance(value, list) else value.split("|") if isinstance(value, str) else [value]
 
 

@@ -16,6 +16,8 @@ from data_prep.sources import columns as cols
 from data_prep.sources import folders, image_places, tables
 from data_prep.sources.catalogue import CATALOGUE, DataSet
 from data_prep.sources.columns import Columns
+from data_prep.sources.conversations import conversation_in
+from data_prep.sources.image_checks import check_images, check_table
 from data_prep.sources.image_places import ImagePlace
 from data_prep.sources.reader import Source, Table, own_words
 from data_prep.sources.splits import SPLITS, TEST, TRAIN, VAL, split_of_path, split_of_word
@@ -101,6 +103,8 @@ def open_source(specification: str) -> Source:
         raise ConfigError(
             f"?splits={options['splits']} names an unknown part.", f"Known names are: {', '.join(SPLITS)}."
         )
+    if options.get("first_option", "0") not in ("0", "1", "none"):
+        raise ConfigError(f"?first_option={options['first_option']} is no number of an option.", "Write 0, 1 or none.")
     revision = options.pop("revision", data_set.revision)
     root = Path(path).expanduser() if path and name != "hub" else _default_root(name, data_set, path, revision, options)
     if not root.exists():
@@ -176,10 +180,11 @@ def _with_tables(source: Source) -> Source:
     """Find the tables of a source and tell what their columns, parts and images are."""
     data_set = source.set
     options = source.options
-    mapping = {role: options[role] for role in cols.MAPPED if role in options and role != "language"}
+    mapping = {role: options[role] for role in (*cols.MAPPED, "first_option") if role in options and role != "language"}
     header = [name.strip() for name in options.get("columns", "").split(",") if name.strip()]
     found: list[Table] = []
     passed_over: dict[Path, tuple[str, ...]] = {}
+    with_images = False
     for path in _table_paths(source):
         try:
             form = tables.form_of(path, header)
@@ -200,9 +205,12 @@ def _with_tables(source: Source) -> Source:
         counted = bool(ids) and all(map(str.isdecimal, ids))
         place = dataclasses.replace(place, view=_view(options))
         found.append(Table(path, "", form, columns, place, counted_ids=counted))
+        check_table(source, found[-1], rows)
+        unseen = len(rows) >= SAMPLED and "image" in columns.roles
+        with_images = with_images or unseen or any(columns.values(row, "image") for row in rows)
     _check_passed_over(source, bool(found), passed_over)
     found = _with_splits(source, found)
-    _check_images(source, found)
+    check_images(source, found, with_images)
     stems = Counter(table.path.stem for table in found)
     splits = Counter(table.split for table in found)
     for number, table in enumerate(found):
@@ -225,7 +233,7 @@ def _recognised(
     names, rows = tables.sample(path, form, SAMPLED)
     rows, names = _adapted(source, path, rows, names)
     columns = cols.recognise(path.name, names, rows, mapping, data_set.columns, source.words(), data_set.first_option)
-    if columns is None and not form.conversation and (name := tables.conversation_in(rows)):
+    if columns is None and not form.conversation and (name := conversation_in(rows)):
         return _recognised(source, path, dataclasses.replace(form, conversation=name), mapping)
     return form, columns, names, rows
 
@@ -257,13 +265,20 @@ def _table_paths(source: Source) -> list[Path]:
         tiers = [files]
     elif config := source.options.get("config"):
         tiers = [",".join(f"{name}/*" for name in config.split(",")), "*.parquet", "*.jsonl", "*.json"]
-    every = sorted(path for path in root.rglob("*") if path.suffix.lower() in tables.FORMS and path.is_file())
+    every = sorted(path for path in root.rglob("*") if tables.is_table(path) and path.is_file())
     every = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    packed = [p for p in every if p.suffix.lower() not in tables.FORMS and split_of_path(p, root, source.words())]
+    every = [path for path in every if path.suffix.lower() in tables.FORMS]
     paths = [path for path in every if path.suffix.lower() in suffixes] if not tiers else []
     for tier in tiers:
         patterns = [pattern for pattern in tier.split(",") if pattern]
         if paths := [path for path in every if any(map(path.relative_to(root).match, patterns))]:
             break
+    if packed and paths and not tiers:
+        raise ConfigError(
+            f"{packed[0].relative_to(root)} is named after a part of the set, but is no table that is read here.",
+            "Unpack it or save it as CSV, or name the tables to read with ?files=.",
+        )
     results = {path.parent for path in every if path.name in RESULTS} if not files else set()
     if read := [folder for folder in results if any(path.is_relative_to(folder) for path in paths)]:
         raise ConfigError(
@@ -283,7 +298,7 @@ def _check_passed_over(source: Source, any_found: bool, passed_over: Mapping[Pat
     """Refuse a table without question and answer if it is the only one, or named after a part of the set."""
     named = [path for path in passed_over if split_of_path(path, source.root, source.words())]
     for path in named or ([] if any_found else passed_over):
-        names = ", ".join(map(str, passed_over[path])) or "none"
+        names = ", ".join(map(str, passed_over[path])) or "none that can be read"
         raise ConfigError(
             f"{path.name} has no known question and answer columns; it has: {names}.",
             "Name them, e.g. ?question=COLUMN&answer=COLUMN, or the columns of a file without a header with "
@@ -306,16 +321,3 @@ def _with_splits(source: Source, found: list[Table]) -> list[Table]:
             )
         result.append(dataclasses.replace(table, split=next(iter(splits), TRAIN)))
     return [table for table in result if table.split != "skip"]
-
-
-def _check_images(source: Source, found: Sequence[Table]) -> None:
-    """Refuse a source whose rows have no image while images lie beside them."""
-    if source.options.get("text_only", "") == "true" or any(t.columns.roles.get("image") for t in found):
-        return
-    beside = image_places.any_image(source.root if source.root.is_dir() else source.root.parent)
-    if beside:
-        names = sorted({name for table in found for name in table.columns.unread})
-        raise ConfigError(
-            f"No column of {source.root} was taken for images, but there are images beside it, such as {beside}.",
-            f"Name it with ?image=COLUMN out of: {', '.join(names)}; or write ?text_only=true.",
-        )

@@ -15,12 +15,15 @@ from data_prep.sources import folders, tables
 from data_prep.sources.catalogue import CATALOGUE, DataSet
 from data_prep.sources.choices import LETTERS, choices_of, right_option
 from data_prep.sources.columns import Columns
+from data_prep.sources.fields import literal, present, said
 from data_prep.sources.image_places import ImagePlace
 from data_prep.sources.splits import TEST, TRAIN, VAL, split_of_word
 from data_prep.sources.tables import Row, Stretch
 from medix.modality import is_modality
 from medix.prompts import IMAGE_SLOT
 
+_BETWEEN: Final = re.compile(r"(?<=\w)#(?=\w)|(?<=\w) +# +(?=\w)")
+"""Between right answers."""
 _TAGGED: Final = re.compile(r"\s*<([A-Z][A-Z_]+)>(.*)", re.DOTALL)
 
 
@@ -74,6 +77,11 @@ class Source:
     def label(self) -> str:
         """What the rows carry as their `data_source`; `?name=` changes it, so that two local sets can be told apart."""
         return self.options.get("name", self.name)
+
+    @property
+    def without_images(self) -> bool:
+        """Return whether the specification says that no image is wanted."""
+        return self.options.get("text_only", "") == "true" or self.options.get("image", "") == "none"
 
     def files(self) -> list[Path]:
         """Return the tables in a fixed order."""
@@ -188,18 +196,27 @@ class Source:
 def _record(source: Source, table: Table, row: Mapping[str, Any], number: int) -> Record:
     columns = table.columns
     split = table.split
-    if word := columns.text(row, "split", ""):
+    word = " ".join(map(said, columns.values(row, "split")))
+    if word or ("split" in columns.roles and table.form.kind != "folder"):
         split = split_of_word(word, source.words()) or ""
         if not split:
-            raise Unfit("unknown_split", f"{word[:60]!r}; map it with ?train=, ?val=, ?test= or ?skip=")
+            what = f"{word[:60]!r}; map it with ?train=, ?val=, ?test= or ?skip="
+            raise Unfit(
+                "unknown_split", what if word else "the row names no part: write one, or read no parts with ?split=none"
+            )
     images = tuple(ref for value in columns.values(row, "image") for ref in table.place.refs(value))
     for name in columns.roles.get("image", ()):
         if isinstance(row.get(name), bool | int | dict) and not columns.values({name: row[name] or None}, "image"):
             raise Unfit("bad_field", f"an image given as {row[name]!r}"[:80])
     # A slot at either end is the set's own placeholder for an image, as in LLaVA's tables; ours are written anew.
     question = columns.text(row, "question")
-    while images and (shorter := question.removeprefix(IMAGE_SLOT).removesuffix(IMAGE_SLOT).strip()) != question:
-        question = shorter
+    bare = question
+    while (shorter := bare.removeprefix(IMAGE_SLOT).removesuffix(IMAGE_SLOT).strip()) != bare:
+        bare = shorter
+    slots = question.count(IMAGE_SLOT) - bare.count(IMAGE_SLOT)
+    if slots > len(images) and not source.without_images:
+        raise Unfit("missing_image", f"the question has places for {slots} images, and the row has {len(images)}")
+    question = bare if images else question
     stated_id = columns.text(row, "id", "")
     choices = choices_of(columns.roles.get("options", ()), row)
     letter = ""
@@ -207,8 +224,9 @@ def _record(source: Source, table: Table, row: Mapping[str, Any], number: int) -
     aliases: tuple[str, ...] = ()
     if choices and not _is_open(columns, row):
         right, reference = right_option(
-            choices, columns.values(row, "letter"), columns.values(row, "answer"), columns.first_option
-        )
+            choices, columns.values(row, "letter"), columns.values(row, "answer"), columns.first_option,
+            lettered="letter" in columns.roles,
+        )  # fmt: skip
         kept = [(name, text) for name, text in choices if text]
         if len(kept) < 2:
             raise Unfit("no_answer", "fewer than two options")
@@ -252,11 +270,12 @@ def _is_open(columns: Columns, row: Mapping[str, Any]) -> bool:
 def _reference(columns: Columns, row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Return the right answer and other right answers, where a list or a text with `#` states several."""
     values = columns.values(row, "answer")
-    value = tables.literal(values[0]) if values and isinstance(values[0], str) else values[0] if values else None
-    if isinstance(value, str) and "#" in value and re.search(r"\w\s*#\s*\w", value):
+    value = literal(values[0]) if values else None
+    # `axial#transverse` and `left # right` are two answers each; `tooth #3` is one.
+    if isinstance(value, str) and value.count("#") == len(_BETWEEN.findall(value)) > 0:
         value = value.split("#")
     if isinstance(value, list) and value:
-        first, *others = cols.texts([item for item in value if tables.present(item)], "answer") or ("",)
+        first, *others = cols.texts([item for item in value if present(item)], "answer") or ("",)
         return first, tuple(dict.fromkeys(other for other in others if other != first))
     return columns.text(row, "answer"), ()
 

@@ -10,9 +10,11 @@ from typing import Final
 
 TRAIN, VAL, TEST = "train", "val", "test"
 _WORDS: Final[dict[str, str]] = {
-    TRAIN: "train training trainset trn traindata",
-    VAL: "val valid validate validation validating valset validset validationset dev devel development devset",
-    TEST: "test testing testset tests testdata eval evaluation evalset holdout heldout heldoutset unseen",
+    TRAIN: "train training trainset trn traindata entrenamiento entrainement treino 训练 训练集",
+    VAL: "val valid validate validation validating valset validset validationset dev devel development devset "
+    "validación validierung validação 验证 验证集",
+    TEST: "test testing testset tests testdata eval evaluation evalset holdout heldout heldoutset unseen prueba teste "
+    "测试 测试集",
 }
 SPLITS: Final[dict[str, str]] = {word: split for split, words in _WORDS.items() for word in words.split()}
 """Every known word -> `train`, `val` or `test`."""
@@ -25,7 +27,7 @@ def split_of_word(word: str, own: Mapping[str, str] | None = None) -> str | None
         own: further words, or other meanings of them; `skip` leaves rows out.
     """
     plain = word.strip().lower()
-    return (own or {}).get(plain) or SPLITS.get(re.sub(r"[^a-z]", "", plain))
+    return (own or {}).get(plain) or SPLITS.get(re.sub(r"[\W\d_]", "", plain))
 
 
 def splits_in(name: str, own: Mapping[str, str] | None = None) -> set[str]:
@@ -34,7 +36,7 @@ def splits_in(name: str, own: Mapping[str, str] | None = None) -> set[str]:
     if name.lower() in own:
         return {own[name.lower()]}
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    words = re.split(r"[^a-z]+", spaced)
+    words = re.split(r"[\W\d_]+", spaced)
     pairs = ["".join(pair) for pair in itertools.pairwise(words)]  # held out, hold out
     return {own.get(word) or SPLITS[word] for word in (*words, *pairs) if word in own or word in SPLITS}
 

@@ -6,12 +6,9 @@ stretch with a fault.
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import csv
 import itertools
 import json
-import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.records import Unfit
+from data_prep.sources.conversations import exchange
+from data_prep.sources.splits import split_of_word
 
 MAX_LINE_BYTES: Final = 32 * 2**20
 MAX_JSON_BYTES: Final = 2 * 2**30
@@ -35,9 +34,15 @@ FORMS: Final[dict[str, str]] = {
     ".csv": "text", ".tsv": "text", ".psv": "text", ".txt": "text",
 }  # fmt: skip
 """Suffix -> how the file is read."""
-_CONVERSATIONS: Final = ("conversations", "conversation", "messages")
-_SPEAKERS: Final = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer"}
+_NOT_READ: Final = re.compile(r"\.(jsonl?|ndjson|csv|tsv|psv|parquet)\.(gz|bz2|xz|zst)$|\.(xlsx?|ods|arrow|feather)$")
+"""Ends of the names of tables that are not read here."""
 _FAULTS: Final = (OSError, pa.ArrowException, ValueError, RecursionError, MemoryError, OverflowError)
+
+_FOREIGN: Final = {
+    b"\x1f\x8b": "it is packed by gzip: unpack it", b"PK\x03\x04": "it is a ZIP file or a workbook: save it as CSV",
+    b"\xff\xfe": "it is UTF-16: save it as UTF-8", b"\xfe\xff": "it is UTF-16: save it as UTF-8",
+}  # fmt: skip
+"""First bytes of files that are no table here -> what to do."""
 
 Row = Mapping[str, Any] | Unfit
 
@@ -73,6 +78,11 @@ class Stretch:
     """The whole file is refused."""
 
 
+def is_table(path: Path) -> bool:
+    """Return whether a file is named as a table, of a form that is read here or not."""
+    return path.suffix.lower() in FORMS or bool(_NOT_READ.search(path.name.lower()))
+
+
 def form_of(path: Path, header: Sequence[str] = ()) -> Form:
     """Return how a file is written, by its suffix and its first bytes.
 
@@ -85,14 +95,19 @@ def form_of(path: Path, header: Sequence[str] = ()) -> Form:
             head = file.read(2**16)
     except OSError as error:
         raise Unfit("unreadable_file", f"{type(error).__name__}: {error.strerror}") from error
+    if kind == "parquet":
+        return Form("parquet")
+    for magic, remedy in _FOREIGN.items():
+        if head.startswith(magic):
+            raise Unfit("unreadable_file", remedy)
+    if head.count(0) > len(head) // 4:
+        raise Unfit("unreadable_file", "it holds NUL bytes, as UTF-16 does: save it as UTF-8 text")
     text = head.decode("utf-8-sig", "replace")
     line, _, rest = text.partition("\n")
     if kind in ("jsonl", "json"):
         # JSON lines under the name .json: the first line is an object, and another one follows.
         lines = kind == "jsonl" or (isinstance(parse_json(line.encode()), Mapping) and rest.strip())
         return Form("jsonl" if lines and text.lstrip()[:1] != "[" else "json")
-    if kind == "parquet":
-        return Form("parquet")
     delimiter = max(_DELIMITERS, key=line.count)
     return Form("text", delimiter, path.suffix.lower() != ".txt" or delimiter in ",;", tuple(header))
 
@@ -145,58 +160,28 @@ def rows(stretch: Stretch, columns: Sequence[str] | None = None) -> Iterator[tup
     else:
         found = _jsonl_rows(stretch)
     for number, row in found:
-        yield number, row if isinstance(row, Unfit) or not name else _exchange(row, name)
+        yield number, row if isinstance(row, Unfit) or not name else exchange(row, name)
 
 
 def sample(path: Path, form: Form, count: int) -> tuple[tuple[str, ...], list[Mapping[str, Any]]]:
     """Return the columns of a table and its first rows; embedded images are there as empty bytes.
 
     Raises:
-        Unfit: the table cannot be read, or none of its conversations is one question and its answer.
+        Unfit: none of its first rows can be read.
     """
     names: tuple[str, ...] = ()
     first: list[Row] = []
     if form.kind == "parquet":
         names, read = _parquet_sample(path, count)
-        first = [_exchange(row, form.conversation) if form.conversation else row for row in read]
+        first = [exchange(row, form.conversation) if form.conversation else row for row in read]
     else:
         first = [row for stretch in itertools.islice(plan(path, form, count), 1) for _, row in rows(stretch)]
     found = [_shortened(row) for row in first if not isinstance(row, Unfit)]
     for row in first:
-        if form.conversation and not found and isinstance(row, Unfit):
+        # A JSON file beside the tables may hold anything.
+        if not found and isinstance(row, Unfit) and (form.conversation or form.kind == "text"):
             raise row
     return tuple(dict.fromkeys([*names, *(name for row in found for name in row)])), found
-
-
-def conversation_in(sampled: Sequence[Mapping[str, Any]]) -> str:
-    """Return the column that holds conversations, as LLaVA's `conversations` or `messages`, or an empty text.
-
-    Example:
-        >>> conversation_in([{"id": 1, "messages": [{"role": "user", "content": "Where?"}]}])
-        'messages'
-    """
-    names = (name for row in sampled for name in _CONVERSATIONS if name in row)
-    return next((name for name in names if all(_turns(row.get(name)) for row in sampled)), "")
-
-
-def _turns(value: Any) -> list[dict[str, Any]]:
-    are_turns = isinstance(value, list) and all(isinstance(turn, dict) for turn in value)
-    return value if are_turns else []
-
-
-def _exchange(row: Mapping[str, Any], name: str) -> Row:
-    """Return a row with the question and the answer of its conversation as columns of these names."""
-    said = [
-        (str(turn.get("from") or turn.get("role")).lower(), turn.get("value") or turn.get("content"))
-        for turn in _turns(row.get(name))
-    ]
-    asked = [(_SPEAKERS.get(who, who), text) for who, text in said if who != "system"]
-    if [who for who, _ in asked] != ["question", "answer"]:
-        return Unfit("bad_field", f"{name!r} holds {len(said)} turns, not one question and its answer")
-    for column in ("question", "answer"):
-        if present(row.get(column)):
-            return Unfit("bad_field", f"there is a column {column!r} beside {name!r}, and either may be meant")
-    return {**{key: value for key, value in row.items() if key != name}, **dict(asked)}
 
 
 def _shortened(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -268,19 +253,31 @@ def _checked_object(value: Any) -> Row:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    """Read a list of objects, an object of objects by id, or an object that holds one list of objects."""
+    """Read a list of objects, an object of objects by id, or an object that holds a list of objects.
+
+    Lists under names of parts, such as `train` and `test`, are these parts.
+    """
     if path.stat().st_size > MAX_JSON_BYTES:
         raise Unfit("unreadable_file", f"over {MAX_JSON_BYTES} bytes: write it as JSON lines")
     value = _loaded(path.read_bytes())
+    parts = {k: _listed(v) for k, v in value.items() if split_of_word(k)} if isinstance(value, dict) else {}
+    if parts and all(isinstance(v, list) and v and isinstance(v[0], dict) for v in parts.values()):
+        value = [{"split": k, **row} if isinstance(row, dict) else row for k, v in parts.items() for row in v]
+    # Any other object is one row; a configuration beside the tables is then one without question and answer.
+    listed = _listed(value)
+    for item in listed if isinstance(listed, list) else [value]:
+        yield _checked_object(item)
+
+
+def _listed(value: Any) -> Any:
+    """Return the objects of an object that holds one list of them, or holds them by id; any other value as it is."""
     if isinstance(value, dict):
         lists = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
         if len(lists) == 1:
-            value = lists[0]
-        elif value and all(isinstance(v, dict) for v in value.values()):
-            value = [{"id": key, **row} for key, row in value.items()]
-    # Any other object is one row; a configuration beside the tables is then one without question and answer.
-    for item in value if isinstance(value, list) else [value]:
-        yield _checked_object(item)
+            return lists[0]
+        if value and all(isinstance(v, dict) for v in value.values()):
+            return [{"id": key, **row} for key, row in value.items()]
+    return value
 
 
 def _text_rows(path: Path, form: Form) -> Iterator[Row]:
@@ -291,6 +288,8 @@ def _text_rows(path: Path, form: Form) -> Iterator[Row]:
         header = list(form.header) if form.header else next(records, none)
         if isinstance(header, Unfit) or len(set(header)) < len(header):
             raise Unfit("unreadable_file", "the first line is no header, or names a column twice")
+        if any("\udc80" <= char <= "\udcff" for name in header for char in name):
+            raise Unfit("not_utf8", "its first line is not UTF-8: save it as UTF-8 text")
         for fields in records:
             if isinstance(fields, Unfit):
                 yield fields
@@ -372,6 +371,12 @@ def _parquet_rows(stretch: Stretch, columns: Sequence[str] | None) -> Iterator[t
 
 def _parquet_sample(path: Path, count: int) -> tuple[tuple[str, ...], list[Mapping[str, Any]]]:
     try:
+        names = pq.read_schema(path).names
+    except _FAULTS as error:
+        raise Unfit("unreadable_file", f"{type(error).__name__}: {error}"[:160]) from error
+    if len(set(names)) < len(names):
+        raise Unfit("unreadable_file", "it names a column twice")
+    try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             schema = file.schema_arrow
             plain = [field.name for field in schema if not _holds_bytes(field.type)]
@@ -401,21 +406,3 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return True
     return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
-
-
-def literal(value: str) -> Any:
-    """Return the list or mapping that a text writes in JSON or as Python does, or the text itself."""
-    if not re.match(r"\s*[\[{]", value):
-        return value
-    for read in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            if isinstance(found := read(value), list | dict):
-                return found
-    return value
-
-
-def present(value: Any) -> bool:
-    """Return whether a field holds something; NaN and empty texts do not."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return bool(value.strip()) if isinstance(value, str) else value is not None

@@ -162,6 +162,7 @@ def test_a_linked_image_folder_is_named_as_that(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_told_is_refused(case: dict[str, Any], tmp_path: Path) -> None:
     choices = [CHOICE | {"id": q, "answer_idx": q, "answer": CHOICE["options"][q]} for q in "ABC"]  # type: ignore[index]
     good = choices if "options" in case["row"] else [QA | {"images": ["a.png"]}] * 3
+    good = [{**row, "split": "train"} for row in good] if "split" in case["row"] else good
     write(tmp_path, {"rows.jsonl": [*good, case["row"]], "a.png": png()})
     found = list(records(f"jsonl:{tmp_path}?text_only=true", ALL))
     assert [item.reason for item in found if not isinstance(item, Record)] == [case["reason"]]

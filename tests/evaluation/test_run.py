@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from evaluation.command import eval_app
 from evaluation.item import Item
 from evaluation.prompting import render
 from evaluation.report import write_report
+from evaluation.report_metrics import report_metrics
 from evaluation.run_folder import RunFolder
 from evaluation.score import score
 from evaluation.task import load_items, load_tasks
@@ -325,3 +328,45 @@ def test_a_report_metric_that_is_not_there_is_told_before_the_first_question(tmp
     with pytest.raises(ConfigError, match=message):
         run("run", *arguments(tmp_path, fake_server), "--report-metrics", metric)
     assert fake_server.bodies == []
+
+
+class Ratescore:
+    """Called as RaTEScore 0.6.0 is: its default is a GPU, lists only, and 0.5 for a text without an entity."""
+
+    def __init__(self, bert_model: str = "", eval_model: str = "", batch_size: int = 1, use_gpu: bool = True) -> None:
+        assert not use_gpu
+
+    def compute_score(self, candidate_list, reference_list):
+        assert isinstance(candidate_list, list)
+        assert isinstance(reference_list, list)
+        return [
+            0.5 if not text else float(text == right)
+            for text, right in zip(candidate_list, reference_list, strict=True)
+        ]
+
+
+class F1RadGraph:
+    """Called as radgraph 0.1.18 is: rewards come second of four."""
+
+    def __init__(self, reward_level, model_type=None, **kwargs):
+        assert reward_level == "partial"
+
+    def __call__(self, refs, hyps):
+        return 0.0, [float(r == h) for r, h in zip(refs, hyps, strict=True)], [], []
+
+
+@pytest.mark.parametrize("name", ["ratescore", "radgraph"])
+def test_metrics_from_packages_that_load_models(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False)))
+    packages = {"RaTEScore": SimpleNamespace(RaTEScore=Ratescore), "radgraph": SimpleNamespace(F1RadGraph=F1RadGraph)}
+    for module, package in packages.items():
+        monkeypatch.setitem(sys.modules, module, package)
+    rows = [
+        SimpleNamespace(
+            row=SimpleNamespace(kind="report", task="t", reference="Clear.", cluster=answer),
+            decision=SimpleNamespace(answer=answer),
+        )
+        for answer in ("Clear.", "Opaque.", "", None)
+    ]
+    assert report_metrics(rows, [name])["t"][name]["mean"] == pytest.approx(0.25)
+    assert report_metrics(rows[2:], [name])["t"][name]["mean"] == 0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep.records import Refusal
 from evaluation.item import Item
-from evaluation.task import describe_tasks, load_items, load_tasks, select_tasks
+from evaluation.task import Task, describe_tasks, load_items, load_tasks, select_tasks
 from medix.errors import ConfigError
 from tests.evaluation.layouts import png, write, write_layout
 
@@ -195,3 +198,21 @@ def test_a_malformed_task_file_is_refused(tmp_path, name, changes, message):
     with pytest.raises(ConfigError) as caught:
         select_tasks([own_task(tmp_path, **changes)])
     assert message in str(caught.value), name
+
+
+def test_a_picture_that_servers_show_otherwise_is_converted_before_it_is_sent(tmp_path):
+    """Sent as they are, 16 bits of grey come out white, and what EXIF turns lies on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.array([[1000, 1500, 2000]], dtype=np.uint16)).save(tmp_path / "grey.png")
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (40, 20)).save(tmp_path / "fine.jpg")
+    names = ("grey.png", "turned.jpg", "fine.jpg")
+    rows = [{"question": "Where?", "answer": "left", "image": name} for name in names]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = Task(name="own", source=f"jsonl:{tmp_path}", summary="x")
+    sent = {item.place: item.images[0] for item in load_items(task) if isinstance(item, Item)}
+    grey, turned = (Image.open(io.BytesIO(sent[place])) for place in (0, 1))
+    assert (grey.mode, np.asarray(grey)[0, :, 0].tolist()) == ("RGB", [0, 128, 255])
+    assert turned.size == (20, 40)
+    assert sent[2] == (tmp_path / "fine.jpg").read_bytes()
