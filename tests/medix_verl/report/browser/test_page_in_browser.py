@@ -43,7 +43,7 @@ def test_dark_mode_when_the_system_wants_it(open_page: Callable[..., Any], keep:
     dark = page.evaluate(colours)
     keep(page, "report-dark")
     page.emulate_media(color_scheme="light")
-    page.wait_for_timeout(500)
+    page.wait_for_function(f"getComputedStyle(document.querySelector('#plot-main .xtick text')).fill != '{dark[1]}'")
     light = page.evaluate(colours)
     assert dark[0] == "rgb(17, 20, 24)"
     assert dark[1] == "rgb(232, 234, 237)"
