@@ -210,12 +210,12 @@ def launch(recipe: str, extra: list[str], runner: Runner | None = None) -> None:
         from medix_verl.training.record import check_run_folder, settings_text
 
         config = compose_config(recipe, run.overrides())
+        print(settings_text(config))
         show(config, recipe)
         try:
             check_run_folder(config, hub_name)
         except ConfigError as error:
             print(f"## it would be refused: {error}")
-        print(settings_text(config))
     (run_cpu if run.on_cpu else run_gpu)(run)
 
 

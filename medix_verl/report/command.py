@@ -23,9 +23,10 @@ def report(
     ] = None,
 ) -> None:
     """Write RUN/report.html with curve.png and curve.csv, or compare several runs on one page."""
+    from medix_verl.report.run_folder import refuse_what_is_no_run
+
     for run in runs:
-        if not run.is_dir():
-            raise DataError(f"There is no folder {run}.", "Name the folder of a run, e.g. outputs/demo.")
+        refuse_what_is_no_run(run)
     if len(runs) > 1 and not curve_only:
         from medix_verl.report.compare import write_comparison
 

@@ -173,6 +173,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "24 GB, no judge": ("medix_7b", {"HARDWARE": "gpu_24gb"}, "has no judge", "serve.sh judge"),
     "24 GB, all weights": ("medix_7b", {"HARDWARE": "gpu_24gb", "LORA_RANK": "0"}, "no room", "LORA_RANK out"),
     "the 30B on two nodes": ("medix_30b", {"NNODES": "2"}, "does not fit the rollout engines", "HARDWARE=gpu_8"),
+    "recipe, typo": ("medix_7", {}, "no recipe 'medix_7'", "Did you mean 'medix_7b'?"),
+    "key, typo": (
+        "medix_cpu", {"override": "trainer.total_training_step=3"}, "Could not override",
+        "Did you mean trainer.total_training_steps?",
+    ),
+    "group's choice, typo": ("medix_cpu", {"override": "algorithm=gsop"}, "Available options in 'alg", "Correct the"),
     "judge, typo": ("medix_7b", {"JUDGE": "hosted"}, "'hosted'", "colocated, local or external"),
     "two judges": ("medix_7b", {"JUDGE": "local", "JUDGE_URL": URL}, "JUDGE=local starts", "Leave one"),
     "two judges, CPU": ("medix_cpu", {"JUDGE": "colocated", "JUDGE_URL": URL}, "JUDGE=colocated", "Leave one"),
@@ -230,8 +236,10 @@ def test_a_finished_run_of_other_settings_is_refused_before_anything_is_built_or
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_can_not_run_is_refused_before_anything_starts_with_its_remedy(launch: Launch, case: str) -> None:
     recipe, knobs, problem, fix = REFUSED[case]
+    overrides = [knobs["override"]] if "override" in knobs else []
     with pytest.raises(ConfigError) as refused:
-        launch(recipe, **knobs)
+        launch(recipe, *overrides, **{name: value for name, value in knobs.items() if name != "override"})
+    assert "search path" not in refused.value.problem
     assert problem in refused.value.problem
     assert fix in refused.value.fix
     assert launch.recorder.calls == []  # type: ignore[attr-defined]

@@ -81,4 +81,5 @@ def test_what_is_no_run_is_refused_and_keeps_its_own_page(tmp_path: Path, holds:
         (folder / (holds or "notes.txt")).write_text("{}")
     result = CliRunner().invoke(app, ["report", str(folder)])
     assert isinstance(result.exception, DataError)
+    assert result.output == ""  # one message, and nothing of a missing curve before it
     assert holds is None or (folder / "report.html").read_text() == "its own"
