@@ -105,7 +105,8 @@ def describe(result: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 160 else f"{text[:140]} ... ({content_hash(text)[:8]})"
+    line = " ".join(text.split())
+    return text if len(text) <= 160 and line == text else f"{line[:140]} ... ({content_hash(text)[:8]})"
 
 
 def _difference(e: Mapping[str, Any]) -> str:

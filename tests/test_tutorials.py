@@ -51,6 +51,21 @@ def test_a_tutorial_says_what_happens(name: str, tmp_path: Path) -> None:
             assert any(pattern_of(line).search(found) for found in printed.splitlines()), (line, printed)
 
 
+@pytest.mark.slow
+def test_the_first_tutorial_is_the_demo_and_a_second_run_beside_it() -> None:
+    """Its two trainings are shown, not run: `tests/engine` trains the same recipe."""
+    commands = (FOLDER / "1_from_zero_to_a_curve.md").read_text(encoding="utf-8").split("```")[1::2]
+    demo, activate, second, compare = [line for part in commands for line in part.splitlines() if line]
+    assert (demo, activate) == ("make demo", "source .venv/bin/activate")
+    env = child_environment(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]), DRY_RUN="1")
+    run = ["bash", "-c", second]
+    shown = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert "## run            outputs/gspo," in shown
+    assert "## algorithm      GSPO:" in shown
+    assert "it would be refused" not in shown  # a folder of its own, also where the demo is finished
+    assert compare == "medix report outputs/demo outputs/gspo"
+
+
 def test_the_tutorials_name_files_that_exist() -> None:
     for path in FOLDER.glob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):

@@ -61,7 +61,9 @@ def locate(path: Path, best: bool = False) -> Checkpoint:
     """
     path = Path(path).absolute()
     if not path.is_dir():
-        raise ExportError(f"There is no folder {path}.", "Name a run, a global_step_N or an actor folder.")
+        others = sorted(item.name for item in path.parent.glob("global_step_*") if _STEP.fullmatch(item.name))
+        there = f" There are: {', '.join(others)}." if others else ""
+        raise ExportError(f"There is no folder {path}.", f"Name a run, a global_step_N or an actor folder.{there}")
     is_actor = (path / "fsdp_config.json").is_file() or any(SHARD.fullmatch(item.name) for item in path.iterdir())
     is_run = not is_actor and not _STEP.fullmatch(path.name)
     if best and not is_run:
@@ -91,6 +93,11 @@ def _step_of(folder: Path, best: bool) -> int:
     if isinstance(step, int):
         return step
     steps = sorted(int(match[1]) for item in folder.iterdir() if (match := _STEP.fullmatch(item.name)))
+    if not steps:
+        raise ExportError(
+            f"There is no checkpoint in {folder}.",
+            "Name a run that has saved one, its global_step_N or an actor folder.",
+        )
     if best or len(steps) != 1:
         note = "best.json, which runs that validate write" if best else _TRACKER
         raise ExportError(f"{folder} has the steps {steps[:20]} and no {note}.", "Name the folder of one step.")

@@ -221,7 +221,7 @@ def _write(
 
     total, done, digests = sum(value.nbytes for value in plan.values()), 0, {}
     if total > (free := shutil.disk_usage(target).free):
-        found = f"{total / 1e9:.1f} GB of weights do not fit into the {free / 1e9:.1f} GB free at {target.parent}."
+        found = f"{total / 1e6:,.1f} MB of weights do not fit into the {free / 1e6:,.1f} MB free at {target.parent}."
         raise ExportError(found, "Free some space, or choose another --out.")
     limit = min(max(total // 4, _LEAST_FILE), _LARGEST_FILE)
     pattern = f"{stem}{{suffix}}.safetensors"

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from medix.errors import ConfigError
-from medix_verl.run_config import CONFIG_DIR
+from medix.options import suggest
+from medix_verl.run_config import CONFIG_DIR, recipe_names
 
 _FLAG, _WHOLE, _COUNT = "[01]", "0|[1-9][0-9]*", "[1-9][0-9]*"
 _SAYS = {_FLAG: "0 or 1", _WHOLE: "a whole number", _COUNT: "a whole number above 0"}
@@ -47,7 +48,7 @@ KNOBS = {
     "EVAL": Knob("", "1: evaluate the model before and after on EVAL_TASKS", _FLAG),
     "EVAL_TASKS": Knob("paper,-mimic_cxr", "tasks of `medix eval`; MIMIC-CXR needs a local copy"),
     "EVAL_JUDGE_MODEL": Knob("Qwen/Qwen3-14B", "judge of the evaluation, as released; not used with a JUDGE_URL"),
-    "DRY_RUN": Knob("0", "1: show the run on one screen, its configuration and steps; start nothing", _FLAG),
+    "DRY_RUN": Knob("0", "1: show the configuration, the run on one screen and its steps; start nothing", _FLAG),
     "SOURCE": Knob("medix_rl", "what is prepared where DATA is absent; medix_rl:FOLDER for a downloaded copy"),
     "LOGGER": Knob("console,file", "veRL's trackers: wandb, tensorboard, trackio, mlflow ..."),
     "JUDGE_DEVICES": Knob("0,1", "JUDGE=local: GPUs that the judge shares, by position", r"[0-9]+(,[0-9]+)*"),
@@ -80,8 +81,10 @@ def read_knobs(recipe: str, environment: Mapping[str, str]) -> Knobs:
     """Return the knobs of a recipe from the environment; what is empty there takes the recipe's default.
 
     Raises:
-        ConfigError: a value that its knob can not hold, or two knobs that exclude each other.
+        ConfigError: no such recipe, a value that its knob can not hold, or two knobs that exclude each other.
     """
+    if recipe not in (names := recipe_names()):
+        raise ConfigError(f"There is no recipe {recipe!r}.", suggest(recipe, names))
     defaults = {"RUN": f"outputs/{recipe}"} | (_CPU if recipe == "medix_cpu" else _GPU)
     knobs = Knobs()
     for name, knob in KNOBS.items():

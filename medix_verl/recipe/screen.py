@@ -1,4 +1,4 @@
-"""The one screen that a dry run begins with: what is trained, how, on what, and what it is estimated to take."""
+"""The one screen of a dry run, below the configuration: what is trained, how, on what, and what it may take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medix_verl.training.checkpoints import read_checkpoint_options
 
 
 def show(config: Any, recipe: str) -> None:
-    """Print the screen as comment lines, so that the configuration below it stays valid YAML."""
+    """Print the screen as comment lines, so that the configuration above it stays valid YAML."""
     table = Table.grid(padding=(0, 2))
     for name, text in describe(config):
         table.add_row(name, text)
@@ -33,7 +33,7 @@ def describe(config: Any) -> list[tuple[str, str]]:
     data, trainer, optim = config.data, config.trainer, actor.optim
     gpu_run = trainer.device == "cuda"
     plan, _ = memory.read_plan(config)
-    size = f", {plan.shape.parameters / 1e9:.1f} B parameters" if plan else ""
+    size = f", {_count(plan.shape.parameters)} parameters" if plan else ""
     trained = f"adapters of rank {model.lora_rank}" if model.lora_rank else "all weights trained"
     kind = "DAPO" if config.algorithm.filter_groups.enable else actor.policy_loss.loss_mode.upper()
     kind = "GRPO" if kind == "VANILLA" else kind
@@ -71,6 +71,10 @@ def describe(config: Any) -> list[tuple[str, str]]:
         ("estimate", figures.describe() if figures else "unknown"),
     ]  # fmt: skip
     return lines
+
+
+def _count(parameters: float) -> str:
+    return f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
 
 
 def _judge(config: Any) -> str:

@@ -207,11 +207,15 @@ def launch(recipe: str, extra: list[str], runner: Runner | None = None) -> None:
     run = Run(recipe, knobs, extra, runner or Runner(dry=knobs.on("DRY_RUN")))
     if run.runner.dry:
         from medix_verl.recipe.screen import show
-        from medix_verl.training.record import settings_text
+        from medix_verl.training.record import check_run_folder, settings_text
 
         config = compose_config(recipe, run.overrides())
-        show(config, recipe)
         print(settings_text(config))
+        show(config, recipe)
+        try:
+            check_run_folder(config, hub_name)
+        except ConfigError as error:
+            print(f"## it would be refused: {error}")
     (run_cpu if run.on_cpu else run_gpu)(run)
 
 
@@ -234,6 +238,7 @@ def run_gpu(run: Run) -> None:
         devices_at(knobs["JUDGE_DEVICES"])
     config = compose_config(run.recipe, run.overrides())
     _refuse_foreign_data(run, config)
+    _refuse_foreign_run(run, config)
     run.medix("preflight", "--config-only")
     run.folders["MODEL"] = runner.fetch(str(config.actor_rollout_ref.model.path), "MODEL")
     if knobs["JUDGE"] != "external":
@@ -290,6 +295,14 @@ def _prepare(run: Run, config: Any) -> list[str]:
     return [*command, "--min-pixels", str(limits.min_pixels), "--max-pixels", str(limits.max_pixels)]
 
 
+def _refuse_foreign_run(run: Run, config: Any) -> None:
+    """Refuse a RUN of other settings before anything is fetched or built; `medix train` looks again."""
+    from medix_verl.training.record import check_run_folder
+
+    if not run.runner.dry:
+        check_run_folder(config, hub_name)
+
+
 def _refuse_foreign_data(run: Run, config: Any) -> None:
     """Refuse a DATA that is no folder of `medix prepare`: it is the user's, and is never written to."""
     data = run.knobs["DATA"]
@@ -318,6 +331,8 @@ def run_cpu(run: Run) -> None:
     knobs, runner, started = run.knobs, run.runner, time.monotonic()
     folder = Path(knobs["RUN"])
     here = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    if not runner.dry:
+        _refuse_foreign_run(run, compose_config(run.recipe, run.overrides()))
     if not knobs["MODEL"]:
         run.folders["MODEL"] = str(folder / "tiny-vlm")
         if not (folder / "tiny-vlm/config.json").is_file():

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from medix.errors import ConfigError, DataError
 from medix.files import write_atomically
@@ -23,9 +23,10 @@ def report(
     ] = None,
 ) -> None:
     """Write RUN/report.html with curve.png and curve.csv, or compare several runs on one page."""
+    from medix_verl.report.run_folder import refuse_what_is_no_run
+
     for run in runs:
-        if not run.is_dir():
-            raise DataError(f"There is no folder {run}.", "Name the folder of a run, e.g. outputs/demo.")
+        refuse_what_is_no_run(run)
     if len(runs) > 1 and not curve_only:
         from medix_verl.report.compare import write_comparison
 
@@ -67,7 +68,10 @@ def summary(
     from medix_verl.report.run_folder import load_run
 
     run = load_run(run_dir)
-    figures = summarise(run, seconds_total)
+    figures, earlier = summarise(run, seconds_total), run.summary.get("seconds_total")
+    if run.summary.get("steps") == figures["steps"] and isinstance(earlier, int | float):
+        # The same command again trains nothing more: the time of the training stays.
+        figures["seconds_total"] = max(figures["seconds_total"], earlier)
     write_atomically(run_dir / "summary.json", json.dumps(figures, indent=2) + "\n")
     _fill_card(run_dir)
     table = Table("", title=f"held-out figures, {figures['steps']} steps of {figures['algorithm']}")
@@ -80,7 +84,7 @@ def summary(
     table.add_row("seconds in all", "", f"{figures['seconds_total']:.0f}")
     pearson = figures["rollout_actor_probs_pearson_corr_min"]
     table.add_row("rollout and actor agree (Pearson, least)", "", "-" if pearson is None else f"{pearson:.4f}")
-    files = Table("file", "what it is", title="look at")
+    files = Table(Column("file", overflow="fold"), "what it is", title="look at")
     for name, meaning in links(run):
         files.add_row(str(run_dir / name), meaning)
     Console().print(table, files)

@@ -88,9 +88,14 @@ def results(runs: Sequence[RunFolder]) -> list[tuple[str, list[str], str]]:
     for title, found in figures(runs).items():
         means = [fmean(s.values[-max(1, round(len(s.values) * LAST_SHARE)) :]) if s else None for s in found]
         first, last = means[0], means[-1]
-        change = "–" if first is None or last is None else f"{last - first:+.3f}"
-        table.append((title, ["–" if mean is None else f"{mean:.3f}" for mean in means], change))
+        change = "–" if first is None or last is None else f"{last - first:+{_form(last - first)}}"
+        table.append((title, ["–" if mean is None else f"{mean:{_form(mean)}}" for mean in means], change))
     return table
+
+
+def _form(value: float) -> str:
+    """Return a format with three decimals, or with two digits where these would be noughts, as of a KL."""
+    return ".3f" if value == 0 or abs(value) >= 0.01 else ".2g"
 
 
 def overlays(runs: Sequence[RunFolder], names: Sequence[str]) -> list[Chart]:

@@ -122,11 +122,7 @@ def load_run(path: Path) -> RunFolder:
     Raises:
         DataError: the folder holds no file of a training run.
     """
-    if not any((path / name).is_file() for name in RUN_FILES):
-        raise DataError(
-            f"{path} is not the folder of a training run: it holds none of {', '.join(RUN_FILES)}.",
-            "Name the folder of a run, e.g. outputs/demo. Prepared data and evaluations have pages of their own.",
-        )
+    refuse_what_is_no_run(path)
     notes = [f"{name}: not there (yet); left out" for name in RUN_FILES if not (path / name).exists()]
     notes += [f"{name}: empty" for name in RUN_FILES if (path / name).is_file() and not (path / name).stat().st_size]
     config = _mapping(path, "config.yaml", notes)
@@ -144,6 +140,17 @@ def load_run(path: Path) -> RunFolder:
         last_written=datetime.fromtimestamp(max(times), UTC).isoformat(timespec="seconds"),
         notes=notes,
     )
+
+
+def refuse_what_is_no_run(path: Path) -> None:
+    """Raise a DataError for a folder that holds no file of a training run, and for what is no folder."""
+    if not path.is_dir():
+        raise DataError(f"There is no folder {path}.", "Name the folder of a run, e.g. outputs/demo.")
+    if not any((path / name).is_file() for name in RUN_FILES):
+        raise DataError(
+            f"{path} is not the folder of a training run: it holds none of {', '.join(RUN_FILES)}.",
+            "Name the folder of a run, e.g. outputs/demo. Prepared data and evaluations have pages of their own.",
+        )
 
 
 def load_metrics(path: Path, notes: list[str] | None = None) -> Metrics:

@@ -43,7 +43,12 @@ def train(overrides: Overrides = None, config_name: ConfigName = "medix_cpu") ->
     composed = compose_config(config_name, overrides or [])
     options, keeper = read_watchdog(composed.medix.watchdog), keeper_of(composed)
     loggers, run_dir = logger_names(composed), Path(str(composed.medix.run_dir))
-    check_run_folder(composed)
+    done, saved = check_run_folder(composed), (keeper.latest() or 0 if keeper else 0)
+    trainer = composed.trainer
+    goes_on = trainer.resume_mode == "auto" and not trainer.val_only
+    if goes_on and 0 < (trainer.total_training_steps or 0) <= min(done, saved):
+        print(f"{run_dir} has all of its {done} steps: nothing is left to train.", file=sys.stderr)
+        return
 
     def begin() -> None:
         write_record(composed)

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,29 @@ MAY_CHANGE = (
     *("ray_kwargs.*", "transfer_queue.*", "global_profiler.*", "*.profiler.*", "*.rollout.agent.*"),
 )
 """Settings that a resume may change: how long and how a run is watched, where its judge is, what fits into memory."""
-MUST_STAY = ("medix.scorer.judge.model", "medix.scorer.judge.prompt", "medix.scorer.embedder.model")
+MUST_STAY = (
+    *(f"medix.scorer.judge.{name}" for name in ("model", "prompt", "temperature", "constrain", "extra.*")),
+    *(f"medix.scorer.judge.{name}" for name in ("max_tokens", "free_tokens", "max_field_chars")),
+    *("medix.scorer.embedder.model", "medix.scorer.embedder.max_chars"),
+)
+"""Of these, what a scorer's answer depends on."""
 DERIVED = ("trainer.v1.sampler.sampler_kwargs.*", "actor_rollout_ref.*.optim.total_training_steps")
 
 
-def check_run_folder(config: Any) -> None:
-    """Refuse a run folder whose steps were trained with other settings.
+def check_run_folder(config: Any, unknown: Callable[[str], bool] = lambda _: False) -> int:
+    """Return the last step logged in a run's folder; refuse one of other settings or other code, or with more steps.
 
     Args:
         config: the composed configuration; `medix.run_dir` names the folder.
+        unknown: whether a value is not known yet, as that of a model is before its download.
 
     Raises:
         ConfigError: it names the settings that differ, and what a resume may change.
     """
     run_dir = Path(str(config.medix.run_dir))
-    if not (run_dir / "config.yaml").is_file() or not read_metrics(run_dir / "metrics.jsonl"):
-        return  # nothing was trained there yet
+    steps = read_metrics(run_dir / "metrics.jsonl")
+    if not (run_dir / "config.yaml").is_file() or not steps:
+        return 0  # nothing was trained there yet
     before = dict(leaves(read_mapping(run_dir / "config.yaml")))
     now = dict(leaves(_plain(config)))
     # The same folder may be named in another way, and stands in many settings.
@@ -52,8 +59,12 @@ def check_run_folder(config: Any) -> None:
     differing = [
         f"{key} was {before.get(key, 'not set')}, is {now.get(key, 'not set')}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _may_change(key)
+        if before.get(key) != now.get(key) and not _may_change(key) and not unknown(now.get(key, ""))
     ]
+    kept = read_mapping(run_dir / "versions.json").get("code") if (run_dir / "versions.json").is_file() else None
+    for file, digest in code_hashes(config).items():
+        if isinstance(kept, Mapping) and kept.get(file, digest) != digest:
+            differing.append(f"{file} was edited since (as it was: {run_dir / 'code'})")
     if differing:
         more = f" (and {len(differing) - 8} more)" if len(differing) > 8 else ""
         raise ConfigError(
@@ -62,12 +73,25 @@ def check_run_folder(config: Any) -> None:
             "logger, how often is saved and validated, medix.watchdog, medix.checkpoints, addresses, memory settings "
             "(docs/cluster.md).",
         )
+    trainer, done = config.trainer, int(steps[-1]["step"])
+    if trainer.total_training_steps and done > trainer.total_training_steps:
+        raise ConfigError(
+            f"{run_dir} has {done} steps, more than the {trainer.total_training_steps} that are asked for.",
+            f"Ask for more than {done} with STEPS= (trainer.total_training_steps), or name another folder with RUN=.",
+        )
+    if trainer.resume_mode == "disable":
+        raise ConfigError(
+            f"trainer.resume_mode=disable would mix a new run with the {done} steps in {run_dir}.",
+            "Name another folder with RUN= (medix.run_dir), move this one away, or leave the override out.",
+        )
+    return done
 
 
 def _may_change(key: str) -> bool:
-    if any(fnmatch.fnmatchcase(key, pattern) for pattern in DERIVED):
-        return True
-    return key not in MUST_STAY and any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE)
+    def fits(patterns: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+    return fits(DERIVED) or (fits(MAY_CHANGE) and not fits(MUST_STAY))
 
 
 def _plain(config: Any) -> Any:
@@ -115,11 +139,16 @@ def git_state(code: list[Path]) -> dict[str, Any]:
     return {**state, "dirty": state["dirty"] or len(inside) < len(code) or not inside <= known}
 
 
-def custom_code(reward: Mapping[str, Any]) -> list[Path]:
-    """Return the files of a reward's custom components, `path: FILE.py:NAME`."""
-    paths = [str((part or {}).get("path") or "") for part in reward.get("components", {}).values()]
-    files = {Path(path.rpartition(":")[0]) for path in paths}
-    return sorted(file for file in files if file.suffix == ".py" and file.is_file())
+def code_hashes(config: Any) -> dict[str, str]:
+    """Return file -> sha256 of the custom components, `path: FILE.py:NAME`, and of a judge's prompt of one's own."""
+    from omegaconf import OmegaConf
+
+    components = OmegaConf.to_container(config.medix.reward.components, resolve=True)
+    assert isinstance(components, dict)
+    paths = [str((part or {}).get("path") or "") for part in components.values()]
+    files = {file for path in paths if (file := Path(path.rpartition(":")[0])).suffix == ".py"}
+    files.add(Path(str(OmegaConf.select(config, "medix.scorer.judge.prompt") or "")))
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files) if file.is_file()}
 
 
 def write_record(config: Any) -> None:
@@ -129,13 +158,10 @@ def write_record(config: Any) -> None:
     from reward_fns import AssumedScorers, build_composite
 
     run_dir, reward = Path(str(config.medix.run_dir)), OmegaConf.to_container(config.medix.reward, resolve=True)
-    code = custom_code(reward)
-    hashes = {}
-    for file in code:
-        content = file.read_bytes()
-        hashes[str(file)] = hashlib.sha256(content).hexdigest()
-        write_atomically(run_dir / "code" / f"{hashes[str(file)][:12]}-{file.name}", content)
-    versions = {**installed_versions(), "git": git_state(code), "code": hashes}
+    hashes = code_hashes(config)
+    for file, digest in hashes.items():
+        write_atomically(run_dir / "code" / f"{digest[:12]}-{Path(file).name}", Path(file).read_bytes())
+    versions = {**installed_versions(), "git": git_state([Path(file) for file in hashes]), "code": hashes}
     table = build_composite(reward, AssumedScorers()).table()
     write_atomically(run_dir / "config.yaml", settings_text(config))
     for name, record in (("versions.json", versions), ("reward_table.json", table)):

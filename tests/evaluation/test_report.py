@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -124,5 +125,14 @@ def test_in_a_browser(folder, tmp_path):
         assert page.locator("#count").inner_text() == "0 of 50 items"
         assert page.evaluate("window.harmed") is None
         assert page.locator("script").count() == 3
+        for scheme, width in (("light", 1400), ("dark", 800), ("dark", 390)):
+            page = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
+            page.goto(page_file.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            wanted = "rgb(17, 20, 24)" if scheme == "dark" else "rgb(246, 247, 249)"
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == wanted
+            kept = Path(os.environ.get("MEDIX_SCREENSHOTS", tmp_path)) / f"evaluation-{scheme}-{width}.png"
+            page.screenshot(path=kept)
+            assert kept.stat().st_size > 5_000
         assert said == []
         browser.close()

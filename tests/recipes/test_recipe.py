@@ -20,9 +20,12 @@ import typer
 
 from medix.errors import ConfigError
 from medix_verl.preflight.checks import run_checks
-from medix_verl.recipe.knobs import quoted
-from medix_verl.recipe.stages import MEDIX, Runner
+from medix_verl.recipe import stages
+from medix_verl.recipe.hardware import choose_hardware
+from medix_verl.recipe.knobs import quoted, read_knobs
+from medix_verl.recipe.stages import MEDIX, Run, Runner
 from medix_verl.run_config import compose_config
+from medix_verl.training.record import write_record
 from tests.recipes.conftest import Recorder
 
 pytestmark = pytest.mark.slow  # Hydra composes veRL's whole configuration
@@ -170,6 +173,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "24 GB, no judge": ("medix_7b", {"HARDWARE": "gpu_24gb"}, "has no judge", "serve.sh judge"),
     "24 GB, all weights": ("medix_7b", {"HARDWARE": "gpu_24gb", "LORA_RANK": "0"}, "no room", "LORA_RANK out"),
     "the 30B on two nodes": ("medix_30b", {"NNODES": "2"}, "does not fit the rollout engines", "HARDWARE=gpu_8"),
+    "recipe, typo": ("medix_7", {}, "no recipe 'medix_7'", "Did you mean 'medix_7b'?"),
+    "key, typo": (
+        "medix_cpu", {"override": "trainer.total_training_step=3"}, "Could not override",
+        "Did you mean trainer.total_training_steps?",
+    ),
+    "group's choice, typo": ("medix_cpu", {"override": "algorithm=gsop"}, "Available options in 'alg", "Correct the"),
     "judge, typo": ("medix_7b", {"JUDGE": "hosted"}, "'hosted'", "colocated, local or external"),
     "two judges": ("medix_7b", {"JUDGE": "local", "JUDGE_URL": URL}, "JUDGE=local starts", "Leave one"),
     "two judges, CPU": ("medix_cpu", {"JUDGE": "colocated", "JUDGE_URL": URL}, "JUDGE=colocated", "Leave one"),
@@ -193,11 +202,44 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("recipe", "knobs", "told"),
+    [
+        ("medix_cpu", {"ALGO": "gspo"}, "loss_mode was vanilla, is gspo"),
+        ("medix_cpu", {"SEED": "7"}, "data.seed was 0, is 7"),
+        ("medix_cpu", {"STEPS": "20"}, "has 40 steps, more than the 20"),
+        ("medix_7b", {"MODEL": "someone/else", "REWARD": "strict", "LORA_RANK": "8"}, "model.lora_rank was 0, is 8"),
+    ],
+)
+def test_a_finished_run_of_other_settings_is_refused_before_anything_is_built_or_fetched(
+    recipe: str,
+    knobs: dict[str, str],
+    told: str,
+    launch: Launch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`ALGO=gspo bash recipes/medix/run_cpu.sh` after `make demo`."""
+    usual = read_knobs(recipe, {})
+    chosen = usual if recipe == "medix_cpu" else choose_hardware(recipe, usual)
+    write_record(compose_config(recipe, Run(recipe, chosen).overrides()))
+    (tmp_path / usual["RUN"] / "metrics.jsonl").write_text('{"step": 40, "data": {}}\n')
+    with pytest.raises(ConfigError, match=told):
+        launch(recipe, **knobs)
+    assert launch.recorder.calls == []  # type: ignore[attr-defined]
+    monkeypatch.setenv("DRY_RUN", "1")
+    stages.launch(recipe, [])
+    assert "## it would be refused" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_can_not_run_is_refused_before_anything_starts_with_its_remedy(launch: Launch, case: str) -> None:
     recipe, knobs, problem, fix = REFUSED[case]
+    overrides = [knobs["override"]] if "override" in knobs else []
     with pytest.raises(ConfigError) as refused:
-        launch(recipe, **knobs)
+        launch(recipe, *overrides, **{name: value for name, value in knobs.items() if name != "override"})
+    assert "search path" not in refused.value.problem
     assert problem in refused.value.problem
     assert fix in refused.value.fix
     assert launch.recorder.calls == []  # type: ignore[attr-defined]

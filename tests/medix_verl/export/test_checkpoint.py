@@ -106,7 +106,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], bool, str]] = {
     "a step that is a link": (leads_out, False, "leads out of"),
     "a link loop": (loop, False, "There is no folder"),
     "no such folder": (lambda run: run / "nothing", False, "There is no folder"),
-    "an empty folder": (lambda run: run.parent, False, "the steps []"),
+    "an empty folder": (lambda run: run.parent, False, "There is no checkpoint in"),
+    "another step": (lambda run: run / "checkpoints/global_step_7", False, "There are: global_step_10, global_step_5."),
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -68,6 +69,15 @@ def test_the_export_loads_as_the_live_model(case: str, sharded: Callable[[Recipe
     assert found["dtype"] == recipe.dtype
     assert found["parameters"] == sum(parameter.numel() for parameter in live.parameters())
     assert found["files"] == {"model.safetensors": weights.file_digest(tmp_path / "out" / "model.safetensors")}
+
+
+def test_weights_that_find_no_room_are_refused_in_figures_that_differ(
+    sharded: Callable[[Recipe], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said `expected 0.0 GB free; found 0.0 GB`."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Mock(free=2_000))
+    with pytest.raises(ExportError, match=r"^0\.[1-9] MB of weights do not fit into the 0\.0 MB free"):
+        run(sharded(CASES["one rank"]), tmp_path / "out")
 
 
 def test_experts_are_written_as_qwen_publishes_them(sharded: Callable[[Recipe], Path], tmp_path: Path) -> None:

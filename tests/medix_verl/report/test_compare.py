@@ -19,7 +19,10 @@ def other(synthetic_run: Path, tmp_path: Path) -> Path:
     """A run of 5 steps with another reward and learning rate."""
     folder = tmp_path / "other"
     folder.mkdir()
-    row = {"step": 5, "data": {"reward/score/mean": 0.5, "val-core/medix_sample/acc/mean@1": 0.25}}
+    row = {
+        "step": 5,
+        "data": {"reward/score/mean": 0.5, "actor/ppo_kl": 0.0004, "val-core/medix_sample/acc/mean@1": 0.25},
+    }
     (folder / "metrics.jsonl").write_text(json.dumps(row))
     (folder / "reward_table.json").write_text(json.dumps([{"component": "format", "weight": 1, "effective": 1.0}]))
     (folder / "config.yaml").write_text((synthetic_run / "config.yaml").read_text().replace("lr: 0.0004", "lr: 0.1"))
@@ -33,6 +36,7 @@ def test_the_table_has_a_column_a_run_and_the_difference(synthetic_run: Path, ot
     assert values[1] == "0.250"
     assert float(change) == pytest.approx(0.25 - float(values[0]))
     assert table["Reward"][0][1] == "0.500"
+    assert table["KL of the update"][0][1] == "0.0004"  # it was shown as 0.000
     assert table["format"] == ([table["format"][0][0], "–"], "–")
 
 
@@ -77,4 +81,5 @@ def test_what_is_no_run_is_refused_and_keeps_its_own_page(tmp_path: Path, holds:
         (folder / (holds or "notes.txt")).write_text("{}")
     result = CliRunner().invoke(app, ["report", str(folder)])
     assert isinstance(result.exception, DataError)
+    assert result.output == ""  # one message, and nothing of a missing curve before it
     assert holds is None or (folder / "report.html").read_text() == "its own"

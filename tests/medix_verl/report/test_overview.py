@@ -126,6 +126,10 @@ def test_the_summary_command_names_what_the_run_itself_says(run_dir: Path) -> No
     assert json.loads((run_dir / "summary.json").read_text())["algorithm"] == "gspo"
     assert "2 steps of gspo" in result.stdout
     assert "0.88" in result.stdout
+    again = CliRunner().invoke(app, ["summary", str(run_dir), "--seconds-total", "3"], env={"COLUMNS": "60"})
+    # Nothing was trained meanwhile, so it took 61 s as before.
+    assert json.loads((run_dir / "summary.json").read_text())["seconds_total"] == 61
+    assert "…" not in again.stdout
 
 
 def test_the_pair_is_the_prompt_that_gained_most(run_dir: Path) -> None:

@@ -90,6 +90,18 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"medix.scorer.judge.model": "other", "data.seed": 7},
         ("medix.scorer.judge.model was", "data.seed was 1, is 7"),
     ),
+    "more tokens for a judge that thinks": (
+        {"medix.scorer.judge.free_tokens": 9, "medix.scorer.judge.extra": {"think": False}},
+        ("judge.extra.think was not set, is False", "judge.free_tokens was not set, is 9"),
+    ),
+    "another limit of the embedder": (
+        {"medix.reward.components.embed_accuracy.threshold": 0.9},
+        ("threshold was 0.45, is 0.9",),
+    ),
+    "another model and data": (
+        {"actor_rollout_ref.model.path": "other", "data.train_files": "other/train.parquet"},
+        ("model.path was", "data.train_files was"),
+    ),
     "another reward": ({"medix.reward.components.format.weight": 0.5}, ("components.format.weight was 0.1, is 0.5",)),
 }
 
@@ -106,6 +118,55 @@ def test_a_folder_belongs_to_its_configuration(changes: dict[str, Any], told: tu
     assert all(text in caught.value.problem for text in told)
     assert caught.value.problem.count(" was ") == len(told)
     assert "RUN=" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("trainer.total_training_steps", 2, "has 3 steps, more than the 2"),
+        ("trainer.resume_mode", "disable", "would mix a new run with the 3 steps"),
+    ],
+)
+def test_a_run_is_neither_shortened_nor_begun_anew_in_its_folder(
+    key: str, value: Any, problem: str, trained: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 3, "data": {}}\n')
+    assert check_run_folder(trained) == 3
+    OmegaConf.update(trained, key, value)
+    with pytest.raises(ConfigError, match=problem):
+        check_run_folder(trained)
+
+
+def test_a_component_or_judge_prompt_that_was_edited_since_is_another_reward(config: Any, tmp_path: Path) -> None:
+    component, prompt = tmp_path / "mine.py", tmp_path / "prompt.txt"
+    for file in (component, prompt):
+        file.write_text(REWARD)
+    config.medix.run_dir = str(tmp_path / "run")
+    OmegaConf.update(config, "medix.scorer.judge.prompt", str(prompt), force_add=True)
+    part = {"path": f"{component}:brevity", "weight": 0.1}
+    OmegaConf.update(config, "medix.reward.components.brevity", part, force_add=True)
+    write_record(config)
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "data": {}}\n')
+    check_run_folder(config)
+    for file in (component, prompt):
+        file.write_text(REWARD + "# changed\n")
+        with pytest.raises(ConfigError, match=f"{file.name} was edited since"):
+            check_run_folder(config)
+        file.write_text(REWARD)
+
+
+def test_a_finished_run_starts_no_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Mock(side_effect=lambda command, begin: begin())
+    monkeypatch.setattr(supervisor.Supervisor, "run", started)
+    command = ["train", "--", f"medix.run_dir={tmp_path}", "trainer.total_training_steps=1"]
+    CliRunner().invoke(app, command)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "data": {}}\n')
+    CliRunner().invoke(app, command)
+    assert started.call_count == 2  # its last step was logged, but there is no checkpoint of it
+    (tmp_path / "checkpoints/global_step_1").mkdir(parents=True)
+    (tmp_path / "checkpoints/latest_checkpointed_iteration.txt").write_text("1")
+    assert "nothing is left to train" in CliRunner().invoke(app, command).stderr
+    assert started.call_count == 2
 
 
 def test_a_folder_that_was_moved_or_never_trained_in_may_be_gone_on_with(

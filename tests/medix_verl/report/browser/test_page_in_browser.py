@@ -43,7 +43,8 @@ def test_dark_mode_when_the_system_wants_it(open_page: Callable[..., Any], keep:
     dark = page.evaluate(colours)
     keep(page, "report-dark")
     page.emulate_media(color_scheme="light")
-    page.wait_for_timeout(500)
+    tick = page.locator("#plot-main .xtick text").first
+    playwright.expect(tick).to_have_css("fill", "rgb(22, 25, 29)", timeout=30_000)
     light = page.evaluate(colours)
     assert dark[0] == "rgb(17, 20, 24)"
     assert dark[1] == "rgb(232, 234, 237)"
