@@ -48,7 +48,7 @@ KNOBS = {
     "EVAL": Knob("", "1: evaluate the model before and after on EVAL_TASKS", _FLAG),
     "EVAL_TASKS": Knob("paper,-mimic_cxr", "tasks of `medix eval`; MIMIC-CXR needs a local copy"),
     "EVAL_JUDGE_MODEL": Knob("Qwen/Qwen3-14B", "judge of the evaluation, as released; not used with a JUDGE_URL"),
-    "DRY_RUN": Knob("0", "1: show the configuration, the run on one screen and its steps; start nothing", _FLAG),
+    "DRY_RUN": Knob("0", "1: show the run on one screen, its configuration and steps; start nothing", _FLAG),
     "SOURCE": Knob("medix_rl", "what is prepared where DATA is absent; medix_rl:FOLDER for a downloaded copy"),
     "LOGGER": Knob("console,file", "veRL's trackers: wandb, tensorboard, trackio, mlflow ..."),
     "JUDGE_DEVICES": Knob("0,1", "JUDGE=local: GPUs that the judge shares, by position", r"[0-9]+(,[0-9]+)*"),

@@ -1,4 +1,4 @@
-"""The one screen of a dry run, below the configuration: what is trained, how, on what, and what it may take."""
+"""The one screen that a dry run begins with: what is trained, how, on what, and what it is estimated to take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medix_verl.training.checkpoints import read_checkpoint_options
 
 
 def show(config: Any, recipe: str) -> None:
-    """Print the screen as comment lines, so that the configuration above it stays valid YAML."""
+    """Print the screen as comment lines, so that the configuration below it stays valid YAML."""
     table = Table.grid(padding=(0, 2))
     for name, text in describe(config):
         table.add_row(name, text)

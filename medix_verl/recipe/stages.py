@@ -210,8 +210,8 @@ def launch(recipe: str, extra: list[str], runner: Runner | None = None) -> None:
         from medix_verl.training.record import check_run_folder, settings_text
 
         config = compose_config(recipe, run.overrides())
-        print(settings_text(config))
         show(config, recipe)
+        print(settings_text(config))
         try:
             check_run_folder(config, hub_name)
         except ConfigError as error:
