@@ -16,9 +16,9 @@ width, V vocabulary, m bytes of the trained copy: 4 in fp32, 2 in bf16).
 veRL runs three phases on the same card, and the largest counts: `rollout` (vLLM awake; weights and optimizer only where
 they are not offloaded), `log-probs` (vLLM asleep; weights, gathered, activations of one layer, logits), and `update`
 (vLLM asleep; everything that is trained: veRL loads the moments before the first micro-batch, and the second meets the
-gradients of the first). To each come 2 GB for CUDA contexts, NCCL and CUDA graphs. A tenth of the card is left as a margin for fragmentation and
-what is not in this list. `medix preflight --rehearse` holds the trained part against PyTorch's own accounting of the
-real model class; nothing was measured on a GPU.
+gradients of the first). To each come 2 GB for CUDA contexts, NCCL and CUDA graphs. A tenth of the card is left as a
+margin for fragmentation and what is not in this list. `medix preflight --rehearse` holds the trained part against
+PyTorch's own accounting of the real model class; nothing was measured on a GPU.
 
 Main memory has two moments, and the larger counts:
 

@@ -178,7 +178,7 @@ def test_qwen_3b_with_adapters_on_one_card_of_24_gb() -> None:
     assert update["weights"] == pytest.approx(2 * (3.7546 + 0.1197), abs=0.001)  # bf16, on one GPU: 7.749
     assert update["gradients"] == pytest.approx(2 * 0.1197, abs=0.001)
     assert update["optimizer"] == pytest.approx(4 * 0.1197, abs=0.001)
-    # The tied embedding 151,936 x 2048 = 311,164,928, the vision tower outside its blocks 38,215,936; a layer 77,076,992.
+    # The tied embedding 151,936 x 2048 = 311,164,928, outside the vision tower's blocks 38,215,936, a layer 77,076,992.
     assert update["gathered layers"] == pytest.approx(2 * (0.31117 + 0.03822 + 0.07708), abs=0.001)
     assert update["logits"] == pytest.approx(2.489, abs=0.001)  # 2 x 2 x 4096 x 151,936
     assert sum(update.values()) < 24 * 0.9
