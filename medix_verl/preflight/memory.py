@@ -171,5 +171,5 @@ def _remedy(config: Any, phase: str) -> str:
         return "Set actor_rollout_ref.model.enable_gradient_checkpointing=true."
     return (
         "Lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu, take more GPUs, or train adapters (LORA_RANK=); "
-        "the optimizer's own step needs 16 bytes a parameter over all GPUs."
+        "weights, gradients and the optimizer's moments are 16 bytes a parameter over all GPUs (bf16: 8)."
     )

@@ -4,19 +4,21 @@ Method, for FSDP over G processes, all in bytes (P parameters, T trainable ones,
 width, V vocabulary, m bytes of the trained copy: 4 in fp32, 2 in bf16).
 
     weights        m (P + T with LoRA) / G              gradients  m T / G          Adam  2 m T / G
-    gathered       2 x 2 L (a layer and the next, bf16) + 2 x the embeddings; with their fp32 gradients where trained
     activations    with gradient checkpointing: 2 t h a layer and 2 x vision width a patch are kept, and one layer at a
                    time is redone: 2 t (12 h + 4 x feed-forward); without it every layer is kept whole
-    logits         bf16: in the update 2 copies of t V (logits, gradient), in the log-probability pass 3 (logits,
-                   softmax, product), over that pass's own number of tokens
+    update         the larger of two moments. At the loss: 2 copies of t V in bf16 (logits, gradient); gathered is what
+                   FSDP2 shards with the root, and the last group's all-gather buffer, in bf16 (the output embedding;
+                   where it is tied, and so in the root, the last layer). In a layer's backward: the logits are gone,
+                   the layer is redone; the root, the layer and the next, and its gradients in bf16 and fp32
+    log-probs      3 copies of t V (logits, softmax, product) over that pass's own tokens; two layers, the embeddings
     KV cache       what `gpu_memory_utilization` leaves of the card after 2 P / TP and vLLM's own buffers
 
 veRL runs three phases on the same card, and the largest counts: `rollout` (vLLM awake; weights and optimizer only where
 they are not offloaded), `log-probs` (vLLM asleep; weights, gathered, activations of one layer, logits), and `update`
-(vLLM asleep; everything that is trained). The optimizer is loaded for its own step, with activations and logits gone.
-To each come 2 GB for CUDA contexts, NCCL and CUDA graphs. A tenth of the card is left as a margin for fragmentation and
-what is not in this list. `medix preflight --rehearse` holds the trained part against PyTorch's own accounting of the
-real model class; nothing was measured on a GPU.
+(vLLM asleep; everything that is trained: veRL loads the moments before the first micro-batch, and the second meets the
+gradients of the first). To each come 2 GB for CUDA contexts, NCCL and CUDA graphs. A tenth of the card is left as a
+margin for fragmentation and what is not in this list. `medix preflight --rehearse` holds the trained part against
+PyTorch's own accounting of the real model class; nothing was measured on a GPU.
 
 Main memory has two moments, and the larger counts:
 
@@ -100,25 +102,21 @@ def training_phases(plan: TrainingPlan) -> dict[str, dict[str, float]]:
     weights = plan.trained_bytes * plan.held / plan.gpus / GB
     optimizer = 2 * plan.trained_bytes * plan.trainable / plan.gpus / GB
     resident = _reference(plan) | ({} if plan.optimizer_offload else {"optimizer": optimizer})
-    update = {
-        "weights": weights,
-        "gradients": plan.trained_bytes * plan.trainable / plan.gpus / GB,
-        "gathered layers": _gathered_gb(plan, trained=True),
-        "activations": _kept_gb(plan) + _layer_gb(shape, plan.update_tokens),
-        "logits": 2 * 2 * plan.update_tokens * shape.vocabulary / GB,
-    }
-    step = {"weights": weights, "gradients": update["gradients"], "optimizer": optimizer}
+    moment = max(_at_the_loss(plan), _in_a_layer(plan), key=lambda parts: sum(parts.values()))
+    gradients = plan.trained_bytes * plan.trainable / plan.gpus / GB
     log_probs = {
         "weights": weights,
-        "gathered layers": _gathered_gb(plan, trained=False),
+        "gathered layers": 2 * (2 * shape.layer_parameters + shape.root_parameters + _embeddings(shape)) / GB,
         "activations": _layer_gb(shape, plan.log_prob_tokens),
         "logits": 3 * 2 * plan.log_prob_tokens * shape.vocabulary / GB,
     }
     return {
-        "update": {**update, **resident, "context": CONTEXT_GB},
-        "optimizer step": {**step, **_reference(plan), "context": CONTEXT_GB},
+        "update": {
+            "weights": weights, "gradients": gradients, "optimizer": optimizer,
+            **moment, **_reference(plan), "context": CONTEXT_GB,
+        },
         "log-probs": {**log_probs, **resident, "context": CONTEXT_GB},
-    }
+    }  # fmt: skip
 
 
 def rollout_phase(plan: TrainingPlan, rollout: RolloutPlan, card_gb: float) -> dict[str, float]:
@@ -179,13 +177,29 @@ def _reference(plan: TrainingPlan) -> dict[str, float]:
     return {"reference": plan.reference_bytes * plan.shape.parameters / plan.gpus / GB}
 
 
-def _gathered_gb(plan: TrainingPlan, trained: bool) -> float:
+def _embeddings(shape: ModelShape) -> int:
+    return shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+
+
+def _at_the_loss(plan: TrainingPlan) -> dict[str, float]:
     shape = plan.shape
-    outside = shape.parameters - shape.vision_parameters - shape.layers * shape.layer_parameters
-    gathered = 2 * (2 * shape.layer_parameters + outside)
-    # Gradients are reduced in fp32, a layer at a time.
-    reduced = 4 * (shape.layer_parameters + outside) if trained and not plan.lora_rank else 0
-    return (gathered + reduced) / GB
+    last = shape.vocabulary * shape.hidden + (shape.layer_parameters if shape.tied else 0)
+    return {
+        "gathered layers": 2 * (shape.root_parameters + last) / GB,
+        "activations": _kept_gb(plan),
+        "logits": 2 * 2 * plan.update_tokens * shape.vocabulary / GB,
+    }
+
+
+def _in_a_layer(plan: TrainingPlan) -> dict[str, float]:
+    shape = plan.shape
+    root = shape.root_parameters + (_embeddings(shape) if shape.tied else 0)
+    gathered = 2 * (root + 2 * shape.layer_parameters)
+    if not plan.lora_rank:
+        # Gradients: the root's wait for the end in bf16, the layer's are reduced in fp32.
+        gathered += 2 * root + (2 + 4) * shape.layer_parameters
+    redone = _layer_gb(shape, plan.update_tokens) if plan.checkpointing else 0.0
+    return {"gathered layers": gathered / GB, "activations": _kept_gb(plan) + redone}
 
 
 def _layer_gb(shape: ModelShape, tokens: int) -> float:
@@ -197,5 +211,5 @@ def _kept_gb(plan: TrainingPlan) -> float:
     patches = PATCHES_A_TOKEN * plan.image_share * tokens
     if not plan.checkpointing:
         # A vision block keeps about as many elements as 20 times its width.
-        return (shape.layers - 1) * _layer_gb(shape, tokens) + 2 * 20 * patches * shape.vision_width / GB
+        return shape.layers * _layer_gb(shape, tokens) + 2 * 20 * patches * shape.vision_width / GB
     return 2 * (tokens * shape.hidden * shape.layers + patches * shape.vision_width) / GB

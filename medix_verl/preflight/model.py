@@ -36,6 +36,8 @@ class ModelShape:
     vision_parameters: int
     layer_parameters: int
     """Of one decoder layer, which FSDP gathers as a whole."""
+    root_parameters: int
+    """Outside of decoder layers, vision blocks and token embeddings: FSDP keeps them gathered through an update."""
     adapted_width: int
     """Input and output widths of one decoder layer's linear maps, added up: a LoRA of rank r adds r times that."""
     layers: int
@@ -172,10 +174,15 @@ def measure(config: Any) -> dict[str, Any]:
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     shapes = Counter((tensor.shape[0], tensor.numel() // tensor.shape[0]) for tensor in model.parameters())
+    grouped = [*decoder.layers, *blocks, model.get_input_embeddings()]
+    if not config.tie_word_embeddings:
+        grouped.append(model.get_output_embeddings())
+    inside = sum(tensor.numel() for module in grouped for tensor in module.parameters())
     return {
         "tensors": sorted([count, rows, width] for (rows, width), count in shapes.items()),
         "vision_parameters": sum(tensor.numel() for tensor in vision.parameters()) if vision is not None else 0,
         "layer_parameters": sum(tensor.numel() for tensor in layer.parameters()),
+        "root_parameters": sum(tensor.numel() for tensor in model.parameters()) - inside,
         # Adapters are put on `Linear` modules; the experts of a mixture are plain tensors.
         "adapted_width": sum(m.in_features + m.out_features for m in layer.modules() if isinstance(m, torch.nn.Linear)),
         "layers": text.num_hidden_layers,

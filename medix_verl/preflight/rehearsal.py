@@ -1,12 +1,13 @@
 """Rehearse one update at full size, without its memory: the real model class under fake tensors, sharded as veRL does.
 
 PyTorch's FakeTensorMode computes shapes and no numbers, a fake process group answers for the other ranks, and
-FSDPMemTracker accounts for every tensor by kind. So forward and backward of a recipe's whole token budget, with images,
-run on a CPU in minutes, and the peak is held against `memory_estimate`. What stays estimated:
+FSDPMemTracker accounts for every tensor by kind. So forward and backward of two micro-batches of a recipe's whole token
+budget, with images, run on a CPU in minutes, and the peak is held against `memory_estimate`. What stays estimated:
 
     attention       one sequence as long as the budget, which takes the memory of several packed ones
     logits          two copies, as flash-attn's fused loss keeps them; its kernel is not run
-    optimizer step  its state alone: two moments; the tracker counts temporaries that fused kernels do not have
+    optimizer       its two moments, which veRL loads before the first micro-batch: twice the weights. Of its step the
+                    tracker counts temporaries that fused kernels do not have (7B: 144 GB)
     allocator, CUDA context, NCCL, log-probabilities and the rollout
 """
 
@@ -25,8 +26,8 @@ from medix_verl.preflight.model import KNOWN_MODELS, config_file
 
 KINDS = {
     "weights": ("SHARDED_PARAM",),
-    "gathered layers": ("UNSHARDED_PARAM", "UNSHARDED_GRAD", "ALL_GATHER", "REDUCE_SCATTER"),
     "gradients": ("SHARDED_GRAD",),
+    "gathered layers": ("UNSHARDED_PARAM", "UNSHARDED_GRAD", "ALL_GATHER", "REDUCE_SCATTER"),
     "activations": ("ACT", "TEMP", "INP", "BUFFER"),
 }
 """Part of the estimate -> the tracker's kinds. Logits are activations or temporaries to it."""
@@ -64,8 +65,8 @@ def rehearse(config: Any) -> dict[str, dict[str, float]]:
 def compare(plan: TrainingPlan, peak: dict[str, float]) -> dict[str, dict[str, float]]:
     """Return the tracker's peak, by the parts of the estimate, beside the estimate of the update."""
     update = training_phases(plan)["update"]
-    estimated = {name: update[name] for name in ("weights", "gathered layers", "gradients")}
-    estimated["activations"] = update["activations"] + update["logits"]
+    estimated = {part: update[part] for part in KINDS}
+    estimated["activations"] += update.get("logits", 0.0)
     tracked = {part: sum(peak.get(kind, 0.0) for kind in kinds) / GB for part, kinds in KINDS.items()}
     rows = {part: {"rehearsed": tracked[part], "estimated": estimated[part]} for part in KINDS}
     totals = {name: sum(row[name] for row in rows.values()) for name in ("rehearsed", "estimated")}
@@ -105,7 +106,9 @@ def run_update(request: dict[str, Any]) -> dict[str, float]:
         tracker = FSDPMemTracker(model)
         tracker.track_inputs(inputs)
         with tracker:
-            model(*inputs).backward()
+            for _ in range(2):  # an update's second micro-batch meets the gradients of its first
+                model(*inputs).backward()
+                tracker.reset_mod_stats()  # those of single modules; the peak is kept
         (peak,) = tracker.get_tracker_snapshot("peak").values()
         return {str(getattr(kind, "name", kind)): float(size) for kind, size in peak.items()}
 
@@ -147,6 +150,8 @@ def _simplify(model: Any) -> None:
     def forward(self: Any, ids: Any, pixels: Any, rotary: Any, positions: Any) -> Any:
         visual, text = self.model.visual, self.model.language_model
         hidden, deep = visual.patch_embed(pixels).reshape(pixels.shape[0], -1), []
+        if hasattr(visual, "pos_embed"):
+            hidden = hidden + visual.pos_embed(pixels.new_zeros(pixels.shape[0], dtype=torch.long))
         lengths = torch.tensor([0, pixels.shape[0]], dtype=torch.int32)
         chosen = getattr(visual, "deepstack_visual_indexes", ())
         for number, block in enumerate(visual.blocks):

@@ -99,6 +99,8 @@ def smaller_run(recipe: str, knobs: Knobs, found: int) -> str:
         return f"`HARDWARE=gpu_24gb GPUS=1 {judge} bash recipes/medix/run_3b.sh` (one GPU of 24 GB)"
     trainers = max(number for number in (2, 4, 8) if number <= found)
     size = "8b" if recipe == "medix_30b" and trainers < 8 else recipe.removeprefix("medix_")
+    if trainers == 2:  # 7B: weights, gradients and moments alone are 66 GB on each
+        size = {"7b": "3b", "8b": "2b"}.get(size, size)
     judge = "JUDGE=local" if knobs["JUDGE"] == "local" else judge
     return f"`HARDWARE=gpu_8 GPUS={trainers} {judge} bash recipes/medix/run_{size}.sh`"
 

@@ -269,7 +269,7 @@ def test_a_listener_that_is_no_ray_is_not_waited_for(launch: Launch) -> None:
 
 
 ADVISED = [  # recipe, GPUs that are there, how many of them the advice takes, its recipe
-    ("medix_7b", 1, 1, "medix_3b"), ("medix_7b", 2, 2, "medix_7b"), ("medix_2b", 3, 2, "medix_2b"),
+    ("medix_7b", 1, 1, "medix_3b"), ("medix_7b", 2, 2, "medix_3b"), ("medix_2b", 3, 2, "medix_2b"),
     ("medix_8b", 5, 4, "medix_8b"), ("medix_7b", 7, 4, "medix_7b"),
     ("medix_30b", 7, 4, "medix_8b"), ("medix_30b", 1, 1, "medix_3b"),  # the 30B's engines take eight
 ]  # fmt: skip

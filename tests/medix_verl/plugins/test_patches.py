@@ -16,8 +16,7 @@ from medix.processes import child_environment
 
 pytestmark = pytest.mark.slow  # imports torch, veRL and transformers
 
-# Forward and backward of veRL's own patched model, as its FSDP engine calls it, on a micro-batch of two sequences.
-FAMILY = """
+MODEL = """
 import json, sys
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -40,6 +39,10 @@ torch.manual_seed(0)
 config = AutoConfig.for_model(family, vision_config=vision, text_config=text | {"rope_parameters": rope}, **ids)
 model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa").float()
 apply_monkey_patch(model=model, use_remove_padding=False, ulysses_sp_size=1)
+"""
+
+# Forward and backward of veRL's own patched model, as its FSDP engine calls it, on a micro-batch of two sequences.
+FAMILY = """
 tokens = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [9, 62, 60, 60, 60, 60, 63, 10]])
 pixels = {}
 if mixed:
@@ -63,9 +66,55 @@ print("found:" + json.dumps({
 """
 
 
+# The same two sequences, each alone and both packed into one row without a mask, as `use_remove_padding` has it.
+# flash-attn's kernel has a stand-in that counts its calls; "packed, no kernel" does without.
+PACKED = """
+from verl.models.transformers import qwen2_vl
+
+rows = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [9, 62, 60, 60, 60, 60, 63, 10]])
+size = 3 * 2 * config.vision_config.patch_size ** 2
+pixels = {"pixel_values": torch.rand(16, size), "image_grid_thw": torch.tensor([[1, 4, 4]])}
+calls = []
+
+def kernel(q, k, v, cu_seqlens_q, causal, **_):
+    calls.append(len(cu_seqlens_q) - 1)
+    ends = cu_seqlens_q.tolist()
+    parts = [[x[a:b].transpose(0, 1)[None] for x in (q, k, v)] for a, b in zip(ends, ends[1:])]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return torch.cat([attend(*part, is_causal=causal)[0].transpose(0, 1) for part in parts])
+
+def run(tokens, positions, pixels):
+    out = model(input_ids=tokens, attention_mask=None, position_ids=positions.expand(4, 1, -1), use_cache=False,
+                **pixels)
+    return out.logits
+
+def gradients(logits):
+    model.zero_grad()
+    logits.logsumexp(-1).sum().backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+one = torch.arange(8)
+alone = torch.cat([run(rows[:1], one, {}), run(rows[1:], one, pixels)], dim=1)
+wanted = gradients(alone)
+apply_monkey_patch(model=model, use_remove_padding=True, ulysses_sp_size=1)
+if sys.argv[2] == "packed":
+    qwen2_vl.flash_attn_varlen_func = kernel
+    qwen2_vl._flash_supports_window_size = qwen2_vl._flash_supports_deterministic = False
+    qwen2_vl._flash_use_top_left_mask = False
+    qwen2_vl.fa_peft_integration_check = lambda *qkv, **_: qkv  # else it casts to bf16
+packed = run(rows.reshape(1, 16), torch.cat([one, one]), pixels)
+same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients(packed), wanted, strict=True)]
+found = {"same logits": torch.allclose(packed, alone, atol=1e-5), "same gradients": all(same), "kernel": calls}
+if not calls:  # one long sequence: what is found when the rows are not kept apart
+    mixed = run(rows.reshape(1, 16), torch.arange(16), pixels)
+    found["a mixture would show"] = not torch.allclose(mixed, alone, atol=1e-3)
+print("found:" + json.dumps(found))
+"""
+
+
 def run_family(family: str, batch: str, **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "medix_verl.plugins", **environment}
-    command = [sys.executable, "-c", FAMILY, family, batch]
+    command = [sys.executable, "-c", MODEL + (PACKED if "packed" in batch else FAMILY), family, batch]
     return subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=110)
 
 
@@ -81,6 +130,20 @@ def test_a_micro_batch_passes_forward_and_backward(family: str, batch: str) -> N
         "the tower took part": True,  # else, with FSDP, ranks that have pictures would wait for this one
         "the tower learns": batch == "mixed",
     }
+
+
+def test_packed_rows_stay_apart_without_flash_attn_in_qwen3_vl() -> None:
+    """Under `attn_implementation=sdpa`: transformers finds the rows by their positions, and no kernel is called."""
+    ran = run_family("qwen3_vl", "packed, no kernel")
+    assert 'found:{"same logits": true, "same gradients": true, "kernel": [], "a mixture would show": true}' in (
+        ran.stdout
+    ), ran.stderr[-3000:]
+
+
+def test_packed_qwen2_5_vl_calls_flash_attn_whatever_attention_is_chosen() -> None:
+    ran = run_family("qwen2_5_vl", "packed")
+    assert 'found:{"same logits": true, "same gradients": true, "kernel": [2, 2]}' in ran.stdout, ran.stderr[-3000:]
+    assert "NameError: name '_flash_" in run_family("qwen2_5_vl", "packed, no kernel").stderr
 
 
 def test_the_repair_is_still_needed_and_written_against_this_verl() -> None:

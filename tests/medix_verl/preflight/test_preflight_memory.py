@@ -92,20 +92,30 @@ def test_qwen_7b_on_eight_cards_of_80_gb() -> None:
     update = phases["update"]
     # 8.292e9 parameters x 4 bytes / 8 GPUs = 4.146 GB; the gradients are as many; Adam has two of them.
     assert update["weights"] == update["gradients"] == pytest.approx(4.146, abs=0.001)
-    assert phases["optimizer step"]["optimizer"] == pytest.approx(8.292, abs=0.001)
-    assert "optimizer" not in update  # it is offloaded
-    # A layer: attention 2 x 3584 x 3584 + 2 x 3584 x 512 + 4608 biases, feed-forward 3 x 3584 x 18944, norms 2 x 3584
-    # = 233,057,792. Outside layers and vision: 2 x 152,064 x 3584 + 3584 = 1,089,998,336.
-    # Gathered in bf16: 2 x (2 x 0.2331 + 1.0900) = 3.112; reduced in fp32: 4 x (0.2331 + 1.0900) = 5.292.
-    assert update["gathered layers"] == pytest.approx(3.112 + 5.292, abs=0.002)
+    # veRL has it on the card from the first micro-batch on, though it is offloaded between the updates.
+    assert update["optimizer"] == pytest.approx(8.292, abs=0.001)
+    assert "optimizer" not in phases["log-probs"]
+    # At the loss, in bf16: the vision tower outside its blocks 46,083,328 (patches, merger), 152,064 x 3584 of lm_head.
+    assert update["gathered layers"] == pytest.approx(2 * (0.0461 + 0.5450), abs=0.001)
     # Kept: 2 x 16,896 x 3584 x 28 = 3.391 GB of tokens, and patches 4 x 16,896 x 4352 / 8448 = 34,816, each
-    # 2 x 1280 x 32 bytes = 2.852 GB. One layer again: 2 x 16,896 x (12 x 3584 + 4 x 18,944) = 4.014 GB.
-    assert update["activations"] == pytest.approx(3.391 + 2.852 + 4.014, abs=0.002)
+    # 2 x 1280 x 32 bytes = 2.852 GB.
+    assert update["activations"] == pytest.approx(3.391 + 2.852, abs=0.002)
     # 2 copies x 2 bytes x 16,896 x 152,064 = 10.277 GB; 3 copies x 2 bytes x 33,792 x 152,064 = 30.831 GB.
     assert update["logits"] == pytest.approx(10.277, abs=0.001)
     assert phases["log-probs"]["logits"] == pytest.approx(30.831, abs=0.001)
-    # 4.146 + 4.146 + 8.404 + 10.257 + 10.277 + 2 = 39.23
-    assert sum(update.values()) == pytest.approx(39.23, abs=0.01)
+    # 4 x 4.146 + 1.182 + 6.243 + 10.277 + 2 = 36.29
+    assert sum(update.values()) == pytest.approx(36.29, abs=0.01)
+
+
+def test_with_few_logits_the_largest_moment_is_in_a_layer() -> None:
+    shape = dataclasses.replace(known(QWEN_7B), vocabulary=1000)
+    update = training_phases(dataclasses.replace(seven_b_on_eight(), shape=shape))["update"]
+    # A layer: attention 2 x 3584 x 3584 + 2 x 3584 x 512 + 4608 biases, feed-forward 3 x 3584 x 18944, norms 2 x 3584
+    # = 233,057,792. Two in bf16, the gradients of one in bf16 and fp32, and what is outside the vision tower's blocks.
+    assert update["gathered layers"] == pytest.approx(0.2331 * (4 + 6) + 2 * 0.0461 * 2, abs=0.001)
+    # One layer again: 2 x 16,896 x (12 x 3584 + 4 x 18,944) = 4.014 GB.
+    assert update["activations"] == pytest.approx(3.391 + 2.852 + 4.014, abs=0.002)
+    assert "logits" not in update
 
 
 def test_the_7b_model_beside_vllm() -> None:
@@ -167,9 +177,9 @@ def test_qwen_3b_with_adapters_on_one_card_of_24_gb() -> None:
     update = phases["update"]
     assert update["weights"] == pytest.approx(2 * (3.7546 + 0.1197), abs=0.001)  # bf16, on one GPU: 7.749
     assert update["gradients"] == pytest.approx(2 * 0.1197, abs=0.001)
-    assert phases["optimizer step"]["optimizer"] == pytest.approx(4 * 0.1197, abs=0.001)
-    # A layer has 77,074,944 parameters, the tied embedding 151,936 x 2048 = 311,164,928; frozen: no fp32 gradients.
-    assert update["gathered layers"] == pytest.approx(2 * (2 * 0.07707 + 0.31117), abs=0.002)
+    assert update["optimizer"] == pytest.approx(4 * 0.1197, abs=0.001)
+    # The tied embedding 151,936 x 2048 = 311,164,928, outside the vision tower's blocks 38,215,936, a layer 77,076,992.
+    assert update["gathered layers"] == pytest.approx(2 * (0.31117 + 0.03822 + 0.07708), abs=0.001)
     assert update["logits"] == pytest.approx(2.489, abs=0.001)  # 2 x 2 x 4096 x 151,936
     assert sum(update.values()) < 24 * 0.9
     assert sum(rollout_phase(plan, RolloutPlan(known(QWEN_3B), 0.6, 1, 4096), 24.0).values()) == pytest.approx(16.4)
@@ -178,8 +188,9 @@ def test_qwen_3b_with_adapters_on_one_card_of_24_gb() -> None:
 def test_without_checkpointing_every_layer_is_kept() -> None:
     base = {"shape": known(QWEN_3B), "gpus": 1, "update_tokens": 1000, "log_prob_tokens": 1000, "image_share": 0.0}
     kept = training_phases(TrainingPlan(**base, checkpointing=False))["update"]["activations"]
-    # 36 layers x 2 x 1000 x (12 x 2048 + 4 x 11,008) = 4.939 GB, instead of 2 x 1000 x 2048 x 36 = 0.147 and one layer.
+    # 36 layers x 2 x 1000 x (12 x 2048 + 4 x 11,008) = 4.939 GB, instead of 2 x 1000 x 2048 x 36 = 0.147.
     assert kept == pytest.approx(4.939, abs=0.001)
+    # With checkpointing one of these, 0.137, is redone.
     assert training_phases(TrainingPlan(**base))["update"]["activations"] == pytest.approx(0.147 + 0.137, abs=0.001)
 
 
@@ -223,7 +234,7 @@ def test_the_check(changes: dict[str, Any], card: float | None, status: str, rem
 
 def test_the_found_text_has_the_parts(make_config: Any) -> None:
     found = check_memory(make_config(), 80.0).found
-    assert "8.3 B parameters; estimated: rollout 50.0 GB (vLLM 48.0, context 2.0), update 39.2" in found
+    assert "8.3 B parameters; estimated: rollout 50.0 GB (vLLM 48.0, context 2.0), update 36.3" in found
     assert "159.8 sequences of 8448 tokens" in found
 
 
