@@ -46,7 +46,7 @@ def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
         "only_in_b": len(second) - len(shared),
         "unscored_in_either": len(shared) - sum(map(len, by_task.values())),
         "tasks": {name: _task(pairs) for name, pairs in by_task.items()},
-        "average": average_of_means(differences).as_json(),
+        "average": average_of_means(differences, signed=True).as_json(),
     }
 
 

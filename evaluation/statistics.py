@@ -48,12 +48,15 @@ def cluster_sums(values: Sequence[float], clusters: Sequence[str]) -> tuple[np.n
     return np.bincount(place, weights=np.asarray(values, dtype=float)), np.bincount(place).astype(float)
 
 
-def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
+def clustered_mean(values: Sequence[float], clusters: Sequence[str], signed: bool = False) -> Estimate:
     """Return the mean of [n] values with the cluster-robust interval: Student's t with G - 1 degrees of freedom.
 
     The variance is G/(G-1) * sum of squared cluster sums of residuals / n^2, which is the sandwich estimate of a
     regression on a constant. Where all values are equal, that is zero and says nothing: the interval is then
     Wilson's for G trials if the values are 0 or 1, and absent otherwise.
+
+    Args:
+        signed: the values are differences, for which Wilson's interval of a share would have one side only.
     """
     n = len(values)
     if n == 0:
@@ -61,7 +64,7 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate
     sums, sizes = cluster_sums(values, clusters)
     groups, mean = len(sums), float(np.mean(values))
     if float(np.ptp(np.asarray(values, dtype=float))) == 0.0:
-        if mean not in (0.0, 1.0):
+        if signed or mean not in (0.0, 1.0):
             return Estimate(n, groups, mean)
         from scipy.stats import binomtest
 
@@ -77,7 +80,7 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate
     return Estimate(n, groups, mean, mean - half, mean + half, se, "clustered t")
 
 
-def average_of_means(groups: Sequence[Group]) -> Estimate:
+def average_of_means(groups: Sequence[Group], signed: bool = False) -> Estimate:
     """Return the unweighted mean of the tasks' means; tasks are independent, so their variances add.
 
     Empty tasks have no mean and are left out. The average of one task is that task's own estimate. The degrees of
@@ -85,7 +88,7 @@ def average_of_means(groups: Sequence[Group]) -> Estimate:
     the variance of a share with one success and one failure added. There is no interval where a task has no variance:
     a single cluster, or equal grades throughout.
     """
-    means = [clustered_mean(*group) for group in groups if len(group[0])]
+    means = [clustered_mean(*group, signed) for group in groups if len(group[0])]
     if len(means) < 2:
         return means[0] if means else Estimate(0, 0, None)
     mean = float(np.mean([task.mean for task in means]))
@@ -103,7 +106,8 @@ def average_of_means(groups: Sequence[Group]) -> Estimate:
 
 
 def _smoothed(task: Estimate) -> float | None:
-    return _variance(round(task.mean or 0.0) * task.clusters, task.clusters) if task.method == "wilson" else None
+    share = abs(task.mean or 0.0)
+    return _variance(round(share) * task.clusters, task.clusters) if share in (0.0, 1.0) else None
 
 
 def _variance(successes: int, n: int) -> float:
@@ -166,7 +170,7 @@ def compare_paired(a: Sequence[float], b: Sequence[float], clusters: Sequence[st
     """Compare [n] scores of A and of B on the same items, with [n] cluster names."""
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     differences = second - first
-    estimate = clustered_mean(list(differences), clusters)
+    estimate = clustered_mean(list(differences), clusters, signed=True)
     binary = bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
     only_a, only_b = int((differences < 0).sum()), int((differences > 0).sum())
     return PairedComparison(

@@ -286,7 +286,7 @@ def _table_paths(source: Source) -> list[Path]:
             "Move it out of the data and name another --out, or name the data's own files with ?files=.",
         )
     if not paths:
-        others = sorted({"".join(path.suffixes[-2:]) for path in root.rglob("*") if path.is_file()})[:12]
+        others = sorted({"".join(path.suffixes[-2:]) for path in root.rglob("*") if path.is_file()} - {""})[:12]
         raise ConfigError(
             f"There is no table of source {source.name} under {root}; looked for {', '.join(tiers or suffixes)}.",
             f"Correct the path, or name the files with ?files=. Found there: {', '.join(others) or 'nothing'}.",

@@ -144,6 +144,16 @@ def test_paired_difference():
     assert compare_paired([], [], []).p_value is None
 
 
+@pytest.mark.parametrize(("a", "b", "mean"), [([0, 1, 1], [0, 1, 1], 0.0), ([0, 0, 0], [1, 1, 1], 1.0)])
+def test_equal_differences_are_no_share(a, b, mean):
+    # Wilson's interval of 0 of 3 is 0 to 56 %: as that of a difference it said that B can not be the worse one.
+    got = compare_paired(a, b, list("abc")).difference
+    assert (got.mean, got.low, got.high) == (mean, None, None)
+    # Beside a task with differences -1, 0, 1 the variance of one success and one failure added, 1/5 * 4/5 / 3.
+    both = average_of_means([(np.subtract(b, a), list("abc")), ([-1, 0, 1], list("def"))], signed=True)
+    assert both.se == pytest.approx(math.sqrt(0.16 / 3 + 1 / 3) / 2)
+
+
 def test_detectable_difference_has_the_power_it_claims():
     # 200 clusters of standard deviation 0.5: draw sets whose true difference is the detectable one.
     noise = RNG.normal(0, 0.5, (2000, 200))
