@@ -33,7 +33,7 @@ from tests.fuzzed import FUZZES, Figures, Fuzz, Refused, build_checkpoint, leaks
 from tests.medix_verl.export.test_twelve import SHARDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-INPUTS = int(os.environ.get("MEDIX_FUZZ", "25"))
+INPUTS = int(os.environ.get("MEDIX_FUZZ", "12"))
 """For each command."""
 MAX_SECONDS, MAX_BYTES = 60.0, 2**30
 OUTCOMES = ("refused", "set aside", "harmless", "other content", "traceback", "wrong", "too costly")
