@@ -172,7 +172,7 @@ class _Stage:
             latency_s=round(answered.latency_s, 4),
             error=answered.error,
         )
-        return asdict(row) | {"time": round(time.time(), 3)}
+        return vars(row) | {"time": round(time.time(), 3)}
 
 
 def keep_thumbnail(folder: Path, name: str, image: bytes) -> None:

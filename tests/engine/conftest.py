@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ["bash", "recipes/medix/run_cpu.sh"]
 TIMEOUT_S = 800
 
-SMALL = ["trainer.test_freq=100", "trainer.save_freq=3", "actor_rollout_ref.rollout.n=4"]
+SMALL = [
+    *("trainer.test_freq=100", "trainer.save_freq=3", "actor_rollout_ref.rollout.n=4"),
+    "+medix.reward.components.spread={path: tests/engine/spread.py:spread, weight: 0.1}",
+]
 
 
 def run_recipe(run: Path, *overrides: str, **knobs: str) -> subprocess.CompletedProcess[str]:

@@ -48,11 +48,11 @@ def test_rollout_and_actor_hold_the_same_model(two_rank_run: Path) -> None:
     assert min(values) >= 0.999
 
 
-def test_every_response_is_scored_by_all_four_components(two_rank_run: Path) -> None:
+def test_every_response_is_scored_by_all_components(two_rank_run: Path) -> None:
     train = [row for _, row in JsonLines(two_rank_run / "rollouts/scored.jsonl") if row["split"] == "train"]
     assert len(train) == 3 * 16 * 4  # steps x prompts x responses
     for row in train:
-        assert {"llm_accuracy", "embed_accuracy", "modality", "format"} <= row["scores"].keys()
+        assert {"llm_accuracy", "embed_accuracy", "modality", "format", "spread"} <= row["scores"].keys()
         assert 0.0 <= row["scores"]["score"] <= 1.0
         # Modality does not apply to text-only rows, and to no others.
         assert (row["scores"]["modality"] == -1.0) == (row["modality"] is None)
