@@ -128,18 +128,28 @@ def open_inside(folder: Path, name: str | Path) -> IO[bytes]:
     return os.fdopen(handle, "rb")
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML's own loader silently keeps the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping that a JSON or YAML file holds (YAML without tags).
 
     Raises:
-        DataError: the file can not be read, is too deep, or holds something other than a mapping.
+        DataError: the file can not be read, is too deep, has a key twice, or holds something else.
         FileNotFoundError: there is no such file.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
         if path.suffix != ".json" and "*" in text and _expanded(yaml.compose(text, yaml.SafeLoader), {}) > MAX_NODES:
             raise ValueError(f"its aliases make more than {MAX_NODES} values of it")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _EachKeyOnce)
     except FileNotFoundError:
         raise
     except (OSError, *YAML_FAULTS) as error:

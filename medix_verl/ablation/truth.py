@@ -17,7 +17,7 @@ from typing import Any, Final
 from medix.errors import DataError
 from medix.jsonl import JsonLines
 from medix.response import parse_response
-from medix.same_answer import same_answer
+from medix.same_answer import answer_key, same_answer
 from medix.sample import NOT_APPLICABLE
 from medix_verl.report.run_folder import own_file
 from reward_fns.composite import ACCURACIES
@@ -74,7 +74,7 @@ def read_truth(path: Path) -> dict[str, Known]:
     known: dict[str, Known] = {}
     for number, row in lines:
         sample_id, reference, aliases = row.get("id"), row.get("reference", row.get("answer")), row.get("aliases") or []
-        if not isinstance(reference, str) or not isinstance(sample_id, str):
+        if not isinstance(reference, str) or answer_key(reference) is None or not isinstance(sample_id, str):
             raise DataError(f"Line {number} of {path} has no `id` or no `answer`.", "Complete the row.")
         if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
             raise DataError(f"The `aliases` in line {number} of {path} are no list of texts.", "Write them as a list.")

@@ -231,6 +231,13 @@ def test_a_wrong_study_is_refused(tmp_path: Path, changes: dict[str, object], sa
         load_study(write_study(tmp_path, **changes))
 
 
+def test_a_variant_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    study.write_text(study.read_text().replace('"wrong"', '"right"'))
+    with pytest.raises(DataError, match="'right' is there twice"):  # the last one alone would have run
+        load_study(study)
+
+
 TRUTH = {"id": "a", "answer": "left lung", "aliases": ["lung, left"], "kind": "place"}
 
 
@@ -241,6 +248,7 @@ TRUTH = {"id": "a", "answer": "left lung", "aliases": ["lung, left"], "kind": "p
         ([{**TRUTH, "aliases": [1]}], "no list of texts"),
         ([TRUTH, {**TRUTH, "answer": "right lung"}], "'a' again"),
         ([{**TRUTH, "answer": None}], "no `answer`"),
+        ([{**TRUTH, "answer": "?"}], "no `answer`"),  # no answer could be true
         ([{**TRUTH, "id": 1}], "no `id`"),
         ([], "no samples"),
     ],
