@@ -240,7 +240,7 @@ CATALOGUE: Final[dict[str, DataSet]] = {
         revision="447bb42f9948bc95a9536b22432f8f7eea45f499", tables=("step1.json,step2.json,step3.json",),
         prepared={}, evaluation=(TRAIN,), adapt=_usmle,
     ),
-    # The following are benchmarks only. Where no revision is named, no whole commit was found to pin.
+    # The following are benchmarks only. Two name no revision: no commit was found to pin.
     "medxpertqa": _hub(
         "TsinghuaC3I/MedXpertQA", "MIT", fetch=("*.jsonl", "images.zip"), prepared={}, evaluation=(TEST,),
         revision="f4e6fe7e5a9e13d6c97d7aa2b91cdd8b80c9cc61", image_folders=("images",),
@@ -252,6 +252,7 @@ CATALOGUE: Final[dict[str, DataSet]] = {
     ),
     "medframeqa": _hub(
         "SuhaoYu1020/MedFrameQA", "CC-BY-4.0", fetch=("*.parquet",), prepared={}, evaluation=(TRAIN, TEST),
+        revision="96083ae9405b2fdb687005c65902f2ee3d7c9f12",
     ),
     "careqa": _hub(
         "HPAI-BSC/CareQA", "Apache-2.0", fetch=("*.json",), prepared={}, evaluation=(TRAIN,), first_option=1,
@@ -274,6 +275,7 @@ CATALOGUE: Final[dict[str, DataSet]] = {
     ),
     "healthbench": _hub(
         "openai/healthbench", "MIT", fetch=("2025-05-07-06-14-12_oss_eval.jsonl", "consensus_*", "hard_*"),
+        revision="40ee1968852fc57f625934251ac22be47077a8fb",
         prepared={}, evaluation=(TRAIN, TEST), tables=("2025-05-07-06-14-12_oss_eval.jsonl",), adapt=_healthbench,
         defaults={"extra": "criteria"},
     ),

@@ -16,14 +16,17 @@ _TEXT = ("value", "text", "option", "content")
 """Keys of an option that is a mapping of its own."""
 
 
-def option_pairs(value: Any) -> list[tuple[str, str]]:
+def option_pairs(value: Any, separated: bool = False) -> list[tuple[str, str]]:
     """Return (name or empty, text) of each option, of whatever shape the field is; an empty option has an empty text.
+
+    Args:
+        separated: the column is known to hold options, so that `|` or the end of a line in a text separates them.
 
     Raises:
         Unfit: the field is no list and no mapping of texts.
     """
     if isinstance(value, str):
-        value = _listed(value)
+        value = _listed(value, separated)
     if isinstance(value, dict) and isinstance(value.get("text"), list):  # {"label": [...], "text": [...]}
         value = dict(zip(value.get("label") or LETTERS, value["text"], strict=False))
     if isinstance(value, dict):
@@ -43,19 +46,23 @@ def _first(item: Mapping[str, Any], names: Sequence[str], default: Any) -> Any:
     return next((item[name] for name in names if name in item), default)
 
 
-def _listed(value: str) -> Any:
-    """Return a list that a text writes: in JSON, in Python, or as lettered options, one a line or all in one."""
+def _listed(value: str, separated: bool) -> Any:
+    """Return a list that a text writes: in JSON, in Python, lettered in one text, one a line, or with `|` between."""
     found = literal(value)
     if found is not value:
         return found
     lines = [line.strip() for line in value.splitlines() if line.strip()]
-    if len(lines) > 1 and all(re.match(r"\(?[A-Za-z][.:)]", line) for line in lines):
+    lettered = [re.match(r"\(?[A-Za-z][.:)]", line) is not None for line in lines]
+    if len(lines) > 1 and all(lettered):
         return lines
     marks = list(re.finditer(r"(?:^|(?<=[\s,;|]))\(?([A-Z])[.:)]\s*", value.strip()))
     if len(marks) > 1 and not marks[0].start() and "".join(mark[1] for mark in marks) == LETTERS[: len(marks)]:
         ends = [*(mark.start() for mark in marks[1:]), None]
         return [value.strip()[mark.end() : end].strip(" ,;|\n") for mark, end in zip(marks, ends, strict=True)]
-    raise Unfit("bad_field", "the options are a text that is no list: write a list, or one lettered option a line")
+    parts = value.strip().strip("|").split("|")
+    if separated and (len(parts) > 1 or (len(lines) > 1 and not any(lettered))):
+        return [part.strip() for part in parts] if len(parts) > 1 else lines
+    raise Unfit("bad_field", "the options are a text that is no list: write a list, or `|` between them")
 
 
 def choices_of(names: Sequence[str], row: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -63,7 +70,7 @@ def choices_of(names: Sequence[str], row: Mapping[str, Any]) -> list[tuple[str, 
     if len(names) > 1:
         pairs = [("", said(row[name]) if present(row.get(name)) else "") for name in names]
     elif names and present(row.get(names[0])):
-        pairs = option_pairs(row[names[0]])
+        pairs = option_pairs(row[names[0]], separated=True)
     else:
         return []
     named = [

@@ -105,10 +105,13 @@ def open_source(specification: str) -> Source:
         )
     if options.get("first_option", "0") not in ("0", "1", "none"):
         raise ConfigError(f"?first_option={options['first_option']} is no number of an option.", "Write 0, 1 or none.")
-    revision = options.pop("revision", data_set.revision)
-    root = Path(path).expanduser() if path and name != "hub" else _default_root(name, data_set, path, revision, options)
+    stated = options.pop("revision", "")
+    wanted = stated or data_set.revision
+    root = Path(path).expanduser() if path and name != "hub" else _default_root(name, data_set, path, wanted, options)
     if not root.exists():
         raise ConfigError(f"Source {name!r} has no files at {root}.", f"Correct the path: {name}:PATH.")
+    # The Hub's cache names a folder by its commit. Of any other copy nobody knows the revision but who states it.
+    revision = root.name if root.parent.name == "snapshots" else stated
     source = Source(specification, name, root, revision, options)
     if name in ("image_folder", "dicom") and not folders.has_metadata(root):
         fixed = {"modality": options["modality"]} if "modality" in options else {}

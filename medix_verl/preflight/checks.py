@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -45,7 +46,12 @@ def run_checks(config: Any, gpu_memory_gb: float | None = None, config_only: boo
             raise silent[0]
         return machine.check_gpus(config, found)
 
-    checks = [_machine(config, on_gpus, gpus, check_gpus), _files(config, config_only), _settings(config)]
+    def with_gpus(check: CheckFunction) -> str | Check:
+        if on_gpus and not gpus():
+            return Check("warn", "not tried: no GPU here", "Mend the check of the GPUs first.")
+        return check()
+
+    checks = [_machine(config, check_gpus), _files(config, config_only), _settings(config)]
     if on_gpus:
 
         def card() -> float | None:
@@ -57,13 +63,19 @@ def run_checks(config: Any, gpu_memory_gb: float | None = None, config_only: boo
     if serves_judge:
         checks.append({"judge": lambda: scorers.check_colocated_judge(config, config_only)})
     broken = False
-    for name, check in [named for group in checks for named in group.items()]:
-        done = run_check(name, check)
-        # A composite that can not be built is said by the check "reward", and needs no scorer.
-        broken |= name == "reward" and done.status == "fail"
-        yield done
-    if not config_only and not broken:
-        yield from _scorers(config, serves_judge)
+    gpus()
+    with ThreadPoolExecutor(1) as beside:
+        # A child imports what the run will, which takes as long as all other checks together.
+        imports = beside.submit(run_check, "imports", lambda: with_gpus(lambda: machine.check_imports(config)))
+        for name, check in [named for group in checks for named in group.items()]:
+            done = run_check(name, check)
+            # A composite that can not be built is said by the check "reward", and needs no scorer.
+            broken |= name == "reward" and done.status == "fail"
+            yield done
+        if not config_only and not broken:
+            yield from _scorers(config, serves_judge)
+        yield imports.result()
+    yield run_check("platform", lambda: with_gpus(lambda: machine.check_driver(config, gpus())))
     if on_gpus:
         estimate = run_check("estimate", lambda: _estimate(config, gpus()))
         # It refuses nothing: a setting that it can not reckon with is refused by a check of its own.
@@ -75,19 +87,10 @@ def _estimate(config: Any, gpus: list[machine.Gpu]) -> str | Check:
     return figures.describe() if figures else Check("warn", "size of the model not known here", memory.UNKNOWN)
 
 
-def _machine(
-    config: Any, on_gpus: bool, gpus: Callable[[], list[machine.Gpu]], check_gpus: CheckFunction
-) -> dict[str, CheckFunction]:
-    def with_gpus(check: CheckFunction) -> str | Check:
-        if on_gpus and not gpus():
-            return Check("warn", "not tried: no GPU here", "Mend the check of the GPUs first.")
-        return check()
-
+def _machine(config: Any, check_gpus: CheckFunction) -> dict[str, CheckFunction]:
     return {
         "versions": machine.check_versions,
         "GPUs": check_gpus,
-        "imports": lambda: with_gpus(lambda: machine.check_imports(config)),
-        "platform": lambda: with_gpus(lambda: machine.check_driver(config, gpus())),
         "CPUs": partial(machine.check_cpus, config),
         "limits": partial(machine.check_limits, config),
         "main memory": lambda: memory.check_host_memory(config, machine.memory_limit_gb()),

@@ -78,7 +78,8 @@ def summary(
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
     for name in HELD_OUT:
-        table.add_row(name.removeprefix("val_"), f"{figures[f'{name}_before']:.2f}", f"{figures[f'{name}_after']:.2f}")
+        ends = (figures[f"{name}_{when}"] for when in ("before", "after"))
+        table.add_row(name.removeprefix("val_"), *("-" if value is None else f"{value:.2f}" for value in ends))
     table.add_section()
     table.add_row("seconds per step, median", "", f"{figures['seconds_per_step_median']:.1f}")
     table.add_row("seconds in all", "", f"{figures['seconds_total']:.0f}")

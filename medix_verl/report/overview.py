@@ -97,18 +97,22 @@ def _agreement(run: RunFolder, lowest: float) -> Level:
 def summarise(run: RunFolder, seconds_total: float) -> dict[str, Any]:
     """Return the contents of `summary.json`: held-out figures before and after, time, and how far the engines agree.
 
+    A figure that no validation measured, before the first step or after the last, is None.
+
     Raises:
-        DataError: the run has no metrics or fewer than two validations.
+        DataError: the run has no metrics of a training step.
     """
-    seconds, checks = run.metrics.series("timing_s/step"), run.held_out(SCORE)
-    if not seconds or len(checks.steps) < 2:
-        found = f"{len(seconds.steps)} training steps and {len(checks.steps)} validations"
-        fix = "Let the run end first, and leave trainer.val_before_train=true."
-        raise DataError(f"{run.path} has {found}; a summary compares two validations.", fix)
+    seconds = run.metrics.series("timing_s/step")
+    if not seconds:
+        raise DataError(f"{run.path} has no training step; a summary says what training did.", "Let the run end first.")
     summary: dict[str, Any] = {}
     for name, key in HELD_OUT.items():
-        values = run.held_out(key).values or [float("nan")]
-        summary[f"{name}_before"], summary[f"{name}_after"] = round(values[0], 4), round(values[-1], 4)
+        measured = run.held_out(key)
+        ends = list(zip(measured.steps, measured.values, strict=True))
+        before = ends[0][1] if len(ends) > 1 or (ends and ends[0][0] == 0) else None
+        after = ends[-1][1] if ends and ends[-1][0] > 0 else None
+        for when, value in (("before", before), ("after", after)):
+            summary[f"{name}_{when}"] = None if value is None else round(value, 4)
     loss = lookup(run.config, "actor_rollout_ref.actor.policy_loss.loss_mode")
     advantages = lookup(run.config, "algorithm.adv_estimator")
     return {

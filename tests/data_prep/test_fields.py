@@ -57,6 +57,10 @@ MEANT: list[tuple[str, str, Any, str, list[str]]] = [
     ("answerKey beside label and text", "a.jsonl",
      asked({"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}), "", ["y"]),
     ("options in one line", "a.jsonl", asked({"options": "A: aorta, B: vitamin B", "answer": "B"}), "", ["vitamin B"]),
+    ("options with a separator between", "a.jsonl",
+     asked({"options": "aorta | liver; lobe", "answer": "B"}, {"options": "|x|y|", "answer": "x"},
+           {"options": "aorta\nliver", "answer": "liver"}, {"options": "a. aorta\nb. liver\nwrapped", "answer": "b"},
+           {"options": "aorta; liver", "answer": "B"}), "", ["liver; lobe", "x", "liver", "bad_field", "bad_field"]),
     ("options as text in a column of another name", "a.jsonl",
      asked({"candidates": "['aorta', 'liver']", "answer": "liver"}), "", ["liver"]),
     ("columns of answers", "a.jsonl", asked({"answer_a": "x", "answer_b": "y", "correct_answer": "y"}), "", ["y"]),
@@ -84,6 +88,11 @@ def test_what_a_row_means(what: str, name: str, content: Any, query: str, found:
     assert [row.reference if isinstance(row, Record) else row.reason for row in rows] == found
     for row in rows:
         assert not isinstance(row, Record) or not row.choices or row.choices["ABCD".index(row.letter)] == row.reference
+
+
+def test_labels_with_a_separator_are_no_options(tmp_path: Path) -> None:
+    (row,) = read(tmp_path / "a.jsonl", asked({"finding_labels": "effusion|mass", "answer": "mass"}))
+    assert (row.reference, row.choices) == ("mass", ())
 
 
 REFUSED: list[tuple[str, str, Any, str]] = [

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep.manifest import source_facts
 from data_prep.records import Record, Refusal
 from data_prep.sources import open_source, records
 from data_prep.sources.catalogue import CATALOGUE as SOURCES
@@ -111,7 +112,28 @@ def test_a_hub_source_without_its_files_says_what_to_do(tmp_path: Path, monkeypa
     row = {"question": "q", "answer": "a", "q_lang": "en"}
     (tmp_path / "BoKelvin" / "SLAKE" / "test.json").write_text(json.dumps([row]))
     monkeypatch.setenv("MEDIX_DATA_MIRROR", str(tmp_path))
-    assert open_source("slake").root == tmp_path / "BoKelvin" / "SLAKE"
+    mirrored = open_source("slake")
+    assert mirrored.root == tmp_path / "BoKelvin" / "SLAKE"
+    assert mirrored.revision == ""  # what the mirror copied is not known
+    assert open_source("slake?revision=v1").revision == "v1"
+
+
+def test_the_manifest_has_the_commit_that_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a set without a pinned revision, or with a branch for one, the commit would be lost."""
+    snapshot = tmp_path / "snapshots" / ("c0ffee" * 7)[:40]
+    snapshot.mkdir(parents=True)
+    (snapshot / "test.jsonl").write_text(json.dumps({"question": "q", "answer": "a"}))
+    asked: list[str | None] = []
+
+    def fetch(_repository: str, *, revision: str | None, **_where: Any) -> str:
+        asked.append(revision)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    for query in ("", "?revision=main"):
+        source = open_source(f"hub:someone/something{query}")
+        assert source_facts(source)["revision"] == snapshot.name
+    assert asked == [None, "main"]
 
 
 def test_stretches_cover_a_table_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,23 @@ def test_figures_before_and_after(run_dir: Path) -> None:
     }
 
 
-def test_a_run_without_a_second_validation_has_no_summary(run_dir: Path) -> None:
-    (run_dir / "rollouts" / "scored.jsonl").write_text(lines([scored(0, "a", 0.0), scored(1, "a", 1.0, split="train")]))
-    with pytest.raises(DataError, match="2 training steps and 1 validations"):
+@pytest.mark.parametrize(("step", "measured"), [(0, ("0.50", "-")), (2, ("-", "0.50")), (None, ("-", "-"))])
+def test_a_run_with_one_validation_shows_what_was_measured(
+    step: int | None, measured: tuple[str, str], run_dir: Path
+) -> None:
+    """`trainer.val_before_train=false` had ended a recipe with an error when all else was done."""
+    rows = [scored(1, "a", 1.0, split="train"), *([] if step is None else [scored(step, "a", 0.5)])]
+    (run_dir / "rollouts" / "scored.jsonl").write_text(lines(rows))
+    result = CliRunner().invoke(app, ["summary", str(run_dir), "--seconds-total", "61"])
+    assert result.exit_code == 0, result.output
+    row = next(line for line in result.output.splitlines() if " reward " in line)
+    assert tuple(re.findall(r"[0-9.]+|-", row)) == measured
+    json.loads((run_dir / "summary.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+
+
+def test_a_run_without_a_step_has_no_summary(run_dir: Path) -> None:
+    (run_dir / "metrics.jsonl").write_text("")
+    with pytest.raises(DataError, match="no training step"):
         summarise(load_run(run_dir), 1.0)
 
 
