@@ -24,6 +24,7 @@ from medix.files import write_atomically
 from medix.jsonl import JsonlWriter
 
 THUMBNAIL_SIDE = 384
+_CONTENT = tuple(field.name for field in fields(Content))
 
 
 @dataclass
@@ -160,7 +161,7 @@ class _Stage:
         """Return the line of `generations.jsonl`."""
         item = answered.question.item
         row = Row(
-            **{field.name: getattr(item, field.name) for field in fields(Content)},
+            **{name: getattr(item, name) for name in _CONTENT},
             key=answered.question.key,
             run=self.run,
             cluster=item.cluster,
