@@ -4,6 +4,7 @@
   with the first veRL that unpacks the vision output there, as it does in the branch for images.
 - `AgentLoopWorker`: a picture is processed twice a response and stored at 24 bytes a pixel; errors name no sample.
 - `model.extract_multi_modal_inputs`: reads the pixels that are stored smaller.
+- The patch embedding of Qwen-VL in transformers: a convolution where a matrix product is many times faster.
 - Ray's `JobConfig`: under a safe import path, workers would still import from the working directory.
 
 `tests/medix_verl/plugins/test_patches.py` fails when the installed veRL needs the first no more, or is another
@@ -21,7 +22,10 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from medix_verl.patch_embedding import embed_by_product
+
 VERL = "0.9.1"
+FAMILIES = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 PROMPTS_KEPT = 32
 """Whose pictures an agent worker keeps, at 3 bytes a pixel: its responses come in one after the other."""
 Patch = Callable[[ModuleType], None]
@@ -183,4 +187,5 @@ PATCHES: dict[str, Patch] = {
     "verl.models.transformers.qwen2_vl": repair_text_only,
     "verl.experimental.agent_loop.agent_loop": extend_agent_loop,
     "verl.utils.model": read_levels,
+    **{f"transformers.models.{name}.modeling_{name}": embed_by_product for name in FAMILIES},
 }
