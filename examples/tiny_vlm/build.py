@@ -29,13 +29,10 @@ def build_tiny_vlm(
         careless_share: share of the targets made careless on purpose, in [0, 1].
     """
     from transformers import AutoProcessor
-    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 
     from examples.tiny_vlm.model import build_model, save
     from examples.tiny_vlm.tokenizer import train_tokenizer
-    from medix_verl.patch_embedding import embed_by_product
 
-    embed_by_product(modeling_qwen2_5_vl)
     rng = random.Random(seed)
     prompt = load_prompt()
     corpus = (
