@@ -81,6 +81,7 @@ class _Stage:
         self.asking = asking
         self.identity = identity
         self.counts = GenerateCounts()
+        self.revisions: dict[str, str] = {}
         self.asked: dict[str, list[str]] = {task.name: [] for task in asking.chosen}
         self.refused: dict[str, Counter[str]] = {task.name: Counter() for task in asking.chosen}
         self.run = content_hash(identity, asking.describe())
@@ -90,10 +91,10 @@ class _Stage:
         self._earlier_tasks = dict(earlier["tasks"]) if earlier.get("run") == self.run else {}
 
     def settings(self) -> dict[str, Any]:
-        tasks = {
-            task.name: task.describe() | {"items": len(self.asked[task.name]), "refused": dict(self.refused[task.name])}
-            for task in self.asking.chosen
-        }
+        tasks = {}
+        for task in self.asking.chosen:
+            counted = {"items": len(self.asked[task.name]), "refused": dict(self.refused[task.name])}
+            tasks[task.name] = task.describe() | {"revision": self.revisions[task.name]} | counted
         described = {"run": self.run, "model": self.identity, **self.asking.describe(), "limit": self.asking.limit}
         return described | {"tasks": self._earlier_tasks | tasks}
 
@@ -108,7 +109,9 @@ class _Stage:
             EvaluationError: the task has no row, or all its rows are refused.
             ConfigError: its files are missing, or the answers would lie among them.
         """
-        check_apart(self.folder.path, open_source(task.specification(self.asking.local.get(task.name))))
+        source = open_source(task.specification(self.asking.local.get(task.name)))
+        check_apart(self.folder.path, source)
+        self.revisions[task.name] = source.revision
         reasons: Counter[str] = Counter()
         files = f"--data {task.name}=FOLDER"
         try:

@@ -14,6 +14,8 @@ LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAME = ("key", "label", "letter")
 _TEXT = ("value", "text", "option", "content")
 """Keys of an option that is a mapping of its own."""
+_MARKED: Final = re.compile(r"\(?[A-Za-z][.:)]|\(?\d{1,2}[.:)]\s|[-*•]\s")
+"""How an option begins that says which one it is, or that it is one."""
 
 
 def option_pairs(value: Any, separated: bool = False) -> list[tuple[str, str]]:
@@ -52,16 +54,19 @@ def _listed(value: str, separated: bool) -> Any:
     if found is not value:
         return found
     lines = [line.strip() for line in value.splitlines() if line.strip()]
-    lettered = [re.match(r"\(?[A-Za-z][.:)]", line) is not None for line in lines]
-    if len(lines) > 1 and all(lettered):
+    if len(lines) > 1 and all(re.match(r"\(?[A-Za-z][.:)]", line) for line in lines):
         return lines
     marks = list(re.finditer(r"(?:^|(?<=[\s,;|]))\(?([A-Z])[.:)]\s*", value.strip()))
     if len(marks) > 1 and not marks[0].start() and "".join(mark[1] for mark in marks) == LETTERS[: len(marks)]:
         ends = [*(mark.start() for mark in marks[1:]), None]
         return [value.strip()[mark.end() : end].strip(" ,;|\n") for mark, end in zip(marks, ends, strict=True)]
-    parts = value.strip().strip("|").split("|")
-    if separated and (len(parts) > 1 or (len(lines) > 1 and not any(lettered))):
-        return [part.strip() for part in parts] if len(parts) > 1 else lines
+    bare = value.strip()
+    if bare.startswith("|") and bare.endswith("|"):
+        bare = bare[1:-1]
+    parts = [part.strip() for part in bare.split("|")] if "|" in bare else lines
+    # A mark on some of them may be a wrapped line's lack of one, and a number or a bullet would be part of the answer.
+    if separated and len(parts) > 1 and not any(map(_MARKED.match, parts)):
+        return parts
     raise Unfit("bad_field", "the options are a text that is no list: write a list, or `|` between them")
 
 

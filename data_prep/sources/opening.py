@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -111,7 +112,8 @@ def open_source(specification: str) -> Source:
     if not root.exists():
         raise ConfigError(f"Source {name!r} has no files at {root}.", f"Correct the path: {name}:PATH.")
     # The Hub's cache names a folder by its commit. Of any other copy nobody knows the revision but who states it.
-    revision = root.name if root.parent.name == "snapshots" else stated
+    is_snapshot = root.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", root.name)
+    revision = root.name if is_snapshot else stated
     source = Source(specification, name, root, revision, options)
     if name in ("image_folder", "dicom") and not folders.has_metadata(root):
         fixed = {"modality": options["modality"]} if "modality" in options else {}

@@ -1,4 +1,4 @@
-"""Change functions of veRL 0.9.1 and Ray in the running process, when the module of each is first imported.
+"""Change functions of veRL 0.9.1, Ray and transformers in the running process, when each module is first imported.
 
 - `qwen2_vl._get_input_embeds`: a micro-batch without any image raises AttributeError with transformers 5. It can go
   with the first veRL that unpacks the vision output there, as it does in the branch for images.

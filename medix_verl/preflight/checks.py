@@ -1,4 +1,4 @@
-"""All checks of a run as one list, in the order in which a user would want to mend them."""
+"""All checks of a run as one list, in the order in which a user would want to mend them; the slowest ends last."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CheckFunction = Callable[[], str | Check]
 
 
 def run_checks(config: Any, gpu_memory_gb: float | None = None, config_only: bool = False) -> Iterator[Check]:
-    """Run every check, yielding each as soon as it is done.
+    """Run every check, yielding each as soon as it is done; the imports are tried beside the others and come last.
 
     Args:
         config: an OmegaConf `DictConfig`, as `compose_config` returns it.

@@ -238,7 +238,7 @@ def run_gpu(run: Run) -> None:
         devices_at(knobs["JUDGE_DEVICES"])
     config = compose_config(run.recipe, run.overrides())
     _refuse_foreign_data(run, config)
-    _refuse_foreign_run(run, config)
+    _refuse_run(run, config)
     run.medix("preflight", "--config-only")
     run.folders["MODEL"] = runner.fetch(str(config.actor_rollout_ref.model.path), "MODEL")
     if knobs["JUDGE"] != "external":
@@ -295,10 +295,15 @@ def _prepare(run: Run, config: Any) -> list[str]:
     return [*command, "--min-pixels", str(limits.min_pixels), "--max-pixels", str(limits.max_pixels)]
 
 
-def _refuse_foreign_run(run: Run, config: Any) -> None:
-    """Refuse a RUN of other settings before anything is fetched or built; `medix train` looks again."""
+def _refuse_run(run: Run, config: Any) -> None:
+    """Refuse a RUN of other settings, and an export of what is never saved, before anything is fetched or built."""
     from medix_verl.training.record import check_run_folder
 
+    if config.trainer.save_freq <= 0 and (run.knobs.on("EXPORT") or run.knobs.on("EVAL")):
+        raise ConfigError(
+            f"trainer.save_freq={config.trainer.save_freq} saves no checkpoint, and the recipe exports one at its end.",
+            "Set EXPORT=0 EVAL=0, or trainer.save_freq above 0.",
+        )
     if not run.runner.dry:
         check_run_folder(config, hub_name)
 
@@ -332,7 +337,7 @@ def run_cpu(run: Run) -> None:
     folder = Path(knobs["RUN"])
     here = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     if not runner.dry:
-        _refuse_foreign_run(run, compose_config(run.recipe, run.overrides()))
+        _refuse_run(run, compose_config(run.recipe, run.overrides()))
     if not knobs["MODEL"]:
         run.folders["MODEL"] = str(folder / "tiny-vlm")
         if not (folder / "tiny-vlm/config.json").is_file():

@@ -116,6 +116,10 @@ def test_a_hub_source_without_its_files_says_what_to_do(tmp_path: Path, monkeypa
     assert mirrored.root == tmp_path / "BoKelvin" / "SLAKE"
     assert mirrored.revision == ""  # what the mirror copied is not known
     assert open_source("slake?revision=v1").revision == "v1"
+    own = tmp_path / "snapshots" / "march"  # a folder of the user's, which is no commit
+    own.mkdir(parents=True)
+    (own / "test.json").write_text(json.dumps([row]))
+    assert [open_source(f"table:{own}{query}").revision for query in ("", "?revision=v1")] == ["", "v1"]
 
 
 def test_the_manifest_has_the_commit_that_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

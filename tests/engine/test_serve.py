@@ -36,11 +36,14 @@ def served(log: Path, *arguments: str) -> Iterator[dict[str, str]]:
     command = ["bash", "recipes/medix/serve.sh", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | knobs, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        words = shlex.split(process.stdout.readline())
-        assert words[:1] == ["export"], log.read_text()[-3000:]
-        yield dict(word.split("=", 1) for word in words[1:])
-        process.terminate()
-        assert process.wait(60) == 0
+        try:
+            words = shlex.split(process.stdout.readline())
+            assert words[:1] == ["export"], log.read_text()[-3000:]
+            yield dict(word.split("=", 1) for word in words[1:])
+        finally:
+            process.terminate()
+            code = process.wait(60)
+        assert code == 0
     end = time.monotonic() + 10
     while is_open(port):
         assert time.monotonic() < end, "vLLM still listens"

@@ -74,6 +74,18 @@ def test_a_stub_that_replies_from_the_reference_has_everything_right(tmp_path, f
     assert (tmp_path / "out" / "evaluation.html").read_text().rstrip().endswith("</html>")
 
 
+def test_the_result_names_the_commit_of_the_data(tmp_path, fake_server):
+    """A set without a pinned revision is read as the hub has it today."""
+    fake_server.reply = lambda prompt, asked: "A"
+    folder = write_layout("medqa", tmp_path / "snapshots" / ("c0ffee" * 7)[:40])
+    for place, revision in ((folder, folder.name), (write_layout("medqa", tmp_path / "copy"), "")):
+        out = tmp_path / f"out-{revision}"
+        run("run", "--model", "stub", "--model-url", fake_server.url, "--tasks", "medqa", "--out", out,
+            "--data", f"medqa={place}", "--judge-url", "rule-judge")  # fmt: skip
+        settings = json.loads((out / "scores.json").read_text())["settings"]["generate"]
+        assert settings["tasks"]["medqa"]["revision"] == revision
+
+
 def arguments(tmp_path: Path, server: Any, task: str = "medqa", **changes: Any) -> list[Any]:
     folder = write_layout(task, tmp_path / "data")
     given: dict[str, Any] = {"model": "stub", "model-url": server.url, "tasks": task, "out": tmp_path / "out"}

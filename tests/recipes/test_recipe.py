@@ -178,6 +178,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "medix_cpu", {"override": "trainer.total_training_step=3"}, "Could not override",
         "Did you mean trainer.total_training_steps?",
     ),
+    "an export of nothing": ("medix_7b", {"override": "trainer.save_freq=-1"}, "saves no checkpoint", "EXPORT=0"),
+    "an export of nothing, CPU": ("medix_cpu", {"override": "trainer.save_freq=0"}, "saves no checkpoint", "EXPORT=0"),
     "group's choice, typo": ("medix_cpu", {"override": "algorithm=gsop"}, "Available options in 'alg", "Correct the"),
     "judge, typo": ("medix_7b", {"JUDGE": "hosted"}, "'hosted'", "colocated, local or external"),
     "two judges": ("medix_7b", {"JUDGE": "local", "JUDGE_URL": URL}, "JUDGE=local starts", "Leave one"),
